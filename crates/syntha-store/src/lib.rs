@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!(
+    "Syntha runs on Linux and macOS: its file permissions and locks are not written for other systems"
+);
+
+pub mod archive;
+mod batch;
+mod error;
+mod keyspace;
+mod memory;
+pub mod name;
+mod record;
+mod state;
+mod store;
+mod user;
+
+pub use batch::{BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op};
+pub use error::{Error, ErrorKind, Result, Retry};
+pub use keyspace::{Keyspace, Writer};
+pub use memory::MemoryStore;
+pub use record::{Body, Head, NAME_BYTES, Record, RecordId, StoredRecord};
+pub use state::{ChainHead, Epoch, Fence, Incarnation, Stamp, Timestamp, Usage, UserState, Version};
+pub use store::{
+    At, Capabilities, Changes, Commit, CreateMode, Delta, EPOCH_JUMP, Erased, ImportMode, Outcome, Page,
+    Scan, SelfCheck, Snapshot, Store, UserStore, Want,
+};
+pub use user::{DEPLOYMENT_OWNER, DeploymentKey, KeyFingerprint, UserId, UserTag};

@@ -1,0 +1,7 @@
+//! The reference: the contract in its plainest form, in memory.
+
+mod data;
+mod store;
+mod user_store;
+
+pub use store::MemoryStore;
