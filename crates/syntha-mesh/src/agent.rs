@@ -1,0 +1,227 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::change::{Change, Expected, Subscriptions};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::mesh::{Filter, Mesh, TopicInfo, filtered, parse, topics};
+use crate::names::{AgentName, EntryKey, Topic};
+use crate::push::{Batch, Push};
+
+/// An agent of one user: what it does is done in its name, and it sees only what it may.
+///
+/// The host mints it. Cheap to clone; it ends with the session that it came from.
+#[derive(Clone)]
+pub struct Agent {
+    pub(crate) mesh: Mesh,
+    pub(crate) name: AgentName,
+}
+
+impl Agent {
+    /// The agent's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Starts a write: any JSON value under a key, for everyone in the mesh unless agents or topics are named.
+    ///
+    /// Awaiting it fails with `Invalid` for a wrong name or a value that is no JSON, `LimitExceeded` for a value over the
+    /// mesh's size, `Denied` for a topic that the agent may not post to and for a key that is taken by an entry which it
+    /// can't see, `Conflict` for another version than expected, and as every write with `Busy`, `Unknown`, `Gone`,
+    /// `SessionEnded` or `Storage`.
+    pub fn push<K>(&self, key: K, value: impl Serialize) -> Push
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        Push::new(self.mesh.clone(), Some(self.name.clone()), key.try_into().map_err(Error::from), &value)
+    }
+
+    /// Starts an atomic batch of several writes.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.mesh.clone(), Some(self.name.clone()))
+    }
+
+    /// The value under a key; `None` if it is absent, expired or not for this agent: the three are one answer.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the value does not have the type that was asked for; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn get<T: DeserializeOwned>(&self, key: impl AsRef<str> + Send) -> Result<Option<T>> {
+        match self.entry(key).await? {
+            Some(entry) => entry.value().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The entry under a key, shared and not copied; `None` if it is absent, expired or not for this agent.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn entry(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
+        self.mesh.fresh().await?;
+        let core = &self.mesh.core;
+        {
+            let index = core.index.read();
+            match index.get(key.as_ref()) {
+                None => return Ok(None),
+                Some(entry) => {
+                    if !self.sees(entry, &index) || !entry.is_live(|| core.now(&index)) {
+                        return Ok(None);
+                    }
+                    if entry.value.is_some() {
+                        if !entry.used.load(std::sync::atomic::Ordering::Relaxed) {
+                            entry.used.store(true, std::sync::atomic::Ordering::Relaxed);
+                        }
+                        return Ok(Some(Arc::clone(entry)));
+                    }
+                }
+            }
+        }
+        core.load(key.as_ref(), |entry, index| self.sees(entry, index)).await
+    }
+
+    /// The entries under several keys, in their order; absent and hidden ones are left out.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
+        let mut found = Vec::new();
+        for key in keys {
+            found.extend(self.entry(key.as_ref()).await?);
+        }
+        Ok(found)
+    }
+
+    /// All entries that the agent can see and the filter wants, with their values, in order of keys.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+        let mut entries = self.visible(filter).await?;
+        for slot in &mut entries {
+            if slot.value.is_none() {
+                // Removed in between: it stays out, as if the list had been read a moment later.
+                if let Some(full) = self.entry(Arc::clone(&slot.key)).await? {
+                    *slot = full;
+                }
+            }
+        }
+        entries.retain(|entry| entry.value.is_some());
+        Ok(entries)
+    }
+
+    /// The keys that the agent can see and the filter wants, in order.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn keys(&self, filter: &Filter) -> Result<Vec<Arc<str>>> {
+        Ok(self.visible(filter).await?.iter().map(|entry| Arc::clone(&entry.key)).collect())
+    }
+
+    /// Removes an entry that the agent can see or wrote; says whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Conflict` for another version than expected.
+    pub async fn remove<K>(&self, key: K, expected: Option<Expected>) -> Result<bool>
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        let (key, by) = (key.try_into()?, Some(self.name.clone()));
+        self.mesh.flag(Change::Remove { key, by, expected }).await
+    }
+
+    /// Subscribes to topics, besides those it has. It sees entries on them from now on, older ones too.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `NotFound` for a topic that the agent may not read.
+    pub async fn subscribe<T>(&self, topics: impl IntoIterator<Item = T>) -> Result<Subscriptions>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let (agent, topics) = (self.name.clone(), parse(topics)?);
+        self.mesh.subscriptions(Change::Subscribe { agent, topics, replace: false }).await
+    }
+
+    /// Unsubscribes from topics. It no longer sees entries on them.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn unsubscribe<T>(&self, topics: impl IntoIterator<Item = T>) -> Result<Subscriptions>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let (agent, topics) = (self.name.clone(), parse(topics)?);
+        self.mesh.subscriptions(Change::Unsubscribe { agent, topics }).await
+    }
+
+    /// The topics that the agent is subscribed to, in order.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn topics(&self) -> Result<Vec<Arc<str>>> {
+        self.mesh.fresh().await?;
+        let index = self.mesh.core.index.read();
+        Ok(index.roster.get(self.name.as_str()).map(|state| state.topics.clone()).unwrap_or_default())
+    }
+
+    /// The topics of the mesh that the agent may read, the most popular first.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn discover(&self) -> Result<Vec<TopicInfo>> {
+        self.mesh.fresh().await?;
+        let core = &self.mesh.core;
+        let index = core.index.read();
+        let own = index.roster.get(self.name.as_str());
+        Ok(topics(&index, core.now(&index), |topic| own.is_none_or(|state| state.may_read(topic))))
+    }
+
+    /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The host decides who may.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `NotFound` for a topic that nobody is subscribed to and nothing is on.
+    pub async fn delete_topic<T>(&self, topic: T) -> Result<crate::TopicDeleted>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        self.mesh.delete_topic(topic).await
+    }
+
+    async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+        self.mesh.fresh().await?;
+        let core = &self.mesh.core;
+        let index = core.index.read();
+        let now = core.now(&index);
+        Ok(filtered(&index, filter, |entry| self.sees(entry, &index) && entry.is_live(|| now)))
+    }
+
+    fn sees(&self, entry: &Entry, index: &crate::index::Index) -> bool {
+        entry.audience.everyone || entry.is_for(self.name.as_str(), &index.roster)
+    }
+}
+
+/// Shows no name.
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("mesh", &self.mesh).finish_non_exhaustive()
+    }
+}

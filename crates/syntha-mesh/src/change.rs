@@ -1,0 +1,118 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use syntha_store::Version;
+
+use crate::names::{AgentName, EntryKey, OperationId, Topic};
+
+/// What an entry's version must be for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is no such entry.
+    Absent,
+    /// The entry has this version.
+    Version(Version),
+}
+
+impl From<Version> for Expected {
+    fn from(version: Version) -> Self {
+        Self::Version(version)
+    }
+}
+
+/// What became of an agent's subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscriptions {
+    /// Topics whose subscription this call changed.
+    pub changed: Vec<Arc<str>>,
+    /// Topics for which there was nothing to change.
+    pub unchanged: Vec<Arc<str>>,
+    /// All of the agent's topics now, in order.
+    pub topics: Vec<Arc<str>>,
+}
+
+/// What `delete_topic` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDeleted {
+    /// Entries that were on this topic alone, and went.
+    pub entries_deleted: u64,
+    /// Entries that lost the topic and stayed.
+    pub entries_kept: u64,
+    /// Agents that were subscribed.
+    pub subscribers: u64,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// Expired entries and operation ids that were deleted.
+    pub deleted: u64,
+    /// The wall clock and the machine's own clock disagree by more than 60 s, so nothing was deleted.
+    pub paused: bool,
+}
+
+/// One operation for the writer.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Push(PushChange),
+    Remove { key: EntryKey, by: Option<AgentName>, expected: Option<Expected> },
+    Clear,
+    Sweep { grace: Duration },
+    Register { agent: AgentName },
+    Unregister { agent: AgentName },
+    Subscribe { agent: AgentName, topics: Vec<Topic>, replace: bool },
+    Unsubscribe { agent: AgentName, topics: Vec<Topic> },
+    DeleteTopic { topic: Topic },
+    PostPermissions { agent: AgentName, topics: Option<Vec<Topic>> },
+    ReadPermissions { agent: AgentName, topics: Option<Vec<Topic>> },
+    Batch(Vec<Self>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PushChange {
+    pub(crate) key: EntryKey,
+    pub(crate) text: Arc<str>,
+    pub(crate) by: Option<AgentName>,
+    /// Whether agents and topics are the whole audience, also when there are none.
+    pub(crate) restricted: bool,
+    pub(crate) agents: Vec<AgentName>,
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) expected: Option<Expected>,
+    pub(crate) operation: Option<OperationId>,
+}
+
+/// What a change answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Pushed(Version),
+    Flag(bool),
+    Count(u64),
+    Subscriptions(Subscriptions),
+    TopicDeleted(TopicDeleted),
+    Batch,
+}
+
+impl Change {
+    /// Bytes that it adds to a batch, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Push(push) => push.text.len() + push.key.as_str().len() + 256,
+            Self::Batch(changes) => changes.iter().map(Self::bytes).sum(),
+            _ => 256,
+        }
+    }
+
+    /// How many operations it counts for in a batch.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Batch(changes) => changes.iter().map(Self::weight).sum(),
+            // They can touch everything, so they go in a batch of their own.
+            Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } => usize::MAX / 4,
+            _ => 1,
+        }
+    }
+}

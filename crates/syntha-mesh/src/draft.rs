@@ -1,0 +1,566 @@
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use sha2::{Digest, Sha256};
+use syntha_store::{Batch, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Version};
+
+use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
+use crate::entry::{Entry, Member, Route};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{Index, Operation};
+use crate::mesh::MeshConfig;
+use crate::names::{AgentName, Topic};
+use crate::roster::AgentState;
+
+/// How long an operation id is remembered.
+const OPERATION_LIFE: Duration = Duration::from_secs(24 * 3600);
+const AUDIENCE_NAMES: usize = 64;
+const AGENT_TOPICS: usize = 4_096;
+
+/// A batch in the making: the index, and what the operations so far would make of it.
+pub(crate) struct Draft<'a> {
+    index: &'a Index,
+    config: &'a MeshConfig,
+    now: Timestamp,
+    /// The version that the commit will have: the compare-and-set on the stamp sees to it.
+    version: Version,
+    overlay: Overlay,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Overlay {
+    cleared: bool,
+    /// `None` for deleted.
+    entries: HashMap<Arc<str>, Option<Pending>>,
+    agents: HashMap<Arc<str>, Option<AgentState>>,
+    operations: HashMap<Arc<str>, Option<Operation>>,
+    usage: Usage,
+}
+
+#[derive(Clone)]
+struct Pending {
+    entry: Arc<Entry>,
+    /// Only the head changed; the stored body stays.
+    head_only: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(index: &'a Index, config: &'a MeshConfig, now: Timestamp) -> Self {
+        let overlay = Overlay { usage: index.usage, ..Overlay::default() };
+        Self { index, config, now, version: Version(index.stamp.epoch.0 + 1), overlay }
+    }
+
+    /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
+    /// second waits for the next batch.
+    pub(crate) fn has_written(&self, change: &Change) -> bool {
+        let written = |key: &str| self.overlay.cleared || self.overlay.entries.contains_key(key);
+        match change {
+            Change::Push(push) => written(push.key.as_str()),
+            Change::Remove { key, .. } => written(key.as_str()),
+            Change::Batch(changes) => changes.iter().any(|change| self.has_written(change)),
+            Change::Clear | Change::Sweep { .. } | Change::DeleteTopic { .. } => {
+                self.overlay.cleared || !self.overlay.entries.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// Applies one operation. An error leaves the draft as it was.
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<Answer> {
+        let before = self.overlay.clone_if(matches!(change, Change::Batch(_)));
+        match self.try_apply(change) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if let Some(before) = before {
+                    self.overlay = before;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn try_apply(&mut self, change: &Change) -> Result<Answer> {
+        match change {
+            Change::Push(push) => self.push(push),
+            Change::Remove { key, by, expected } => self.remove(key.as_str(), by.as_ref(), *expected),
+            Change::Clear => Ok(Answer::Count(self.clear())),
+            Change::Sweep { grace } => Ok(Answer::Count(self.sweep(*grace))),
+            Change::Register { agent } => {
+                let new = self.agent(agent.as_str()).is_none();
+                self.ensure_agent(agent)?;
+                Ok(Answer::Flag(new))
+            }
+            Change::Unregister { agent } => Ok(Answer::Flag(self.unregister(agent))),
+            Change::Subscribe { agent, topics, replace } => self.subscribe(agent, topics, *replace),
+            Change::Unsubscribe { agent, topics } => self.unsubscribe(agent, topics),
+            Change::DeleteTopic { topic } => self.delete_topic(topic),
+            Change::PostPermissions { agent, topics } => {
+                self.change_agent(agent, |state| state.post = topics.as_deref().map(texts))
+            }
+            Change::ReadPermissions { agent, topics } => {
+                self.change_agent(agent, |state| state.read = topics.as_deref().map(texts))
+            }
+            Change::Batch(changes) => self.batch(changes),
+        }
+    }
+
+    /// The batch to commit; `None` if nothing changes.
+    pub(crate) fn finish(self) -> Result<(Option<Batch>, Overlay)> {
+        let mut batch = Batch::new(self.now)?.expect(Expect::Stamp(self.index.stamp));
+        if self.overlay.cleared {
+            batch = batch.op(Op::Clear { space: Keyspace::Context });
+        }
+        for (key, pending) in &self.overlay.entries {
+            let id = record_id(key)?;
+            match pending {
+                None if self.overlay.cleared => {}
+                None => batch = batch.delete(Keyspace::Context, id),
+                Some(Pending { entry, head_only }) => {
+                    let (space, head, expires) = (Keyspace::Context, entry.encode_head()?, entry.expires);
+                    batch = batch.op(if *head_only {
+                        Op::PutHead { space, id, head, expires }
+                    } else {
+                        let body = bytes::Bytes::copy_from_slice(entry.json().as_bytes());
+                        Op::Put { space, id, head, body, expires }
+                    });
+                }
+            }
+        }
+        for (name, state) in &self.overlay.agents {
+            batch = match state {
+                None => batch.delete(Keyspace::Agents, record_id(name)?),
+                Some(state) => {
+                    batch.put(Keyspace::Agents, record_id(name)?, &b"{\"v\":1}"[..], state.encode()?)
+                }
+            };
+        }
+        for (name, operation) in &self.overlay.operations {
+            let id = record_id(name)?;
+            batch = match operation {
+                None => batch.delete(Keyspace::Operations, id),
+                Some(operation) => batch.op(Op::Put {
+                    space: Keyspace::Operations,
+                    id,
+                    head: serde_json::to_vec(operation)
+                        .map_err(|_| {
+                            Error::new(ErrorKind::Invalid, "the operation can't be written as JSON")
+                        })?
+                        .into(),
+                    body: bytes::Bytes::new(),
+                    expires: operation.expires,
+                }),
+            };
+        }
+        if batch.ops.is_empty() {
+            return Ok((None, self.overlay));
+        }
+        batch = batch.usage(self.overlay.usage);
+        Ok((Some(batch), self.overlay))
+    }
+
+    fn push(&mut self, push: &PushChange) -> Result<Answer> {
+        if push.text.len() > self.config.value_bytes {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "the value is larger than this mesh takes, shorten it",
+            ));
+        }
+        if push.agents.len() + push.topics.len() > AUDIENCE_NAMES {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "an audience has at most 64 names, use a topic",
+            ));
+        }
+        let operation = match self.seen_operation(push)? {
+            Seen::Done(version) => return Ok(Answer::Pushed(version)),
+            Seen::New(operation) => operation,
+        };
+        let key = push.key.shared();
+        let old = self.live(key);
+        if let Some(by) = &push.by {
+            if let Some(state) = self.agent(by.as_str())
+                && !push.topics.iter().all(|topic| state.may_post(topic.as_str()))
+            {
+                return Err(Error::new(ErrorKind::Denied, "this agent may not post to that topic"));
+            }
+            // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
+            if let Some(old) = &old
+                && !self.may_touch(by, old)
+            {
+                return Err(Error::new(
+                    ErrorKind::Denied,
+                    "the key is taken by an entry that this agent can't see",
+                ));
+            }
+        }
+        match push.expected {
+            Some(Expected::Absent) if old.is_some() => return Err(conflict()),
+            Some(Expected::Version(version)) if old.as_ref().is_none_or(|old| old.version != version) => {
+                return Err(conflict());
+            }
+            _ => {}
+        }
+        let author = push.by.as_ref().map(|by| self.member(by)).transpose()?;
+        let agents = push.agents.iter().map(|agent| self.member(agent)).collect::<Result<Vec<_>>>()?;
+        let everyone = !push.restricted && agents.is_empty() && push.topics.is_empty();
+        let expires = push.ttl.map(|ttl| after(self.now, ttl));
+        let entry = Entry {
+            key: Arc::clone(key),
+            version: self.version,
+            created: old.as_ref().map_or(self.now, |old| old.created),
+            updated: self.now,
+            expires,
+            author,
+            audience: Route { everyone, agents, topics: texts(&push.topics) },
+            size: u32::try_from(push.text.len()).unwrap_or(u32::MAX),
+            value: Some(Arc::clone(&push.text)),
+            used: AtomicBool::new(true),
+        };
+        entry.encode_head()?;
+        self.put(Pending { entry: Arc::new(entry), head_only: false });
+        if let Some((name, operation)) = operation {
+            self.overlay.operations.insert(name, Some(operation));
+        }
+        Ok(Answer::Pushed(self.version))
+    }
+
+    fn seen_operation(&self, push: &PushChange) -> Result<Seen> {
+        let Some(operation) = &push.operation else { return Ok(Seen::New(None)) };
+        let by = push.by.as_ref().map_or("", AgentName::as_str);
+        let name: Arc<str> = format!("{by}\0{}", operation.as_str()).into();
+        let digest = digest(push);
+        let seen = match self.overlay.operations.get(&name) {
+            Some(pending) => pending.as_ref(),
+            None => self.index.operations.get(&name),
+        };
+        match seen.filter(|seen| seen.expires.is_none_or(|at| self.now < at)) {
+            Some(seen) if seen.digest == digest => Ok(Seen::Done(seen.version)),
+            Some(_) => Err(Error::new(
+                ErrorKind::Invalid,
+                "the operation id was used for something else, take a new one",
+            )),
+            None => {
+                let expires = Some(after(self.now, OPERATION_LIFE));
+                Ok(Seen::New(Some((name, Operation { v: 1, digest, version: self.version, expires }))))
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &str, by: Option<&AgentName>, expected: Option<Expected>) -> Result<Answer> {
+        let old = self.live(key).filter(|old| by.is_none_or(|by| self.may_touch(by, old)));
+        if let Some(expected) = expected {
+            let held = match expected {
+                Expected::Absent => old.is_none(),
+                Expected::Version(version) => old.as_ref().is_some_and(|old| old.version == version),
+            };
+            if !held {
+                return Err(conflict());
+            }
+        }
+        let Some(old) = old else { return Ok(Answer::Flag(false)) };
+        self.delete(&old);
+        Ok(Answer::Flag(true))
+    }
+
+    fn clear(&mut self) -> u64 {
+        let count = self.overlay.usage.contexts;
+        self.overlay.cleared = true;
+        self.overlay.entries.clear();
+        self.overlay.usage.contexts = 0;
+        self.overlay.usage.context_bytes = 0;
+        count
+    }
+
+    fn sweep(&mut self, grace: Duration) -> u64 {
+        let now = self.now;
+        let expired = |at: Option<Timestamp>| at.is_some_and(|at| after(at, grace) <= now);
+        let entries: Vec<_> =
+            self.index.entries().filter(|entry| expired(entry.expires)).take(SWEEP_MOST).cloned().collect();
+        let operations: Vec<_> = self
+            .index
+            .operations
+            .iter()
+            .filter(|(_, operation)| expired(operation.expires))
+            .map(|(name, _)| Arc::clone(name))
+            .take(SWEEP_MOST)
+            .collect();
+        let count = (entries.len() + operations.len()) as u64;
+        for entry in entries {
+            self.delete(&entry);
+        }
+        for name in operations {
+            self.overlay.operations.insert(name, None);
+        }
+        count
+    }
+
+    fn unregister(&mut self, agent: &AgentName) -> bool {
+        if self.agent(agent.as_str()).is_none() {
+            return false;
+        }
+        self.overlay.agents.insert(Arc::clone(agent.shared()), None);
+        self.overlay.usage.agents = self.overlay.usage.agents.saturating_sub(1);
+        true
+    }
+
+    fn subscribe(&mut self, agent: &AgentName, topics: &[Topic], replace: bool) -> Result<Answer> {
+        self.ensure_agent(agent)?;
+        let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
+        if !topics.iter().all(|topic| state.may_read(topic.as_str())) {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such topic for this agent"));
+        }
+        let mut report = Subscriptions::default();
+        let before = std::mem::take(&mut state.topics);
+        if !replace {
+            state.topics.clone_from(&before);
+        }
+        for topic in topics {
+            let known = before.contains(topic.shared());
+            let list = if known { &mut report.unchanged } else { &mut report.changed };
+            if !list.contains(topic.shared()) {
+                list.push(Arc::clone(topic.shared()));
+            }
+            if !state.topics.contains(topic.shared()) {
+                state.topics.push(Arc::clone(topic.shared()));
+            }
+        }
+        if state.topics.len() > AGENT_TOPICS {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "an agent has at most 4,096 topics, unsubscribe from some",
+            ));
+        }
+        state.topics.sort_unstable();
+        report.topics.clone_from(&state.topics);
+        if state.topics != before {
+            self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+        }
+        Ok(Answer::Subscriptions(report))
+    }
+
+    fn unsubscribe(&mut self, agent: &AgentName, topics: &[Topic]) -> Result<Answer> {
+        let mut report = Subscriptions::default();
+        let Some(mut state) = self.agent(agent.as_str()).cloned() else {
+            report.unchanged = texts(topics);
+            return Ok(Answer::Subscriptions(report));
+        };
+        for topic in topics {
+            let had = state.topics.len();
+            state.topics.retain(|own| own != topic.shared());
+            let list = if state.topics.len() < had { &mut report.changed } else { &mut report.unchanged };
+            list.push(Arc::clone(topic.shared()));
+        }
+        report.topics.clone_from(&state.topics);
+        if !report.changed.is_empty() {
+            self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+        }
+        Ok(Answer::Subscriptions(report))
+    }
+
+    fn delete_topic(&mut self, topic: &Topic) -> Result<Answer> {
+        let mut report = TopicDeleted::default();
+        let name = topic.shared();
+        let on_topic: Vec<_> =
+            self.index.entries().filter(|entry| entry.audience.topics.contains(name)).cloned().collect();
+        for entry in on_topic {
+            if entry.audience.agents.is_empty() && entry.audience.topics.len() == 1 {
+                report.entries_deleted += u64::from(entry.is_live(|| self.now));
+                self.delete(&entry);
+            } else {
+                report.entries_kept += u64::from(entry.is_live(|| self.now));
+                let mut kept = entry.with_value(entry.value.clone());
+                kept.version = self.version;
+                kept.audience.topics.retain(|other| other != name);
+                self.overlay
+                    .entries
+                    .insert(Arc::clone(&entry.key), Some(Pending { entry: Arc::new(kept), head_only: true }));
+            }
+        }
+        let subscribed: Vec<_> = self
+            .index
+            .roster
+            .keys()
+            .chain(self.overlay.agents.keys())
+            .cloned()
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .filter_map(|agent| Some((self.agent(&agent)?.clone(), agent)))
+            .filter(|(state, _)| state.topics.contains(name))
+            .collect();
+        for (mut state, agent) in subscribed {
+            report.subscribers += 1;
+            state.topics.retain(|own| own != name);
+            self.overlay.agents.insert(agent, Some(state));
+        }
+        if report == TopicDeleted::default() && self.overlay.entries.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such topic"));
+        }
+        Ok(Answer::TopicDeleted(report))
+    }
+
+    fn batch(&mut self, changes: &[Change]) -> Result<Answer> {
+        for change in changes {
+            if self.has_written(change) {
+                return Err(Error::new(ErrorKind::Invalid, "a key stands twice in one batch"));
+            }
+            self.try_apply(change)?;
+        }
+        Ok(Answer::Batch)
+    }
+
+    fn change_agent(&mut self, agent: &AgentName, change: impl FnOnce(&mut AgentState)) -> Result<Answer> {
+        self.ensure_agent(agent)?;
+        let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
+        change(&mut state);
+        self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+        Ok(Answer::Flag(true))
+    }
+
+    fn may_touch(&self, by: &AgentName, entry: &Entry) -> bool {
+        let Some(state) = self.agent(by.as_str()) else { return entry.audience.everyone };
+        let roster = std::iter::once((Arc::clone(by.shared()), state.clone())).collect();
+        entry.is_for(by.as_str(), &roster) || entry.is_by(by.as_str(), &roster)
+    }
+
+    fn agent(&self, name: &str) -> Option<&AgentState> {
+        match self.overlay.agents.get(name) {
+            Some(pending) => pending.as_ref(),
+            None => self.index.roster.get(name),
+        }
+    }
+
+    fn ensure_agent(&mut self, name: &AgentName) -> Result<()> {
+        if self.agent(name.as_str()).is_none() {
+            self.overlay.agents.insert(Arc::clone(name.shared()), Some(AgentState::register()?));
+            self.overlay.usage.agents += 1;
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &AgentName) -> Result<Member> {
+        self.ensure_agent(name)?;
+        let incarnation = self.agent(name.as_str()).ok_or_else(no_agent)?.incarnation;
+        Ok(Member { name: Arc::clone(name.shared()), incarnation })
+    }
+
+    /// The entry that is stored under a key, expired or not.
+    fn stored(&self, key: &str) -> Option<Arc<Entry>> {
+        match self.overlay.entries.get(key) {
+            Some(pending) => pending.as_ref().map(|pending| Arc::clone(&pending.entry)),
+            None if self.overlay.cleared => None,
+            None => self.index.get(key).cloned(),
+        }
+    }
+
+    fn live(&self, key: &str) -> Option<Arc<Entry>> {
+        self.stored(key).filter(|entry| entry.is_live(|| self.now))
+    }
+
+    fn put(&mut self, pending: Pending) {
+        let usage = &mut self.overlay.usage;
+        usage.contexts += 1;
+        usage.context_bytes += pending.entry.bytes();
+        if let Some(old) = self.stored(&pending.entry.key) {
+            let usage = &mut self.overlay.usage;
+            usage.contexts = usage.contexts.saturating_sub(1);
+            usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
+        }
+        self.overlay.entries.insert(Arc::clone(&pending.entry.key), Some(pending));
+    }
+
+    fn delete(&mut self, old: &Entry) {
+        let usage = &mut self.overlay.usage;
+        usage.contexts = usage.contexts.saturating_sub(1);
+        usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
+        self.overlay.entries.insert(Arc::clone(&old.key), None);
+    }
+}
+
+const SWEEP_MOST: usize = 10_000;
+
+enum Seen {
+    Done(Version),
+    New(Option<(Arc<str>, Operation)>),
+}
+
+impl Overlay {
+    fn clone_if(&self, wanted: bool) -> Option<Self> {
+        wanted.then(|| self.clone())
+    }
+
+    /// Makes the index what the committed batch made of the data.
+    pub(crate) fn commit_to(self, index: &mut Index, stamp: syntha_store::Stamp, time: Timestamp) {
+        if self.cleared {
+            index.clear();
+        }
+        for (key, pending) in self.entries {
+            match pending {
+                None => index.remove(&key),
+                Some(pending) => index.insert(pending.entry),
+            }
+        }
+        for (name, state) in self.agents {
+            match state {
+                None => drop(index.roster.remove(&name)),
+                Some(state) => drop(index.roster.insert(name, state)),
+            }
+        }
+        for (name, operation) in self.operations {
+            match operation {
+                None => drop(index.operations.remove(&name)),
+                Some(operation) => drop(index.operations.insert(name, operation)),
+            }
+        }
+        index.usage = self.usage;
+        index.stamp = stamp;
+        index.time = index.time.max(time);
+    }
+}
+
+/// A digest of a push's arguments, each with its length, so that no two sets of arguments read the same.
+fn digest(push: &PushChange) -> String {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(push.key.as_str().as_bytes());
+    part(push.text.as_bytes());
+    part(&[u8::from(push.restricted)]);
+    part(&(push.agents.len() as u64).to_be_bytes());
+    push.agents.iter().for_each(|agent| part(agent.as_str().as_bytes()));
+    push.topics.iter().for_each(|topic| part(topic.as_str().as_bytes()));
+    part(&push.ttl.map_or(u128::MAX, |ttl| ttl.as_millis()).to_be_bytes());
+    part(format!("{:?}", push.expected).as_bytes());
+    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn record_id(name: &str) -> Result<RecordId> {
+    Ok(RecordId::new(bytes::Bytes::copy_from_slice(name.as_bytes()), 0)?)
+}
+
+fn texts(topics: &[Topic]) -> Vec<Arc<str>> {
+    let mut texts: Vec<_> = topics.iter().map(|topic| Arc::clone(topic.shared())).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
+fn after(at: Timestamp, span: Duration) -> Timestamp {
+    let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Timestamp(at.0.saturating_add(span).min(i64::MAX as u64))
+}
+
+const fn conflict() -> Error {
+    Error::new(ErrorKind::Conflict, "the entry has another version than expected, read it again")
+}
+
+const fn no_agent() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such agent")
+}

@@ -1,0 +1,119 @@
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every call in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for callers to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request itself is wrong: a name, a value that is not JSON, an empty list.
+    Invalid,
+    /// The thing to change is not there, or this agent can't see it; the two are one answer.
+    NotFound,
+    /// This agent may not do that.
+    Denied,
+    /// The entry has another version than the caller named. Read it again.
+    Conflict,
+    /// A size or count is over its limit.
+    LimitExceeded,
+    /// The work did not start in time. Nothing was written; try again.
+    Busy,
+    /// Whether the write happened is not known. Try again with the same operation id.
+    Unknown,
+    /// The user was erased, moved or restored. Open the mesh again.
+    Gone,
+    /// The session that this handle belongs to has ended.
+    SessionEnded,
+    /// The storage failed; its error is the source.
+    Storage,
+}
+
+/// An error of a mesh. Its text holds no value, key, topic, agent or user.
+pub struct Error {
+    kind: ErrorKind,
+    message: &'static str,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    retryable: bool,
+}
+
+impl Error {
+    pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
+        let retryable = matches!(kind, ErrorKind::Busy | ErrorKind::Unknown | ErrorKind::Conflict);
+        Self { kind, message, source: None, retryable }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The fixed text.
+    #[must_use]
+    pub const fn message(&self) -> &'static str {
+        self.message
+    }
+
+    /// Whether a retry can succeed: after a pause for `Busy`, with the same operation id for `Unknown`, after
+    /// reading again for `Conflict`.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// The same error for another of the operations that one commit failed for.
+    pub(crate) const fn again(&self) -> Self {
+        Self { kind: self.kind, message: self.message, source: None, retryable: self.retryable }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<syntha_store::Error> for Error {
+    fn from(error: syntha_store::Error) -> Self {
+        use syntha_store::ErrorKind as Kind;
+        let kind = match error.kind() {
+            Kind::Gone | Kind::Erased => ErrorKind::Gone,
+            Kind::Busy => ErrorKind::Busy,
+            Kind::Unknown => ErrorKind::Unknown,
+            Kind::LimitExceeded => ErrorKind::LimitExceeded,
+            _ => ErrorKind::Storage,
+        };
+        let retryable = error.is_retryable();
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable }
+    }
+}

@@ -1,0 +1,257 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use syntha_store::{
+    Changes, Error as StoreError, ErrorKind as StoreErrorKind, Head, Keyspace, RecordId, Scan, Stamp,
+    Timestamp, Usage, UserStore, Version,
+};
+
+use crate::entry::Entry;
+use crate::roster::{AgentState, Roster};
+
+const PAGE: usize = 1_000;
+
+/// What a mesh knows of its user's data: all heads, all agents, and some values.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) stamp: Stamp,
+    pub(crate) usage: Usage,
+    pub(crate) time: Timestamp,
+    pub(crate) roster: Roster,
+    pub(crate) operations: HashMap<Arc<str>, Operation>,
+    entries: HashMap<Arc<str>, Arc<Entry>>,
+    order: BTreeMap<Arc<str>, ()>,
+    cache: Cache,
+}
+
+/// An operation that was done, so that its retry is not done again. Stored as JSON, version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    pub(crate) v: u8,
+    /// SHA-256 of the arguments, as hexadecimal text.
+    pub(crate) digest: String,
+    #[serde(skip, default)]
+    pub(crate) version: Version,
+    #[serde(skip, default)]
+    pub(crate) expires: Option<Timestamp>,
+}
+
+/// Values in memory, within a byte cap, evicted by the CLOCK algorithm (Corbató 1968).
+#[derive(Debug)]
+struct Cache {
+    hand: VecDeque<Arc<str>>,
+    bytes: usize,
+    cap: usize,
+}
+
+impl Index {
+    /// Reads a user's heads and agents.
+    pub(crate) async fn load(store: &dyn UserStore, cache_bytes: usize) -> Result<Self, StoreError> {
+        // A commit in between moves the stamp, so the whole is read again; a handful of tries is plenty
+        // where one process writes, and where several do the last error says so.
+        for _ in 0..16 {
+            let state = store.state().await?;
+            let mut index = Self {
+                stamp: state.stamp,
+                usage: state.usage,
+                time: state.time,
+                roster: Roster::new(),
+                operations: HashMap::new(),
+                entries: HashMap::new(),
+                order: BTreeMap::new(),
+                cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
+            };
+            if index.load_all(store).await? {
+                return Ok(index);
+            }
+        }
+        Err(StoreError::new(
+            StoreErrorKind::Busy,
+            "the user's data is written faster than it can be read, try again",
+        ))
+    }
+
+    async fn load_all(&mut self, store: &dyn UserStore) -> Result<bool, StoreError> {
+        for space in [Keyspace::Agents, Keyspace::Operations, Keyspace::Context] {
+            let mut from: Option<RecordId> = None;
+            loop {
+                let scan = if space == Keyspace::Agents {
+                    Scan::records(space, PAGE)
+                } else {
+                    Scan::heads(space, PAGE)
+                };
+                let page = store.scan(match from.take() {
+                    Some(id) => scan.from(id),
+                    None => scan,
+                });
+                let page = page.await?;
+                if page.stamp != self.stamp {
+                    return Ok(false);
+                }
+                from = page.value.next();
+                for (head, body) in page.value.records {
+                    self.insert_stored(space, &head, body.as_deref())?;
+                }
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Brings the index up to what another handle committed.
+    pub(crate) async fn refresh(since: Stamp, store: &dyn UserStore) -> Result<Refresh, StoreError> {
+        match store.changes(since, PAGE).await? {
+            Changes::Delta(delta)
+                if !delta.more && !delta.heads.iter().any(|(space, _)| *space == Keyspace::Agents) =>
+            {
+                let state = store.state().await?;
+                if state.stamp != delta.at {
+                    return Ok(Refresh::Reload);
+                }
+                Ok(Refresh::Delta { heads: delta.heads, deleted: delta.deleted, state: Box::new(state) })
+            }
+            _ => Ok(Refresh::Reload),
+        }
+    }
+
+    pub(crate) fn apply_refresh(&mut self, refresh: Refresh) -> Result<bool, StoreError> {
+        let Refresh::Delta { heads, deleted, state } = refresh else { return Ok(false) };
+        for (space, id) in deleted {
+            let Ok(name) = std::str::from_utf8(id.name()) else { continue };
+            match space {
+                Keyspace::Context => self.remove(name),
+                Keyspace::Agents => drop(self.roster.remove(name)),
+                Keyspace::Operations => drop(self.operations.remove(name)),
+                _ => {}
+            }
+        }
+        for (space, head) in heads {
+            self.insert_stored(space, &head, None)?;
+        }
+        (self.stamp, self.usage, self.time) = (state.stamp, state.usage, self.time.max(state.time));
+        Ok(true)
+    }
+
+    fn insert_stored(&mut self, space: Keyspace, head: &Head, body: Option<&[u8]>) -> Result<(), StoreError> {
+        let corrupt = || StoreError::new(StoreErrorKind::Corrupt, "a record's name is not as it was written");
+        let name = || std::str::from_utf8(head.id.name()).map(Arc::<str>::from).map_err(|_| corrupt());
+        match space {
+            Keyspace::Context => self.insert(Arc::new(Entry::decode(head)?)),
+            Keyspace::Agents => {
+                self.roster.insert(name()?, AgentState::decode(body.unwrap_or_default())?);
+            }
+            Keyspace::Operations => {
+                let mut operation: Operation = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
+                operation.version = head.version;
+                operation.expires = head.expires;
+                self.operations.insert(name()?, operation);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// Entries in order of their keys, after a key.
+    pub(crate) fn ordered<'a>(
+        &'a self,
+        after: Option<&str>,
+        prefix: &str,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> {
+        use std::ops::Bound;
+        let low = match after {
+            Some(after) if *after >= *prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let prefix: Arc<str> = prefix.into();
+        self.order
+            .range::<str, _>((low, Bound::Unbounded))
+            .map(|(key, ())| key)
+            .take_while(move |key| key.starts_with(&*prefix))
+            .filter_map(|key| self.entries.get(key))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
+        let key = Arc::clone(&entry.key);
+        let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
+        let old = self.entries.insert(Arc::clone(&key), entry);
+        let old_bytes = old.as_ref().and_then(|old| old.value.as_ref()).map_or(0, |value| value.len());
+        self.cache.bytes = (self.cache.bytes + value_bytes).saturating_sub(old_bytes);
+        if old.is_none() {
+            self.order.insert(Arc::clone(&key), ());
+        }
+        if value_bytes > 0 && old_bytes == 0 {
+            self.cache.hand.push_back(key);
+        }
+        self.evict();
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        if let Some(old) = self.entries.remove(key) {
+            self.order.remove(key);
+            self.cache.bytes =
+                self.cache.bytes.saturating_sub(old.value.as_ref().map_or(0, |value| value.len()));
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.order.clear();
+        self.cache.hand.clear();
+        self.cache.bytes = 0;
+    }
+
+    /// Keeps a value that was read, if the entry is still the one that it was read for.
+    pub(crate) fn keep(&mut self, key: &str, version: Version, value: &Arc<str>) -> Option<Arc<Entry>> {
+        let entry = self.entries.get(key)?;
+        if entry.version != version {
+            return None;
+        }
+        let full = Arc::new(entry.with_value(Some(Arc::clone(value))));
+        self.insert(Arc::clone(&full));
+        Some(full)
+    }
+
+    /// INVARIANT: the hand holds each key with a cached value at least once; keys without one are dropped as it passes.
+    fn evict(&mut self) {
+        let mut turns = self.cache.hand.len().saturating_mul(2);
+        while self.cache.bytes > self.cache.cap && turns > 0 {
+            turns -= 1;
+            let Some(key) = self.cache.hand.pop_front() else { break };
+            let Some(slot) = self.entries.get_mut(&key) else { continue };
+            let Some(value) = &slot.value else { continue };
+            if slot.used.swap(false, Ordering::Relaxed) {
+                self.cache.hand.push_back(key);
+            } else {
+                self.cache.bytes = self.cache.bytes.saturating_sub(value.len());
+                *slot = Arc::new(slot.with_value(None));
+            }
+        }
+    }
+}
+
+/// How to bring an index up to date.
+pub(crate) enum Refresh {
+    Reload,
+    Delta {
+        heads: Vec<(Keyspace, Head)>,
+        deleted: Vec<(Keyspace, RecordId)>,
+        state: Box<syntha_store::UserState>,
+    },
+}

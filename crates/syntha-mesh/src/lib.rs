@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod agent;
+mod change;
+mod clock;
+mod draft;
+mod entry;
+mod error;
+#[cfg(feature = "faults")]
+mod fault;
+mod guard;
+mod index;
+mod mesh;
+mod names;
+mod push;
+mod roster;
+mod writer;
+
+pub use agent::Agent;
+pub use change::{Expected, Subscriptions, SweepReport, TopicDeleted};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use entry::{Audience, Entry};
+pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "faults")]
+pub use fault::Fault;
+pub use guard::{Guard, Revoker};
+pub use mesh::{Filter, Mesh, MeshConfig, Stats, TopicInfo};
+pub use names::{AgentName, EntryKey, OperationId, Topic};
+pub use push::{Batch, Push, Pushed};

@@ -1,0 +1,641 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Stamp, Timestamp, Usage, UserStore};
+
+use crate::agent::Agent;
+use crate::change::{Answer, Change, Subscriptions, SweepReport, TopicDeleted};
+use crate::clock::{Clock, SystemClock};
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
+use crate::index::Index;
+use crate::names::{AgentName, EntryKey, Topic};
+use crate::push::{Batch, Push};
+use crate::writer::{self, Writer};
+
+/// How a mesh works. The defaults are for production.
+#[derive(Clone, Debug)]
+#[must_use]
+#[non_exhaustive]
+pub struct MeshConfig {
+    /// The most bytes of one value's JSON text. Default 1 MiB.
+    pub value_bytes: usize,
+    /// The most bytes of values that one user's mesh keeps in memory. Default 4 MiB.
+    pub cache_bytes: usize,
+    /// How long a write may take before its caller gets `Busy` or `Unknown`. Default 5 s.
+    pub deadline: Duration,
+    /// How long an expired entry stays stored, though invisible, before a sweep deletes it. Default 60 s.
+    pub sweep_grace: Duration,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    #[cfg(feature = "faults")]
+    #[doc(hidden)]
+    pub fault: Option<crate::Fault>,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            value_bytes: 1 << 20,
+            cache_bytes: 4 << 20,
+            deadline: Duration::from_secs(5),
+            sweep_grace: Duration::from_secs(60),
+            clock: Arc::new(SystemClock),
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
+}
+
+/// One user's mesh. Cheap to clone; all clones are the same mesh.
+///
+/// No call names a user: the mesh is bound to one when it is opened. This handle is the host's, and sees everything of
+/// its user; an agent gets an [`Agent`].
+#[derive(Clone)]
+pub struct Mesh {
+    pub(crate) core: Arc<Core>,
+    pub(crate) guard: Guard,
+}
+
+/// What all handles of one user share.
+pub(crate) struct Core {
+    pub(crate) store: Arc<dyn UserStore>,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) writer: Writer,
+    pub(crate) config: MeshConfig,
+    /// No other handle writes, so the index is never behind.
+    exclusive: bool,
+    /// Wall and boot time when the mesh was opened.
+    opened: (Timestamp, Duration),
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Filter {
+    prefix: String,
+    topic: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl Filter {
+    /// Everything that the agent can see.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only keys that start so.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Only entries on a topic.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// Only keys after this one, in order of their bytes: the next page.
+    pub fn after(mut self, key: impl Into<String>) -> Self {
+        self.after = Some(key.into());
+        self
+    }
+
+    /// At most so many.
+    pub const fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+}
+
+/// What a mesh holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Stored entries, expired ones included.
+    pub entries: u64,
+    /// Entries that somebody could see now.
+    pub active: u64,
+    /// Entries that expired and are not swept yet.
+    pub expired: u64,
+    /// Active entries for every agent.
+    pub global: u64,
+    /// Active entries for named agents only.
+    pub private: u64,
+    /// Topics with a subscriber or an active entry.
+    pub topics: u64,
+    /// Registered agents.
+    pub agents: u64,
+    /// Agents with a subscription.
+    pub agents_with_topics: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+}
+
+/// A topic, and how many agents hear it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Agents that are subscribed, in order of their names.
+    pub subscribers: Vec<Arc<str>>,
+}
+
+impl Mesh {
+    /// Opens the mesh of the user that the store handle is bound to.
+    ///
+    /// `exclusive`: no other handle writes to this user while the mesh is open, so reads come from memory alone.
+    /// Without it each read asks the store first whether something changed.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` or `Gone` if the user's data can't be read.
+    pub async fn open(store: Arc<dyn UserStore>, exclusive: bool, config: MeshConfig) -> Result<Self> {
+        let index = Index::load(&*store, config.cache_bytes).await?;
+        let opened = (config.clock.wall(), config.clock.boot());
+        let core =
+            Core { store, index: RwLock::new(index), writer: Writer::default(), config, exclusive, opened };
+        Ok(Self { core: Arc::new(core), guard: Guard::new().0 })
+    }
+
+    /// The same mesh for another session: its handles end when the guard's session does.
+    #[must_use]
+    pub fn guarded(&self, guard: Guard) -> Self {
+        Self { core: Arc::clone(&self.core), guard }
+    }
+
+    /// A handle for an agent. The agent is registered with its first write.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a text that is no [`AgentName`].
+    pub fn agent<N>(&self, name: N) -> Result<Agent>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        Ok(Agent { mesh: self.clone(), name: name.try_into()? })
+    }
+
+    /// Starts a write by the host: it is bound by no agent's permissions.
+    pub fn push<K>(&self, key: K, value: impl serde::Serialize) -> Push
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        Push::new(self.clone(), None, key.try_into().map_err(Error::from), &value)
+    }
+
+    /// Starts an atomic batch of several writes by the host.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.clone(), None)
+    }
+
+    /// Removes an entry, whoever sees it. Says whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As every write: `Busy`, `Unknown`, `Gone`, `SessionEnded`, `Storage`.
+    pub async fn remove<K>(&self, key: K) -> Result<bool>
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into()?;
+        self.flag(Change::Remove { key, by: None, expected: None }).await
+    }
+
+    /// Removes every entry and says how many. Agents, topics and permissions stay.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn clear(&self) -> Result<u64> {
+        self.count(Change::Clear).await
+    }
+
+    /// Deletes entries that expired more than the grace ago. They were invisible already.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn sweep(&self) -> Result<SweepReport> {
+        self.guard.check()?;
+        if self.core.clock_is_off() {
+            return Ok(SweepReport { deleted: 0, paused: true });
+        }
+        let grace = self.core.config.sweep_grace;
+        let deleted = self.count(Change::Sweep { grace }).await?;
+        Ok(SweepReport { deleted, paused: false })
+    }
+
+    /// How many entries are stored and not expired.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn size(&self) -> Result<u64> {
+        Ok(self.stats().await?.active)
+    }
+
+    /// What the mesh holds.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.fresh().await?;
+        let index = self.core.index.read();
+        let now = self.core.now(&index);
+        let mut stats =
+            Stats { entries: index.len() as u64, bytes: index.usage.context_bytes, ..Stats::default() };
+        for entry in index.entries() {
+            if entry.is_live(|| now) {
+                stats.active += 1;
+                stats.global += u64::from(entry.audience.everyone);
+                stats.private +=
+                    u64::from(!entry.audience.agents.is_empty() && entry.audience.topics.is_empty());
+            } else {
+                stats.expired += 1;
+            }
+        }
+        stats.agents = index.roster.len() as u64;
+        stats.agents_with_topics =
+            index.roster.values().filter(|state| !state.topics.is_empty()).count() as u64;
+        stats.topics = topics(&index, now, |_| true).len() as u64;
+        Ok(stats)
+    }
+
+    /// Topics with a subscriber or an active entry, the most popular first.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>> {
+        self.fresh().await?;
+        let index = self.core.index.read();
+        let now = self.core.now(&index);
+        Ok(topics(&index, now, |_| true))
+    }
+
+    /// Registered agents, in order of their names.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn agents(&self) -> Result<Vec<Arc<str>>> {
+        self.fresh().await?;
+        let mut names: Vec<_> = self.core.index.read().roster.keys().cloned().collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Agents that are subscribed to a topic, in order of their names.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`; `Invalid` for a text that is no topic.
+    pub async fn subscribers<T>(&self, topic: T) -> Result<Vec<Arc<str>>>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let topic = topic.try_into()?;
+        self.fresh().await?;
+        let index = self.core.index.read();
+        let mut names: Vec<_> = index
+            .roster
+            .iter()
+            .filter(|(_, state)| state.topics.contains(topic.shared()))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Every stored entry that is not expired, in order of keys, without regard to audiences: the host's own view.
+    /// Values are not loaded; [`value`](Self::value) reads one.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+        self.fresh().await?;
+        let index = self.core.index.read();
+        let now = self.core.now(&index);
+        Ok(filtered(&index, filter, |entry| entry.is_live(|| now)))
+    }
+
+    /// An entry with its value, without regard to audiences: the host's own view.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`; `Invalid` for a text that is no key.
+    pub async fn value<K>(&self, key: K) -> Result<Option<Arc<Entry>>>
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into()?;
+        self.fresh().await?;
+        self.core.load(key.as_str(), |_, _| true).await
+    }
+
+    /// Registers an agent; says whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn register_agent<N>(&self, name: N) -> Result<bool>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agent = name.try_into()?;
+        self.flag(Change::Register { agent }).await
+    }
+
+    /// Forgets an agent, its subscriptions and permissions; says whether it was there. An agent of that name that is
+    /// registered later is another one: it does not see what was addressed to this one.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn unregister_agent<N>(&self, name: N) -> Result<bool>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agent = name.try_into()?;
+        self.flag(Change::Unregister { agent }).await
+    }
+
+    /// Replaces an agent's subscriptions, and registers it.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `NotFound` for a topic that the agent may not read.
+    pub async fn register_agent_topics<N, T>(
+        &self,
+        name: N,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Subscriptions>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error> + From<T::Error>,
+        T: TryInto<Topic>,
+    {
+        let agent = name.try_into()?;
+        let topics = parse(topics)?;
+        self.subscriptions(Change::Subscribe { agent, topics, replace: true }).await
+    }
+
+    /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `NotFound` for a topic that nobody is subscribed to and nothing is on.
+    pub async fn delete_topic<T>(&self, topic: T) -> Result<TopicDeleted>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let topic = topic.try_into()?;
+        match self.write(Change::DeleteTopic { topic }).await? {
+            Answer::TopicDeleted(report) => Ok(report),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// Sets the topics that an agent may post to; `None` for any.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn set_post_permissions<N>(&self, name: N, topics: Option<Vec<Topic>>) -> Result<()>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agent = name.try_into()?;
+        self.write(Change::PostPermissions { agent, topics }).await.map(drop)
+    }
+
+    /// Sets the topics that an agent may subscribe to and hear; `None` for any.
+    ///
+    /// # Errors
+    ///
+    /// As every write.
+    pub async fn set_read_permissions<N>(&self, name: N, topics: Option<Vec<Topic>>) -> Result<()>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agent = name.try_into()?;
+        self.write(Change::ReadPermissions { agent, topics }).await.map(drop)
+    }
+
+    /// The topics that an agent may post to; `None` for any.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn post_permissions<N>(&self, name: N) -> Result<Option<Vec<Arc<str>>>>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agent = name.try_into()?;
+        self.fresh().await?;
+        let index = self.core.index.read();
+        Ok(index.roster.get(agent.as_str()).and_then(|state| state.post.clone()))
+    }
+
+    /// Where the user's data stands and what it adds up to.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn usage(&self) -> Result<(Stamp, Usage)> {
+        self.fresh().await?;
+        let index = self.core.index.read();
+        Ok((index.stamp, index.usage))
+    }
+
+    pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
+        self.guard.check()?;
+        writer::write(&self.core, change).await
+    }
+
+    pub(crate) async fn flag(&self, change: Change) -> Result<bool> {
+        match self.write(change).await? {
+            Answer::Flag(flag) => Ok(flag),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn count(&self, change: Change) -> Result<u64> {
+        match self.write(change).await? {
+            Answer::Count(count) => Ok(count),
+            _ => Err(mismatch()),
+        }
+    }
+
+    pub(crate) async fn subscriptions(&self, change: Change) -> Result<Subscriptions> {
+        match self.write(change).await? {
+            Answer::Subscriptions(report) => Ok(report),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// The session lives, and the index is up to date.
+    pub(crate) async fn fresh(&self) -> Result<()> {
+        self.guard.check()?;
+        if !self.core.exclusive {
+            let stamp = self.core.store.state().await?.stamp;
+            if stamp != self.core.index.read().stamp {
+                self.core.refresh().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// The wall time, but never before a time that a commit carried.
+    pub(crate) fn now(&self, index: &Index) -> Timestamp {
+        self.config.clock.wall().max(index.time)
+    }
+
+    fn clock_is_off(&self) -> bool {
+        let (wall, boot) = self.opened;
+        let walled = i128::from(self.config.clock.wall().0) - i128::from(wall.0);
+        let booted = self.config.clock.boot().as_millis().cast_signed() - boot.as_millis().cast_signed();
+        (walled - booted).abs() > 60_000
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<(), syntha_store::Error> {
+        let since = self.index.read().stamp;
+        let refresh = Index::refresh(since, &*self.store).await?;
+        {
+            let mut index = self.index.write();
+            if index.stamp == since && index.apply_refresh(refresh)? {
+                return Ok(());
+            }
+        }
+        let fresh = Index::load(&*self.store, self.config.cache_bytes).await?;
+        let mut index = self.index.write();
+        if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
+            *index = fresh;
+        }
+        Ok(())
+    }
+
+    /// An entry with its value, if it is there, not expired and wanted.
+    pub(crate) async fn load(
+        &self,
+        key: &str,
+        wanted: impl Fn(&Entry, &Index) -> bool + Send,
+    ) -> Result<Option<Arc<Entry>>> {
+        for _ in 0..16 {
+            let entry = {
+                let index = self.index.read();
+                let Some(entry) = index.get(key) else { return Ok(None) };
+                if !entry.is_live(|| self.now(&index)) || !wanted(entry, &index) {
+                    return Ok(None);
+                }
+                Arc::clone(entry)
+            };
+            if entry.value.is_some() {
+                entry.used.store(true, std::sync::atomic::Ordering::Relaxed);
+                return Ok(Some(entry));
+            }
+            let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
+            let read = self.store.read(Keyspace::Context, &[id]).await?;
+            if let Some(record) = read.value.into_iter().next().flatten()
+                && record.head.version == entry.version
+            {
+                let text = std::str::from_utf8(&record.body).map_err(|_| {
+                    syntha_store::Error::new(StoreErrorKind::Corrupt, "a value is not as it was written")
+                })?;
+                let value: Arc<str> = text.into();
+                let kept = self.index.write().keep(key, entry.version, &value);
+                return Ok(Some(kept.unwrap_or_else(|| Arc::new(entry.with_value(Some(value))))));
+            }
+            // The entry was written since the index was read: look again.
+            if self.index.read().get(key).is_some_and(|now| now.version == entry.version) {
+                self.refresh().await?;
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the entry is written faster than it can be read, try again"))
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Core")
+    }
+}
+
+/// Entries that pass, in order of keys, from a filter's page.
+pub(crate) fn filtered(index: &Index, filter: &Filter, passes: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+    index
+        .ordered(filter.after.as_deref(), &filter.prefix)
+        .filter(|entry| {
+            filter.topic.as_ref().is_none_or(|topic| entry.audience.topics.iter().any(|on| **on == **topic))
+        })
+        .filter(|entry| passes(entry))
+        .take(filter.limit.unwrap_or(usize::MAX))
+        .cloned()
+        .collect()
+}
+
+/// Topics with a subscriber or an active entry that passes, the most popular first, then by name.
+pub(crate) fn topics(index: &Index, now: Timestamp, shown: impl Fn(&str) -> bool) -> Vec<TopicInfo> {
+    let mut found: BTreeMap<&Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+    for entry in index.entries().filter(|entry| entry.is_live(|| now)) {
+        for topic in &entry.audience.topics {
+            found.entry(topic).or_default();
+        }
+    }
+    for (agent, state) in &index.roster {
+        for topic in &state.topics {
+            found.entry(topic).or_default().push(Arc::clone(agent));
+        }
+    }
+    let mut infos: Vec<_> = found
+        .into_iter()
+        .filter(|(topic, _)| shown(topic))
+        .map(|(topic, mut subscribers)| {
+            subscribers.sort_unstable();
+            TopicInfo { topic: Arc::clone(topic), subscribers }
+        })
+        .collect();
+    infos.sort_by_key(|info| std::cmp::Reverse(info.subscribers.len()));
+    infos
+}
+
+pub(crate) fn parse<T>(topics: impl IntoIterator<Item = T>) -> Result<Vec<Topic>>
+where
+    T: TryInto<Topic>,
+    Error: From<T::Error>,
+{
+    topics.into_iter().map(|topic| topic.try_into().map_err(Error::from)).collect()
+}
+
+pub(crate) const fn mismatch() -> Error {
+    Error::new(ErrorKind::Storage, "the writer answered another question, this is a defect in Syntha")
+}

@@ -1,0 +1,223 @@
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use syntha_store::Version;
+
+use crate::change::{Answer, Change, Expected, PushChange};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mesh::{Mesh, mismatch, parse};
+use crate::names::{AgentName, EntryKey, OperationId, Topic};
+
+/// A write that is being described; `.await` does it.
+///
+/// Once it was polled, dropping it does not take the write back: it happens whole or not at all.
+#[derive(Debug)]
+#[must_use = "a push does nothing until it is awaited"]
+pub struct Push {
+    mesh: Mesh,
+    change: Result<PushChange>,
+}
+
+/// What a push did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// The entry's version now.
+    pub version: Version,
+}
+
+impl Push {
+    pub(crate) fn new(
+        mesh: Mesh,
+        by: Option<AgentName>,
+        key: Result<EntryKey>,
+        value: &impl Serialize,
+    ) -> Self {
+        let change = key.and_then(|key| {
+            let text: Arc<str> = serde_json::to_string(value)
+                .map_err(|_| Error::new(ErrorKind::Invalid, "the value can't be written as JSON"))?
+                .into();
+            Ok(PushChange {
+                key,
+                text,
+                by,
+                restricted: false,
+                agents: Vec::new(),
+                topics: Vec::new(),
+                ttl: None,
+                expected: None,
+                operation: None,
+            })
+        });
+        Self { mesh, change }
+    }
+
+    /// For agents that are subscribed to this topic when they read. Again for more topics.
+    pub fn topic<T>(self, topic: T) -> Self
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        self.topics([topic])
+    }
+
+    /// For agents that are subscribed to one of these topics when they read.
+    pub fn topics<T>(self, topics: impl IntoIterator<Item = T>) -> Self
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let topics = parse(topics);
+        self.with(|change| {
+            change.topics.extend(topics?);
+            Ok(())
+        })
+    }
+
+    /// For these agents. One that is not registered is registered.
+    pub fn agents<N>(self, agents: impl IntoIterator<Item = N>) -> Self
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agents: Result<Vec<_>> =
+            agents.into_iter().map(|agent| agent.try_into().map_err(Error::from)).collect();
+        self.with(|change| {
+            change.agents.extend(agents?);
+            Ok(())
+        })
+    }
+
+    /// For the named agents and topics only, also when none is named: then no agent sees it.
+    pub fn restricted(self) -> Self {
+        self.with(|change| {
+            change.restricted = true;
+            Ok(())
+        })
+    }
+
+    /// Invisible after this time.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with(|change| {
+            change.ttl = Some(ttl);
+            Ok(())
+        })
+    }
+
+    /// Only if the entry has this version, or is absent.
+    pub fn if_version(self, expected: impl Into<Expected>) -> Self {
+        self.with(|change| {
+            change.expected = Some(expected.into());
+            Ok(())
+        })
+    }
+
+    /// An id of the caller's: the same operation again within 24 hours writes nothing and gets the first answer.
+    pub fn operation<O>(self, id: O) -> Self
+    where
+        O: TryInto<OperationId>,
+        Error: From<O::Error>,
+    {
+        let id = id.try_into().map_err(Error::from);
+        self.with(|change| {
+            change.operation = Some(id?);
+            Ok(())
+        })
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut PushChange) -> Result<()>) -> Self {
+        self.change = self.change.and_then(|mut change| set(&mut change).map(|()| change));
+        self
+    }
+}
+
+impl IntoFuture for Push {
+    type Output = Result<Pushed>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            match self.mesh.write(Change::Push(self.change?)).await? {
+                Answer::Pushed(version) => Ok(Pushed { version }),
+                _ => Err(mismatch()),
+            }
+        })
+    }
+}
+
+/// Several writes that happen all or not at all. A key stands in it at most once.
+#[derive(Debug)]
+#[must_use = "a batch does nothing until it is committed"]
+pub struct Batch {
+    mesh: Mesh,
+    by: Option<AgentName>,
+    changes: Result<Vec<Change>>,
+}
+
+impl Batch {
+    pub(crate) const fn new(mesh: Mesh, by: Option<AgentName>) -> Self {
+        Self { mesh, by, changes: Ok(Vec::new()) }
+    }
+
+    /// Adds a push for every agent.
+    pub fn push<K>(self, key: K, value: impl Serialize) -> Self
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        self.push_with(key, value, |push| push)
+    }
+
+    /// Adds a push, with what `describe` says of it.
+    pub fn push_with<K>(mut self, key: K, value: impl Serialize, describe: impl FnOnce(Push) -> Push) -> Self
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        let push = Push::new(self.mesh.clone(), self.by.clone(), key.try_into().map_err(Error::from), &value);
+        let change = describe(push).change.map(Change::Push);
+        self.changes = self.changes.and_then(|mut changes| {
+            changes.push(change?);
+            Ok(changes)
+        });
+        self
+    }
+
+    /// Adds a removal.
+    pub fn remove<K>(mut self, key: K) -> Self
+    where
+        K: TryInto<EntryKey>,
+        Error: From<K::Error>,
+    {
+        let key = key.try_into().map_err(Error::from);
+        let by = self.by.clone();
+        self.changes = self.changes.and_then(|mut changes| {
+            changes.push(Change::Remove { key: key?, by, expected: None });
+            Ok(changes)
+        });
+        self
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    ///
+    /// The first error that one of its operations has; then nothing was written. `LimitExceeded` for more than 256
+    /// operations, `Invalid` for none and for a key that stands twice.
+    pub async fn commit(self) -> Result<()> {
+        let changes = self.changes?;
+        if changes.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
+        }
+        if changes.len() > 256 {
+            return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 256 operations, split it"));
+        }
+        match self.mesh.write(Change::Batch(changes)).await? {
+            Answer::Batch => Ok(()),
+            _ => Err(mismatch()),
+        }
+    }
+}

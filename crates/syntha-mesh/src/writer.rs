@@ -1,0 +1,234 @@
+//! The user's writer: at most one commit in flight, everything that waits in one batch (group commit).
+//!
+//! It is a queue and a flag. The first operation spawns the task, which goes when the queue is empty. The task owns
+//! the commit, so a caller who gives up never cancels one half-way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
+use tokio::sync::oneshot;
+
+use crate::change::{Answer, Change};
+use crate::draft::{Draft, Overlay};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mesh::Core;
+
+const BATCH_OPS: usize = 256;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const QUEUE_MOST: usize = 16_384;
+const ATTEMPTS: usize = 64;
+
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    running: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    change: Change,
+    state: Arc<AtomicU8>,
+    answer: oneshot::Sender<Result<Answer>>,
+}
+
+/// Hands a change to the user's writer and waits for its answer, at most the mesh's deadline.
+pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
+        Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
+    })?;
+    let state = Arc::new(AtomicU8::new(WAITING));
+    let (sender, answer) = oneshot::channel();
+    let spawn = {
+        let mut queue = core.writer.queue.lock();
+        if queue.waiting.len() >= QUEUE_MOST {
+            return Err(Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again"));
+        }
+        queue.waiting.push_back(Waiting { change, state: Arc::clone(&state), answer: sender });
+        !std::mem::replace(&mut queue.running, true)
+    };
+    if spawn {
+        let run = Run { core: Arc::clone(core), done: false };
+        runtime.spawn(run.drain());
+    }
+    match tokio::time::timeout(core.config.deadline, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) if state.load(Ordering::Acquire) == STARTED => Err(unknown()),
+        Ok(Err(_)) => Err(busy()),
+        Err(_) if withdraw(&state) => Err(busy()),
+        Err(_) => Err(unknown()),
+    }
+}
+
+fn withdraw(state: &AtomicU8) -> bool {
+    state.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// One life of the writer's task.
+struct Run {
+    core: Arc<Core>,
+    done: bool,
+}
+
+impl Run {
+    async fn drain(mut self) {
+        loop {
+            let taken = {
+                let mut queue = self.core.writer.queue.lock();
+                let taken = take(&mut queue.waiting);
+                if taken.is_empty() {
+                    queue.running = false;
+                    self.done = true;
+                    return;
+                }
+                taken
+            };
+            commit_all(&self.core, taken).await;
+        }
+    }
+}
+
+/// If the task ends early (its runtime went away), nobody waits for it for ever and the next write starts another.
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut queue = self.core.writer.queue.lock();
+            queue.running = false;
+            queue.waiting.clear();
+        }
+    }
+}
+
+fn take(waiting: &mut VecDeque<Waiting>) -> VecDeque<Waiting> {
+    let (mut taken, mut ops, mut bytes) = (VecDeque::new(), 0_usize, 0_usize);
+    while let Some(next) = waiting.front() {
+        ops = ops.saturating_add(next.change.weight());
+        bytes = bytes.saturating_add(next.change.bytes());
+        if !taken.is_empty() && (ops > BATCH_OPS || bytes > BATCH_BYTES) {
+            break;
+        }
+        let Some(next) = waiting.pop_front() else { break };
+        if next.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            taken.push_back(next);
+        }
+    }
+    taken
+}
+
+async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
+    let mut attempts = 0;
+    while !waiting.is_empty() {
+        match commit_some(core, &mut waiting).await {
+            Ok(()) => attempts = 0,
+            Err(error) if error.kind() == StoreErrorKind::Conflict && attempts < ATTEMPTS => {
+                attempts += 1;
+                if let Err(error) = core.refresh().await {
+                    return answer_all(waiting, error.into());
+                }
+            }
+            Err(error) => return answer_all(waiting, error.into()),
+        }
+    }
+}
+
+/// Commits as much from the front as goes in one batch, and answers it. On an error nothing was answered.
+async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(), StoreError> {
+    let (drafted, since, time) = {
+        let index = core.index.read();
+        let now = core.now(&index);
+        (draft(core, &index, now, waiting), index.stamp, now)
+    };
+    let Drafted { answers, batch, overlay } = drafted;
+    if let Some(batch) = batch {
+        let id = batch.id;
+        let stamp = match core.store.commit(batch).await {
+            Ok(commit) => commit.stamp,
+            Err(error) if error.kind() == StoreErrorKind::Unknown => {
+                match core.store.outcome(id, since).await? {
+                    Outcome::Committed(stamp) => stamp,
+                    Outcome::Not => {
+                        return Err(StoreError::new(
+                            StoreErrorKind::Conflict,
+                            "the commit did not happen, try again",
+                        ));
+                    }
+                    _ => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        overlay.commit_to(&mut core.index.write(), stamp, time);
+    }
+    for answer in answers {
+        let Some(done) = waiting.pop_front() else { break };
+        // The caller may have gone; the write stands all the same.
+        let _ = done.answer.send(answer);
+    }
+    Ok(())
+}
+
+struct Drafted {
+    answers: Vec<Result<Answer>>,
+    batch: Option<syntha_store::Batch>,
+    overlay: Overlay,
+}
+
+fn draft(
+    core: &Core,
+    index: &crate::index::Index,
+    now: syntha_store::Timestamp,
+    waiting: &VecDeque<Waiting>,
+) -> Drafted {
+    let mut draft = Draft::new(index, &core.config, now);
+    let mut answers = Vec::with_capacity(waiting.len());
+    for next in waiting {
+        if !answers.is_empty() && draft.has_written(&next.change) {
+            break;
+        }
+        answers.push(draft.apply(&next.change));
+    }
+    match draft.finish() {
+        Ok((batch, overlay)) => Drafted { answers, batch, overlay },
+        Err(error) => {
+            let answers = answers.iter().map(|_| Err(error.again())).collect();
+            Drafted { answers, batch: None, overlay: Overlay::default() }
+        }
+    }
+}
+
+fn answer_all(waiting: VecDeque<Waiting>, error: Error) {
+    let mut first = Some(error);
+    for next in waiting {
+        let error = match first.take() {
+            Some(error) => {
+                let again = error.again();
+                first = Some(again);
+                error
+            }
+            None => unknown(),
+        };
+        let _ = next.answer.send(Err(error));
+    }
+}
+
+const fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the write did not start in time, nothing was written, try again")
+}
+
+const fn unknown() -> Error {
+    Error::new(
+        ErrorKind::Unknown,
+        "whether the write happened is not known, try again with the same operation id",
+    )
+}
