@@ -1,0 +1,54 @@
+//! What the checks need beside a Rust toolchain.
+
+use std::process::{Command, Stdio};
+
+use crate::step::{Result, run};
+
+struct Tool {
+    name: &'static str,
+    probe: &'static [&'static str],
+    install: &'static [&'static str],
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "rustfmt and clippy",
+        probe: &["cargo", "clippy", "--version"],
+        install: &["rustup", "component", "add", "rustfmt", "clippy"],
+    },
+    Tool {
+        name: "cargo-nextest",
+        probe: &["cargo", "nextest", "--version"],
+        install: &["cargo", "install", "--locked", "cargo-nextest"],
+    },
+];
+
+/// Checks that every tool is there; with `install`, installs what is not.
+pub(crate) fn check(install: bool) -> Result {
+    for tool in TOOLS {
+        if works(tool.probe) {
+            continue;
+        }
+        let how = tool.install.join(" ");
+        if !install {
+            return Err(
+                format!("{} is missing: run `{how}`, or `cargo xtask ci --install`", tool.name).into()
+            );
+        }
+        run(&format!("installing {}", tool.name), &mut command(tool.install)?)?;
+    }
+    Ok(())
+}
+
+fn works(probe: &[&str]) -> bool {
+    command(probe).is_ok_and(|mut command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    })
+}
+
+fn command(words: &[&str]) -> Result<Command> {
+    let (program, arguments) = words.split_first().ok_or("an empty command")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command)
+}
