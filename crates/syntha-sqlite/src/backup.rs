@@ -1,0 +1,115 @@
+//! Snapshots out of a file, and files out of snapshots.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use syntha_store::{Error, ErrorKind, Result, Snapshot, StoredRecord, UserState, UserTag, Writer};
+
+use crate::error::from_sqlx;
+use crate::schema::{self, UserRow, body, code, head, int, space};
+
+/// The most bytes of heads and bodies in a chunk, but for one record that is larger.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// A copy of a user's data as of one commit, in a temporary file of its own, so that reading it holds nobody up.
+pub(crate) struct SqliteSnapshot {
+    owner: UserTag,
+    state: UserState,
+    db: SqliteConnection,
+    after: (i64, Vec<u8>, i64),
+    _file: Temporary,
+}
+
+/// A file that goes when this does.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What stays is removed when the store is opened again.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl SqliteSnapshot {
+    /// Copies the data. `VACUUM INTO` makes a transactionally consistent copy, <https://www.sqlite.org/lang_vacuum.html>.
+    pub(crate) async fn take(db: &mut SqliteConnection, owner: UserTag, path: PathBuf) -> Result<Self> {
+        let name = path
+            .to_str()
+            .ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
+        let file = Temporary(path.clone());
+        sqlx::query("VACUUM INTO ?").bind(name).execute(db).await.map_err(|error| from_sqlx(&error))?;
+        let options = schema::private_options(&path).immutable(true).read_only(true);
+        let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
+        let state = schema::user_row(&mut db).await?.state;
+        Ok(Self { owner, state, db, after: (-1, Vec::new(), -1), _file: file })
+    }
+}
+
+#[async_trait]
+impl Snapshot for SqliteSnapshot {
+    fn owner(&self) -> UserTag {
+        self.owner
+    }
+
+    fn state(&self) -> UserState {
+        self.state
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        let mut rows = sqlx::query(
+            "SELECT name, seq, version, body_version, expires, owner, head, body, space FROM record
+             WHERE (space, name, seq) > (?, ?, ?) ORDER BY space, name, seq",
+        )
+        .bind(self.after.0)
+        .bind(&self.after.1)
+        .bind(self.after.2)
+        .fetch(&mut self.db);
+        while let Some(row) = rows.try_next().await.map_err(|error| from_sqlx(&error))? {
+            let record = syntha_store::Record::new(head(&row, 0, self.owner.as_bytes())?, body(&row, 7)?);
+            bytes += record.body.len() + record.head.head.len();
+            chunk.push(StoredRecord { space: space(&row, 8)?, record });
+            if bytes >= CHUNK_BYTES {
+                break;
+            }
+        }
+        drop(rows);
+        let Some(last) = chunk.last() else { return Ok(None) };
+        let id = &last.record.head.id;
+        self.after = (code(last.space), id.name().to_vec(), int(id.seq()));
+        Ok(Some(chunk))
+    }
+}
+
+/// Writes a finished, durable file that holds a user row and a snapshot's records.
+pub(crate) async fn write(path: &Path, row: &UserRow, snapshot: &mut dyn Snapshot) -> Result<()> {
+    crate::files::remove(path)?;
+    schema::build(path, row, None).await?;
+    let mut db = schema::private_options(path).connect().await.map_err(|error| from_sqlx(&error))?;
+    while let Some(chunk) = snapshot.next().await? {
+        for StoredRecord { space, record } in &chunk {
+            if space.writer() == Writer::Manager {
+                return Err(Error::new(ErrorKind::Invalid, "a user's snapshot has no deployment keyspaces"));
+            }
+            let head = &record.head;
+            sqlx::query("INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                .bind(code(*space))
+                .bind(head.id.name().as_ref())
+                .bind(int(head.id.seq()))
+                .bind(int(head.version.0))
+                .bind(int(head.body_version.0))
+                .bind(head.expires.map(|at| int(at.0)))
+                .bind(row.tag.get(..16))
+                .bind(head.head.as_ref())
+                .bind(record.body.as_ref())
+                .execute(&mut db)
+                .await
+                .map_err(|error| from_sqlx(&error))?;
+        }
+    }
+    db.close().await.map_err(|error| from_sqlx(&error))?;
+    crate::files::set_write_ahead(path)?;
+    crate::files::make_durable(path)
+}

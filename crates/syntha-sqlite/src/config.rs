@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+/// Where and how a [`SqliteStore`](crate::SqliteStore) keeps its data.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SqliteConfig {
+    pub(crate) root: PathBuf,
+    pub(crate) connections: usize,
+    pub(crate) synchronous: Synchronous,
+    #[cfg(feature = "faults")]
+    pub(crate) fault: Option<Fault>,
+}
+
+/// When a commit reaches the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Before it is acknowledged. The default.
+    Full,
+    /// At the next checkpoint: a power loss can take acknowledged commits. Such a store is not called durable.
+    Normal,
+}
+
+/// A fault that the conformance suite must find. For tests of the suite only.
+#[cfg(feature = "faults")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The file's name is a few letters of the tag, so users share files and nobody looks whose one it is.
+    TagTruncated,
+    /// The expected stamp is not compared.
+    StampIgnored,
+    /// A file is left behind when its user is erased.
+    EraseKeepsFile,
+    /// A failed batch keeps what it did before it failed.
+    BatchTorn,
+    /// Commits are not synced.
+    SyncSkipped,
+    /// A scan's page starts at the last record of the page before.
+    PageOverlaps,
+}
+
+impl SqliteConfig {
+    /// A store in a folder, which is made at the first open.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            connections: 512,
+            synchronous: Synchronous::Full,
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
+
+    /// The most users whose files are open at a time, 1 or more. Default 512. Each costs a thread and 3 descriptors.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// When a commit reaches the disk.
+    pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// Plants a fault.
+    #[cfg(feature = "faults")]
+    pub const fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+}

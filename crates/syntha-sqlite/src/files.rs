@@ -1,0 +1,369 @@
+//! Folders, names, permissions, and how a file comes and goes.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result, UserTag};
+
+use crate::error::from_io;
+
+/// The folder of a deployment.
+#[derive(Debug)]
+pub(crate) struct Root {
+    folder: PathBuf,
+    /// Held as long as the store is open. The lock goes with the descriptor, whatever becomes of the process.
+    _lock: File,
+}
+
+/// The files of one user.
+#[derive(Clone, Debug)]
+pub(crate) struct UserFiles {
+    folder: PathBuf,
+    stem: String,
+}
+
+impl Root {
+    /// Makes or opens the folder and takes its lock.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, DeploymentKey)> {
+        make_folder(folder)?;
+        let folder = folder.canonicalize().map_err(from_io)?;
+        check_folder(&folder)?;
+        let lock = take_lock(&folder)?;
+        for name in ["users", "tmp"] {
+            make_folder(&folder.join(name))?;
+            check_folder(&folder.join(name))?;
+        }
+        // Snapshots of a process that ended early.
+        for entry in std::fs::read_dir(folder.join("tmp")).map_err(from_io)? {
+            std::fs::remove_file(entry.map_err(from_io)?.path()).map_err(from_io)?;
+        }
+        let key = deployment_key(&folder)?;
+        Ok((Self { folder, _lock: lock }, key))
+    }
+
+    /// A name for a temporary file.
+    pub(crate) fn temporary(&self, number: u64) -> PathBuf {
+        self.folder.join("tmp").join(format!("{}-{number}", std::process::id()))
+    }
+
+    /// The files of a user.
+    pub(crate) fn user(&self, tag: UserTag) -> UserFiles {
+        self.user_by_stem(&tag.to_string())
+    }
+
+    pub(crate) fn user_by_stem(&self, stem: &str) -> UserFiles {
+        let shard = |range| stem.get(range).unwrap_or("__");
+        let folder = self.folder.join("users").join(shard(0..2)).join(shard(2..4));
+        UserFiles { folder, stem: stem.to_owned() }
+    }
+
+    /// The deployment's own file.
+    pub(crate) fn deployment(&self) -> UserFiles {
+        UserFiles { folder: self.folder.clone(), stem: "deployment".to_owned() }
+    }
+
+    /// The tags of all users that have a file and no mark of erasure, in order.
+    pub(crate) fn users(&self) -> Result<Vec<UserTag>> {
+        let mut tags = Vec::new();
+        for first in folders(&self.folder.join("users"))? {
+            for second in folders(&first)? {
+                for entry in std::fs::read_dir(&second).map_err(from_io)? {
+                    let path = entry.map_err(from_io)?.path();
+                    let stem = path.file_stem().and_then(|stem| stem.to_str());
+                    if path.extension().is_some_and(|extension| extension == "db")
+                        && let Some(tag) = stem.and_then(|stem| stem.parse::<UserTag>().ok())
+                        && !self.user(tag).is_marked_erased()
+                    {
+                        tags.push(tag);
+                    }
+                }
+            }
+        }
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
+    /// Checks the folders and the lock once more.
+    pub(crate) fn verify(&self) -> Result<()> {
+        for folder in [self.folder.clone(), self.folder.join("users"), self.folder.join("tmp")] {
+            check_folder(&folder)?;
+        }
+        check_file(&self.folder.join("deployment.key"))?;
+        check_file(&self.folder.join("lock")).map(drop)
+    }
+}
+
+impl UserFiles {
+    pub(crate) fn database(&self) -> PathBuf {
+        self.with(".db")
+    }
+
+    pub(crate) fn restore(&self) -> PathBuf {
+        self.with(".restore")
+    }
+
+    pub(crate) fn temporary(&self, number: u64) -> PathBuf {
+        self.with(&format!(".new-{}-{number}", std::process::id()))
+    }
+
+    pub(crate) fn is_marked_erased(&self) -> bool {
+        self.with(".erased").symlink_metadata().is_ok()
+    }
+
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.with(".corrupt").symlink_metadata().is_ok()
+    }
+
+    pub(crate) fn make_folder(&self) -> Result<()> {
+        if let Some(first) = self.folder.parent()
+            && self.stem != "deployment"
+        {
+            make_folder(first)?;
+            make_folder(&self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the database is there, as a file that may be opened.
+    ///
+    /// A write-ahead log or its index without a database, a link, a second name, a foreign owner, or rights for others
+    /// are refused: SQLite would replay or share what this user never wrote.
+    pub(crate) fn check(&self) -> Result<Present> {
+        let there = check_file(&self.database())?;
+        let log = check_file(&self.with(".db-wal"))?;
+        let index = check_file(&self.with(".db-shm"))?;
+        if there.is_none() && (log.is_some() || index.is_some()) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "a write-ahead log lies here without its database, put the database back or remove the log",
+            ));
+        }
+        Ok(Present { database: there.is_some(), unclean: log.is_some_and(|bytes| bytes > 0) })
+    }
+
+    /// Publishes a finished file under the database's name; it must be free.
+    pub(crate) fn publish(&self, from: &Path) -> Result<()> {
+        make_durable(from)?;
+        let linked = std::fs::hard_link(from, self.database());
+        let removed = std::fs::remove_file(from);
+        match linked {
+            Ok(()) => {}
+            Err(error) if error.kind() == IoKind::AlreadyExists => return Err(crate::error::present()),
+            Err(error) => return Err(from_io(error)),
+        }
+        removed.map_err(from_io)?;
+        self.sync_folders()
+    }
+
+    /// Puts a finished file in the place of a closed database.
+    pub(crate) fn replace(&self, from: &Path) -> Result<()> {
+        for name in [".db-wal", ".db-shm", ".db-journal"] {
+            remove(&self.with(name))?;
+        }
+        std::fs::rename(from, self.database()).map_err(from_io)?;
+        self.sync_folders()
+    }
+
+    /// Puts a damaged, closed database aside.
+    pub(crate) fn quarantine(&self) -> Result<()> {
+        for (from, to) in [(".db-wal", ".corrupt-wal"), (".db-shm", ".corrupt-shm"), (".db", ".corrupt")] {
+            match std::fs::rename(self.with(from), self.with(to)) {
+                Err(error) if error.kind() != IoKind::NotFound => return Err(from_io(error)),
+                _ => {}
+            }
+        }
+        self.sync_folders()
+    }
+
+    /// Leaves a durable mark that the user was erased.
+    pub(crate) fn mark_erased(&self) -> Result<()> {
+        private_file().write(true).create(true).truncate(true).open(self.with(".erased")).map_err(from_io)?;
+        self.sync_folders()
+    }
+
+    pub(crate) fn unmark_erased(&self) -> Result<()> {
+        remove(&self.with(".erased"))?;
+        self.sync_folders()
+    }
+
+    /// Removes every file of the user but the mark; says how many there were.
+    pub(crate) fn remove_all(&self) -> Result<u64> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == IoKind::NotFound => return Ok(0),
+            Err(error) => return Err(from_io(error)),
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let entry = entry.map_err(from_io)?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(&self.stem));
+            if rest.is_some_and(|rest| rest.starts_with('.') && rest != ".erased") {
+                remove(&entry.path())?;
+                removed += 1;
+            }
+        }
+        self.sync_folders()?;
+        Ok(removed)
+    }
+
+    fn with(&self, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}{ending}", self.stem))
+    }
+
+    fn sync_folders(&self) -> Result<()> {
+        let mut folder = self.folder.as_path();
+        for _ in 0..3 {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(from_io)?;
+            if self.stem == "deployment" {
+                break;
+            }
+            let Some(parent) = folder.parent() else { break };
+            folder = parent;
+        }
+        Ok(())
+    }
+}
+
+/// What is there of a user's database.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present {
+    pub(crate) database: bool,
+    /// The last one who had it open did not close it.
+    pub(crate) unclean: bool,
+}
+
+/// Says in the header that the file uses a write-ahead log, so that the first open need not write it.
+/// <https://www.sqlite.org/fileformat2.html#file_format_version_numbers>
+pub(crate) fn set_write_ahead(path: &Path) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = OpenOptions::new().write(true).open(path).map_err(from_io)?;
+    file.write_all_at(&[2, 2], 18).map_err(from_io)
+}
+
+pub(crate) fn make_durable(path: &Path) -> Result<()> {
+    let file = OpenOptions::new().write(true).open(path).map_err(from_io)?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(from_io)?;
+    file.sync_all().map_err(from_io)
+}
+
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != IoKind::NotFound => Err(from_io(error)),
+        _ => Ok(()),
+    }
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    match DirBuilder::new().recursive(false).mode(0o700).create(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == IoKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == IoKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(from_io)
+        }
+        Err(error) => Err(from_io(error)),
+    }
+}
+
+fn folders(of: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(of).map_err(from_io)? {
+        let entry = entry.map_err(from_io)?;
+        if entry.file_type().map_err(from_io)?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn check_folder(folder: &Path) -> Result<()> {
+    let found = folder.symlink_metadata().map_err(from_io)?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "the data folder must be a real folder of this user with rights 0700, use `chmod 700`",
+        ));
+    }
+    Ok(())
+}
+
+/// The size of a file that may be opened, `None` if there is none.
+fn check_file(path: &Path) -> Result<Option<u64>> {
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(None),
+        Err(error) => return Err(from_io(error)),
+    };
+    let own = found.uid() == rustix::process::geteuid().as_raw();
+    if !found.is_file() || found.nlink() != 1 || !own || found.mode() & 0o077 != 0 {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "a data file must be a plain file of this user with one name and rights 0600, not a link",
+        ));
+    }
+    Ok(Some(found.len()))
+}
+
+fn take_lock(folder: &Path) -> Result<File> {
+    let mut file = private_file()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(folder.join("lock"))
+        .map_err(from_io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The refusal stands whether the holder's number can be read or not.
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::new(ErrorKind::Locked, "the data folder is in use by another process")
+                .with_source(format!("process {}", holder.trim().parse::<u32>().unwrap_or_default())));
+        }
+        Err(TryLockError::Error(error)) => return Err(from_io(error)),
+    }
+    file.set_len(0).map_err(from_io)?;
+    writeln!(file, "{}", std::process::id()).map_err(from_io)?;
+    Ok(file)
+}
+
+fn deployment_key(folder: &Path) -> Result<DeploymentKey> {
+    let path = folder.join("deployment.key");
+    if check_file(&path)?.is_none() {
+        let used = folder.join("deployment.db").symlink_metadata().is_ok()
+            || !folders(&folder.join("users"))?.is_empty();
+        if used {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "there is data here but no deployment.key, put the key's copy back: without it no user is found",
+            ));
+        }
+        let new = folder.join(format!("deployment.key.{}", std::process::id()));
+        let mut file = private_file().write(true).create(true).truncate(true).open(&new).map_err(from_io)?;
+        file.write_all(DeploymentKey::generate()?.as_bytes()).map_err(from_io)?;
+        file.sync_all().map_err(from_io)?;
+        match std::fs::hard_link(&new, &path) {
+            Err(error) if error.kind() != IoKind::AlreadyExists => return Err(from_io(error)),
+            _ => {}
+        }
+        remove(&new)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(from_io)?;
+        check_file(&path)?;
+    }
+    let bytes = std::fs::read(&path).map_err(from_io)?;
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| wrong_key())?;
+    if bytes == DEPLOYMENT_OWNER { Err(wrong_key()) } else { Ok(DeploymentKey::from_bytes(bytes)) }
+}
+
+const fn wrong_key() -> Error {
+    Error::new(ErrorKind::Refused, "deployment.key does not hold 32 bytes of a key, put its copy back")
+}

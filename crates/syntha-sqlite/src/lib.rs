@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod backup;
+mod config;
+mod connections;
+mod error;
+mod files;
+mod schema;
+mod store;
+mod user_store;
+
+#[cfg(feature = "faults")]
+pub use config::Fault;
+pub use config::{SqliteConfig, Synchronous};
+pub use store::SqliteStore;
