@@ -248,6 +248,7 @@ impl Connections {
         for slot in self.slots.lock().values().filter_map(Weak::upgrade) {
             slot.event.notify(usize::MAX);
         }
+        self.root.release();
         Ok(())
     }
 

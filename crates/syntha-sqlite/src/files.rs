@@ -5,6 +5,7 @@ use std::io::{ErrorKind as IoKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result, UserTag};
 
 use crate::error::from_io;
@@ -13,8 +14,8 @@ use crate::error::from_io;
 #[derive(Debug)]
 pub(crate) struct Root {
     folder: PathBuf,
-    /// Held as long as the store is open. The lock goes with the descriptor, whatever becomes of the process.
-    _lock: File,
+    /// Held until the store is closed. The lock goes with the descriptor, whatever becomes of the process.
+    lock: Mutex<Option<File>>,
 }
 
 /// The files of one user.
@@ -40,7 +41,7 @@ impl Root {
             std::fs::remove_file(entry.map_err(from_io)?.path()).map_err(from_io)?;
         }
         let key = deployment_key(&folder)?;
-        Ok((Self { folder, _lock: lock }, key))
+        Ok((Self { folder, lock: Mutex::new(Some(lock)) }, key))
     }
 
     /// A name for a temporary file.
@@ -83,6 +84,11 @@ impl Root {
         }
         tags.sort_unstable();
         Ok(tags)
+    }
+
+    /// Gives the folder up to the next process.
+    pub(crate) fn release(&self) {
+        drop(self.lock.lock().take());
     }
 
     /// Checks the folders and the lock once more.

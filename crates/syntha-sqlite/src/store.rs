@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use syntha_store::{
-    Batch, Capabilities, ChainHead, Commit, CreateMode, DEPLOYMENT_OWNER, DeploymentKey, EPOCH_JUMP, Epoch,
-    Erased, Error, ErrorKind, Fence, ImportMode, Incarnation, Result, SelfCheck, Snapshot, Stamp, Store,
-    Timestamp, UserStore, UserTag,
+    Batch, Capabilities, Commit, CreateMode, DEPLOYMENT_OWNER, DeploymentKey, EPOCH_JUMP, Epoch, Erased,
+    Error, ErrorKind, Fence, ImportMode, Incarnation, Result, SelfCheck, Snapshot, Stamp, Store, Timestamp,
+    UserStore, UserTag,
 };
 
 use crate::backup;
@@ -130,7 +130,7 @@ impl Store for SqliteStore {
         }
         let stamp = self.publish(&slot, Some(&first)).await?;
         drop(held);
-        let chain = first.chain.unwrap_or(ChainHead::default());
+        let chain = first.chain.unwrap_or_default();
         Ok((self.handle(&slot, stamp.incarnation), Commit::new(stamp, chain)))
     }
 
