@@ -127,6 +127,16 @@ impl Agent {
         Ok(self.visible(filter).await?.iter().map(|entry| Arc::clone(&entry.key)).collect())
     }
 
+    /// Each key that the agent can see, in order, with the topics that the entry is on.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn keys_by_topic(&self) -> Result<Vec<(Arc<str>, Vec<Arc<str>>)>> {
+        let entries = self.visible(&Filter::new()).await?;
+        Ok(entries.iter().map(|entry| (Arc::clone(&entry.key), entry.audience.topics.clone())).collect())
+    }
+
     /// Removes an entry that the agent can see or wrote; says whether it was there.
     ///
     /// # Errors

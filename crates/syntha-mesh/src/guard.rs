@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// Says whether the session that handles belong to is still alive. Every handle carries one and asks it on every call,
 /// so that a handle that was cloned out of a session ends with it.
 #[derive(Clone)]
-pub struct Guard(Arc<AtomicBool>);
+pub struct Guard {
+    ended: Arc<AtomicBool>,
+    /// Dropped with the last handle.
+    #[allow(dead_code, reason = "it is held, never read")]
+    kept: Option<Arc<dyn Any + Send + Sync>>,
+}
 
 /// Ends the session of a [`Guard`].
 #[derive(Clone)]
@@ -18,11 +24,18 @@ impl Guard {
     #[must_use]
     pub fn new() -> (Self, Revoker) {
         let ended = Arc::new(AtomicBool::new(false));
-        (Self(Arc::clone(&ended)), Revoker(ended))
+        (Self { ended: Arc::clone(&ended), kept: None }, Revoker(ended))
+    }
+
+    /// The same guard, which keeps something alive as long as a handle of the session is.
+    #[must_use]
+    pub fn keeping(mut self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        self.kept = Some(kept);
+        self
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Acquire) {
+        if self.ended.load(Ordering::Acquire) {
             Err(Error::new(ErrorKind::SessionEnded, "the session has ended, ask for a new one"))
         } else {
             Ok(())
@@ -39,7 +52,7 @@ impl Revoker {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guard(ended: {})", self.0.load(Ordering::Acquire))
+        write!(f, "Guard(ended: {})", self.ended.load(Ordering::Acquire))
     }
 }
 

@@ -1,0 +1,122 @@
+//! The tools' answers, as a model gets them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::{Value, json};
+use syntha_mesh::{Mesh, MeshConfig};
+use syntha_store::{Batch, CreateMode, MemoryStore, Store, Timestamp, UserId};
+use syntha_tools::{REPLY_BYTES, Role, ToolHandler};
+
+async fn mesh() -> Mesh {
+    let store = MemoryStore::new().unwrap();
+    let tag = store.deployment_key().tag(&UserId::new("alice").unwrap());
+    let (user, _) = store.create(tag, Batch::new(Timestamp(0)).unwrap(), CreateMode::New).await.unwrap();
+    Mesh::open(user, false, MeshConfig::default()).await.unwrap()
+}
+
+fn handler(mesh: &Mesh, agent: &str, role: Role) -> ToolHandler {
+    ToolHandler::new(&mesh.agent(agent).unwrap(), role)
+}
+
+#[tokio::test]
+async fn all_seven_answer_as_documented() {
+    let mesh = mesh().await;
+    let (ann, ben) = (handler(&mesh, "ann", Role::Admin), handler(&mesh, "ben", Role::Contributor));
+    let pushed =
+        ann.call("push_context", json!({ "key": "k", "value": "{\"a\": 1}", "topics": ["t"] })).await;
+    assert_eq!(pushed["success"], true);
+    assert_eq!(pushed["value"], json!({ "a": 1 }), "a text that is JSON is parsed");
+    assert_eq!((&pushed["ttl_hours"], &pushed["sender_agent"]), (&json!(24.0), &json!("ann")));
+    let subscribed = ben.call("subscribe_to_topics", json!({ "topics": ["t", "u"] })).await;
+    assert_eq!(subscribed["topics"], json!(["t", "u"]));
+    let got = ben.call("get_context", json!({ "keys": ["k", "absent"] })).await;
+    assert_eq!((&got["context"], &got["keys_found"]), (&json!({ "k": { "a": 1 } }), &json!(1)));
+    ann.call("push_context", json!({ "key": "all", "value": "plain text", "ttl_hours": 0 })).await;
+    let listed = ben.call("list_context", json!({})).await;
+    assert_eq!(listed["keys_by_topic"], json!({ "t": ["k"], "other": ["all"] }));
+    let found = ann.call("discover_topics", json!({ "include_subscriber_names": true })).await;
+    assert_eq!(
+        found["topics"]["t"],
+        json!({ "subscriber_count": 1, "is_active": true, "subscribers": ["ben"] })
+    );
+    let left = ben.call("unsubscribe_from_topics", json!({ "topics": ["u", "x"] })).await;
+    assert_eq!(left["topics_unsubscribed"], json!(["u"]));
+    assert_eq!((&left["topics_not_subscribed"], &left["remaining_topics"]), (&json!(["x"]), &json!(["t"])));
+    let unsure = ann.call("delete_topic", json!({ "topic": "t" })).await;
+    assert_eq!(unsure["success"], false);
+    let deleted = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
+    assert_eq!((&deleted["context_items_deleted"], &deleted["subscribers_affected"]), (&json!(1), &json!(1)));
+    let again = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
+    assert_eq!((&again["success"], &again["available_topics"]), (&json!(false), &json!([])));
+}
+
+#[tokio::test]
+async fn nobody_acts_as_somebody_else() {
+    let mesh = mesh().await;
+    let ann = handler(&mesh, "ann", Role::Admin);
+    ann.push_context("k", json!(1)).await;
+    for name in ["user", "user_id", "agent", "agent_name", "User_ID", "sender"] {
+        for tool in ann.available_tools() {
+            let answer = ann.call(tool, json!({ name: "bob" })).await;
+            assert_eq!(answer["success"], false, "{tool} {name}");
+            assert!(answer["error"].as_str().unwrap().contains("act as yourself"), "{answer}");
+        }
+    }
+    let unknown = ann.call("get_context", json!({ "key": "k" })).await;
+    assert!(unknown["error"].as_str().unwrap().contains("unknown field `key`, expected `keys`"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_role_bounds_the_tools() {
+    let mesh = mesh().await;
+    let reader = handler(&mesh, "ann", Role::Readonly);
+    let denied = reader.push_context("k", json!(1)).await;
+    assert_eq!(denied["error"], "Access denied to tool: push_context");
+    assert_eq!(denied["agent_role"], "readonly");
+    assert_eq!(denied["available_tools"], json!(["get_context", "list_context", "discover_topics"]));
+    let unknown = reader.call("drop_everything", Value::Null).await;
+    assert_eq!(unknown["error"], "Unknown tool: drop_everything");
+    assert_eq!(handler(&mesh, "a", Role::Contributor).available_tools().len(), 6);
+}
+
+#[tokio::test]
+async fn a_reply_is_bounded_and_says_what_it_left_out() {
+    let mesh = mesh().await;
+    let ann = handler(&mesh, "ann", Role::Contributor);
+    for n in 0..30 {
+        ann.push_context(&format!("key-{n:02}"), json!("x".repeat(5_000))).await;
+    }
+    let all = ann.call("get_context", json!({})).await;
+    assert!(all.to_string().len() <= REPLY_BYTES);
+    let (found, left) = (all["keys_found"].as_u64().unwrap(), all["omitted"].as_u64().unwrap());
+    assert_eq!(found + left, 30);
+    assert!(found > 5);
+    let large = ann.push_context("large", json!("y".repeat(100_000))).await;
+    assert!(large["success"] == true && large.to_string().len() <= REPLY_BYTES);
+    let one = ann.call("get_context", json!({ "keys": ["large"] })).await;
+    assert_eq!((&one["keys_found"], &one["omitted"]), (&json!(0), &json!(1)));
+}
+
+#[tokio::test]
+async fn one_definition_has_four_shapes() {
+    let mesh = mesh().await;
+    let ann = handler(&mesh, "ann", Role::Admin);
+    let pointers = [
+        (ann.openai_chat(), "/function/name", "/function/parameters"),
+        (ann.openai_responses(), "/name", "/parameters"),
+        (ann.anthropic(), "/name", "/input_schema"),
+        (ann.mcp(), "/name", "/inputSchema"),
+    ];
+    for (shape, name, schema) in pointers {
+        let tools = shape.as_array().unwrap();
+        let names: Vec<_> = tools.iter().map(|tool| tool.pointer(name).unwrap().as_str().unwrap()).collect();
+        assert_eq!(names, ann.available_tools());
+        for tool in tools {
+            let schema = tool.pointer(schema).unwrap();
+            assert_eq!((&schema["type"], &schema["additionalProperties"]), (&json!("object"), &json!(false)));
+            assert!(
+                schema["properties"].get("user").is_none() && schema["properties"].get("agent").is_none()
+            );
+        }
+    }
+}

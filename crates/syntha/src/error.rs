@@ -1,0 +1,126 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every call of this crate's own.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for callers to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request itself is wrong.
+    Invalid,
+    /// There is no such user.
+    NotFound,
+    /// The user is there already.
+    AlreadyExists,
+    /// The user was erased. Only an explicit recreate makes one of that name again.
+    Erased,
+    /// The caller may not do that.
+    Denied,
+    /// The data folder is in use: by another process, or by a manager of this one.
+    Locked,
+    /// The user's data or an archive is damaged.
+    Corrupt,
+    /// The user was erased, moved or restored since the handle was made.
+    Gone,
+    /// The storage failed otherwise; its error is the source.
+    Storage,
+}
+
+/// An error of the facade. Its text holds no value, key, topic, agent or user.
+pub struct Error {
+    kind: ErrorKind,
+    message: &'static str,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    retryable: bool,
+}
+
+impl Error {
+    pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
+        Self { kind, message, source: None, retryable: false }
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether a retry can succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<syntha_store::Error> for Error {
+    fn from(error: syntha_store::Error) -> Self {
+        use syntha_store::ErrorKind as Kind;
+        let kind = match error.kind() {
+            Kind::Invalid | Kind::LimitExceeded => ErrorKind::Invalid,
+            Kind::NotFound => ErrorKind::NotFound,
+            Kind::AlreadyExists => ErrorKind::AlreadyExists,
+            Kind::Erased => ErrorKind::Erased,
+            Kind::Refused => ErrorKind::Denied,
+            Kind::Locked => ErrorKind::Locked,
+            Kind::Corrupt => ErrorKind::Corrupt,
+            Kind::Gone => ErrorKind::Gone,
+            _ => ErrorKind::Storage,
+        };
+        let retryable = error.is_retryable();
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable }
+    }
+}
+
+impl From<syntha_mesh::Error> for Error {
+    fn from(error: syntha_mesh::Error) -> Self {
+        let kind = match error.kind() {
+            syntha_mesh::ErrorKind::Gone => ErrorKind::Gone,
+            syntha_mesh::ErrorKind::Invalid => ErrorKind::Invalid,
+            syntha_mesh::ErrorKind::Denied | syntha_mesh::ErrorKind::SessionEnded => ErrorKind::Denied,
+            _ => ErrorKind::Storage,
+        };
+        let (message, retryable) = (error.message(), error.is_retryable());
+        Self { kind, message, source: Some(Box::new(error)), retryable }
+    }
+}
+
+impl From<syntha_store::name::NameError> for Error {
+    fn from(rule: syntha_store::name::NameError) -> Self {
+        Self {
+            kind: ErrorKind::Invalid,
+            message: rule.message(),
+            source: Some(Box::new(rule)),
+            retryable: false,
+        }
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}

@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod context_mesh;
+mod deployment;
+mod directory;
+mod error;
+mod manager;
+mod session;
+
+pub use context_mesh::ContextMesh;
+pub use directory::UserEntry;
+pub use error::{Error, ErrorKind, Result};
+pub use manager::{Builder, HostAuthority, UserManager};
+pub use session::Session;
+pub use syntha_mesh::{
+    Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, Expected, Filter, ManualClock, Mesh,
+    MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Topic,
+    TopicDeleted, TopicInfo,
+};
+pub use syntha_store::archive::ArchiveInfo;
+pub use syntha_store::{Timestamp, UserId, UserTag, Version};
+pub use syntha_tools::{Role, ToolHandler};
+
+/// The storage contract, for backends and layers of your own.
+pub use syntha_store as store;
+
+/// The tools that a language model is offered.
+pub use syntha_tools as tools;

@@ -1,0 +1,284 @@
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use syntha_mesh::{Guard, MeshConfig};
+use syntha_store::archive::{self, ArchiveInfo};
+use syntha_store::{CreateMode, ImportMode, MemoryStore, SelfCheck, UserId, UserTag};
+
+use crate::context_mesh::ContextMesh;
+use crate::deployment::Deployment;
+use crate::directory::UserEntry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::Session;
+
+/// The users of a deployment: who there is, their sessions, archives and erasure.
+///
+/// The one place, beside [`ContextMesh::open`], that takes a user's id. Agents never see one.
+pub struct UserManager {
+    deployment: Arc<Deployment>,
+}
+
+/// The proof that the holder has authenticated the user it asks a session for.
+///
+/// It comes with its manager, once, and can't be cloned: who has it decided to pass it on.
+pub struct HostAuthority {
+    deployment: Arc<Deployment>,
+}
+
+/// How to open a [`UserManager`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct Builder {
+    backend: Backend,
+    mesh: MeshConfig,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Unnamed,
+    Memory,
+    #[cfg(feature = "sqlite")]
+    Sqlite(syntha_sqlite::SqliteConfig, std::path::PathBuf),
+}
+
+impl Builder {
+    /// Data in memory, gone with the process.
+    pub fn memory(mut self) -> Self {
+        self.backend = Backend::Memory;
+        self
+    }
+
+    /// SQLite files in a folder.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        let folder = folder.into();
+        self.backend = Backend::Sqlite(syntha_sqlite::SqliteConfig::new(&folder), folder);
+        self
+    }
+
+    /// At most so many users' files open at a time. Default 512.
+    #[cfg(feature = "sqlite")]
+    pub fn connections(mut self, connections: usize) -> Self {
+        if let Backend::Sqlite(config, folder) = self.backend {
+            self.backend = Backend::Sqlite(config.connections(connections), folder);
+        }
+        self
+    }
+
+    /// How every user's mesh works.
+    pub fn mesh(mut self, config: MeshConfig) -> Self {
+        self.mesh = config;
+        self
+    }
+
+    /// Opens the deployment, ends what a process that died had begun, and hands out its one authority.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no backend was named; `Locked` if another process or manager has the data; `Denied` for a folder that
+    /// others may enter; `Storage`.
+    pub async fn open(self) -> Result<(UserManager, HostAuthority)> {
+        let deployment = match self.backend {
+            Backend::Unnamed => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    "no backend was named, call `sqlite(folder)` or `memory()`",
+                ));
+            }
+            Backend::Memory => {
+                let store = MemoryStore::new()?;
+                let key = store.deployment_key().clone();
+                Arc::new(Deployment::new(Arc::new(store), key, self.mesh).await?)
+            }
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite(config, folder) => {
+                crate::deployment::registry::open(config, &folder, self.mesh).await?
+            }
+        };
+        if !deployment.manage() {
+            return Err(Error::new(ErrorKind::Locked, "another user manager of this process owns the data"));
+        }
+        Ok((UserManager { deployment: Arc::clone(&deployment) }, HostAuthority { deployment }))
+    }
+}
+
+impl UserManager {
+    /// Starts the description of a deployment.
+    pub fn builder() -> Builder {
+        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default() }
+    }
+
+    /// Makes a user.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `AlreadyExists`, `Erased`, `Storage`.
+    pub async fn create<U>(&self, user: U) -> Result<()>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        self.deployment.create(&user, CreateMode::New).await
+    }
+
+    /// Makes a user of the name of an erased one: a new life, with none of the old data.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `AlreadyExists`, `Storage`.
+    pub async fn recreate<U>(&self, user: U) -> Result<()>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        self.deployment.create(&user, CreateMode::Recreate).await
+    }
+
+    /// A session for a user whom the host has authenticated. Makes the user if new; never brings back an erased one.
+    ///
+    /// # Errors
+    ///
+    /// `Denied` for another manager's authority; `Invalid`, `Erased`, `Corrupt`, `Storage`.
+    pub async fn create_user_session<U>(&self, host: &HostAuthority, user: U) -> Result<Session>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        self.session(host, &user, true).await
+    }
+
+    /// A session for a user who is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_user_session`](Self::create_user_session), and `NotFound`.
+    pub async fn open<U>(&self, host: &HostAuthority, user: U) -> Result<Session>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        self.session(host, &user, false).await
+    }
+
+    /// Users in order of their tags, at most 1,000, after one of them.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
+        Ok(self.deployment.directory.page(after, limit).await?.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// Erases a user: data, files and name. Says whether there was data. Open handles fail from now on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `NotFound`, `Storage`; repeated, or at the next start, it goes on where it stopped.
+    pub async fn erase<U>(&self, user: U) -> Result<bool>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        self.deployment.erase(&user).await
+    }
+
+    /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`. The caller makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `NotFound`, `Erased`, `Corrupt`, `Storage`.
+    pub async fn backup<U, W>(&self, user: U, sink: &mut W) -> Result<ArchiveInfo>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+        W: Write + Send,
+    {
+        let user = user.try_into()?;
+        let opened = self.deployment.store.open(self.deployment.tag(&user)).await?;
+        Ok(archive::write(&mut *opened.snapshot().await?, sink).await?)
+    }
+
+    /// Puts an archive of the same user in the place of the user's data, as a new life. Open handles fail from now on.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for another user's archive; `Erased`; `Corrupt` for a damaged archive; `Storage`. Nothing changed then.
+    pub async fn restore<U, R>(&self, user: U, source: R) -> Result<()>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+        R: Read + Send,
+    {
+        let user = user.try_into()?;
+        let mut reader = archive::Reader::open(source)?;
+        self.deployment.restore(&user, &mut reader, ImportMode::Replace).await
+    }
+
+    /// The tag of a user, which names the user's file.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`.
+    pub fn tag<U>(&self, user: U) -> Result<UserTag>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        Ok(self.deployment.tag(&user.try_into()?))
+    }
+
+    /// The backend checks its own isolation, and says what it checked.
+    ///
+    /// # Errors
+    ///
+    /// What it found.
+    pub async fn verify(&self) -> Result<SelfCheck> {
+        Ok(self.deployment.store.verify().await?)
+    }
+
+    /// Closes everything. Open handles fail from now on.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`, if a file can't be closed in order.
+    pub async fn shutdown(self) -> Result<()> {
+        let closed = self.deployment.close().await;
+        #[cfg(feature = "sqlite")]
+        crate::deployment::registry::forget(&self.deployment).await;
+        closed
+    }
+
+    async fn session(&self, host: &HostAuthority, user: &UserId, create: bool) -> Result<Session> {
+        if !Arc::ptr_eq(&host.deployment, &self.deployment) {
+            return Err(Error::new(ErrorKind::Denied, "the authority belongs to another user manager"));
+        }
+        let mesh = self.deployment.mesh(user, create).await?;
+        let (guard, revoker) = Guard::new();
+        let kept = Arc::clone(&self.deployment);
+        Ok(Session { mesh: ContextMesh(mesh.guarded(guard.keeping(kept))), revoker })
+    }
+}
+
+impl Drop for UserManager {
+    fn drop(&mut self) {
+        self.deployment.release();
+    }
+}
+
+impl fmt::Debug for UserManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserManager").field("deployment", &self.deployment).finish()
+    }
+}
+
+impl fmt::Debug for HostAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostAuthority")
+    }
+}
