@@ -1,3 +1,5 @@
+#![allow(clippy::indexing_slicing, reason = "a JSON object takes a new name by index")]
+
 use std::time::Duration;
 
 use serde::Deserialize;

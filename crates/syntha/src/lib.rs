@@ -14,9 +14,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use manager::{Builder, HostAuthority, UserManager};
 pub use session::Session;
 pub use syntha_mesh::{
-    Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, Expected, Filter, ManualClock, Mesh,
-    MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Topic,
-    TopicDeleted, TopicInfo,
+    Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, ErrorKind as MeshErrorKind, Expected, Filter,
+    ManualClock, Mesh, MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock,
+    Topic, TopicDeleted, TopicInfo,
 };
 pub use syntha_store::archive::ArchiveInfo;
 pub use syntha_store::{Timestamp, UserId, UserTag, Version};

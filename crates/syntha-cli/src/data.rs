@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use syntha::{Filter, HostAuthority, UserManager};
+
+use crate::{Answer, Result};
+
+#[derive(Args)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    who: Who,
+    /// The key
+    key: String,
+    /// The value, as JSON; a text that is not JSON is kept as text
+    value: String,
+    /// For the subscribers of this topic; may be given several times
+    #[arg(long = "topic")]
+    topics: Vec<String>,
+    /// For this agent; may be given several times
+    #[arg(long = "for")]
+    agents: Vec<String>,
+    /// Seconds to keep it
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    who: Who,
+    /// The key
+    key: String,
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    who: Who,
+    /// Only keys that start so
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Only entries on this topic
+    #[arg(long)]
+    topic: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct OfUser {
+    /// The user's id
+    #[arg(long)]
+    user: String,
+}
+
+#[derive(Args)]
+struct Who {
+    /// The user's id
+    #[arg(long)]
+    user: String,
+    /// The agent's name
+    #[arg(long)]
+    agent: String,
+}
+
+pub(crate) async fn push(push: Push, users: &UserManager, host: &HostAuthority) -> Result {
+    let session = users.open(host, push.who.user).await?;
+    let value = serde_json::from_str(&push.value).unwrap_or(Value::String(push.value));
+    let agent = session.agent(push.who.agent)?;
+    let mut write = agent.push(push.key, value).topics(push.topics).agents(push.agents);
+    if let Some(seconds) = push.ttl {
+        write = write.ttl(Duration::from_secs(seconds));
+    }
+    let version = write.await?.version.0;
+    Ok(Answer { lines: vec![format!("written, version {version}")], value: json!({ "version": version }) })
+}
+
+pub(crate) async fn get(get: Get, users: &UserManager, host: &HostAuthority) -> Result {
+    let session = users.open(host, get.who.user).await?;
+    let entry = session.agent(get.who.agent)?.entry(get.key).await?;
+    let entry = entry.ok_or("there is no such entry that this agent can see")?;
+    let value: Value = entry.value()?;
+    let described = json!({
+        "value": value, "version": entry.version().0, "author": entry.author(), "created": entry.created().0,
+        "updated": entry.updated().0, "expires": entry.expires().map(|at| at.0) });
+    Ok(Answer { lines: vec![entry.json().to_owned()], value: described })
+}
+
+pub(crate) async fn list(list: List, users: &UserManager, host: &HostAuthority) -> Result {
+    let session = users.open(host, list.who.user).await?;
+    let mut filter = Filter::new().prefix(list.prefix);
+    if let Some(topic) = list.topic {
+        filter = filter.topic(topic);
+    }
+    let keys = session.agent(list.who.agent)?.keys(&filter).await?;
+    let lines = keys.iter().map(ToString::to_string).collect();
+    Ok(Answer { lines, value: keys.iter().map(|key| Value::from(&**key)).collect() })
+}
+
+pub(crate) async fn topics(of: OfUser, users: &UserManager, host: &HostAuthority) -> Result {
+    let topics = users.open(host, of.user).await?.topics().await?;
+    let names = |of: &[std::sync::Arc<str>]| of.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let lines = topics
+        .iter()
+        .map(|info| format!("{}  {}", info.topic, names(&info.subscribers).join(", ")))
+        .collect();
+    let value =
+        topics.iter().map(|info| json!({ "topic": &*info.topic, "subscribers": names(&info.subscribers) }));
+    Ok(Answer { lines, value: value.collect() })
+}
+
+pub(crate) async fn stats(of: OfUser, users: &UserManager, host: &HostAuthority) -> Result {
+    let stats = users.open(host, of.user).await?.stats().await?;
+    let value = json!({
+        "entries": stats.entries, "active": stats.active, "expired": stats.expired, "global": stats.global,
+        "private": stats.private, "topics": stats.topics, "agents": stats.agents,
+        "agents_with_topics": stats.agents_with_topics, "bytes": stats.bytes });
+    let lines =
+        value.as_object().into_iter().flatten().map(|(name, number)| format!("{name:20}{number}")).collect();
+    Ok(Answer { lines, value })
+}

@@ -1,0 +1,116 @@
+//! The `syntha` program.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
+
+mod data;
+mod import;
+mod quickstart;
+mod settings;
+mod users;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+use syntha::{HostAuthority, UserManager};
+
+/// The result of a command; its text is what the user reads.
+type Result<T = Answer> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What a command prints: lines for people, a value for programs.
+struct Answer {
+    lines: Vec<String>,
+    value: Value,
+}
+
+#[derive(Parser)]
+#[command(
+    name = "syntha",
+    version,
+    about = "The context store for AI agents in which one user's data cannot reach another"
+)]
+struct Arguments {
+    /// The data folder. Default: `data`
+    #[arg(long, global = true, env = "SYNTHA_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// A settings file. Default: `syntha.toml` in the working folder, if it is there
+    #[arg(long, global = true, env = "SYNTHA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Prints one JSON value
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes two users with two agents each, and shows who sees what and which file holds whom
+    Quickstart,
+    /// Makes, lists, erases, archives and restores users
+    #[command(subcommand)]
+    User(users::Command),
+    /// Writes an entry as an agent of a user
+    Push(data::Push),
+    /// Reads an entry as an agent of a user
+    Get(data::Get),
+    /// Lists the keys that an agent of a user can see
+    List(data::List),
+    /// Lists a user's topics and who is subscribed
+    Topics(data::OfUser),
+    /// Shows what a user's mesh holds
+    Stats(data::OfUser),
+    /// Imports another store's data
+    Import(import::Import),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments).await {
+        Ok(answer) if json => println!("{}", answer.value),
+        Ok(answer) => answer.lines.iter().for_each(|line| println!("{line}")),
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": error.to_string() }));
+            }
+            eprintln!("syntha: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run(arguments: Arguments) -> Result {
+    let folder = settings::data(arguments.data, arguments.config)?;
+    let (users, host) = UserManager::builder().sqlite(&folder).open().await?;
+    let answer = command(arguments.command, &folder, &users, &host).await;
+    users.shutdown().await?;
+    answer
+}
+
+async fn command(
+    command: Command,
+    folder: &std::path::Path,
+    users: &UserManager,
+    host: &HostAuthority,
+) -> Result {
+    match command {
+        Command::Quickstart => quickstart::run(folder, users, host).await,
+        Command::User(command) => users::run(command, users).await,
+        Command::Push(push) => data::push(push, users, host).await,
+        Command::Get(get) => data::get(get, users, host).await,
+        Command::List(list) => data::list(list, users, host).await,
+        Command::Topics(of) => data::topics(of, users, host).await,
+        Command::Stats(of) => data::stats(of, users, host).await,
+        Command::Import(import) => import::run(import, users, host).await,
+    }
+}

@@ -1,0 +1,53 @@
+use std::path::Path;
+
+use serde_json::json;
+use syntha::{Filter, HostAuthority, UserManager};
+
+use crate::{Answer, Result};
+
+/// Two users with agents of the same names, entries of the same keys, and no crossing.
+pub(crate) async fn run(folder: &Path, users: &UserManager, host: &HostAuthority) -> Result {
+    let (mut lines, mut value) = (vec![format!("data folder: {}", folder.display())], json!({}));
+    let found = !users.list(None, 1).await?.is_empty();
+    lines.push(if found {
+        "the data of an earlier run is there".into()
+    } else {
+        "made a new data folder".to_owned()
+    });
+    for (user, theme, task) in [("alice", "dark", "plan the release"), ("bob", "light", "write the invoice")]
+    {
+        let session = users.create_user_session(host, user).await?;
+        let (assistant, researcher) = (session.agent("Assistant")?, session.agent("Researcher")?);
+        researcher.subscribe(["tasks"]).await?;
+        if assistant.entry("preferences").await?.is_none() {
+            assistant.push("preferences", json!({ "theme": theme })).await?;
+            assistant.push("task", task).topic("tasks").await?;
+            assistant.push("note", "for the researcher alone").agents(["Researcher"]).await?;
+        }
+        let tag = users.tag(user)?.to_string();
+        lines.push(String::new());
+        lines.push(format!("user {user}, file {tag}.db"));
+        let mut seen = json!({});
+        for agent in [&assistant, &researcher] {
+            let entries = agent.all(&Filter::new()).await?;
+            let all: Vec<_> =
+                entries.iter().map(|entry| format!("{} = {}", entry.key(), entry.json())).collect();
+            lines.push(format!("  {:11} sees {}", agent.name(), all.join(", ")));
+            let keys: Vec<_> = entries.iter().map(|entry| entry.key().to_owned()).collect();
+            insert(&mut seen, agent.name(), json!(keys));
+        }
+        insert(&mut value, user, json!({ "tag": tag, "sees": seen }));
+    }
+    lines.push(String::new());
+    lines.push("try next:".into());
+    let data = folder.display();
+    lines.push(format!("  syntha --data {data} get --user alice --agent Assistant preferences"));
+    lines.push(format!("  syntha --data {data} list --user bob --agent Researcher"));
+    Ok(Answer { lines, value })
+}
+
+fn insert(into: &mut serde_json::Value, name: &str, value: serde_json::Value) {
+    if let Some(object) = into.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}

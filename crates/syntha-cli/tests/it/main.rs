@@ -1,0 +1,77 @@
+//! The program, run as its users run it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn syntha(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syntha"));
+    command.env_clear().current_dir(data.parent().unwrap()).arg("--data").arg(data).args(arguments);
+    command.output().unwrap()
+}
+
+fn json(data: &Path, arguments: &[&str]) -> Value {
+    let output = syntha(data, &[&["--json"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn quickstart_keeps_two_users_apart_and_finds_them_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let first = json(&data, &["quickstart"]);
+    assert_eq!(first["alice"]["sees"]["Assistant"], serde_json::json!(["preferences"]));
+    assert_eq!(first["alice"]["sees"]["Researcher"], serde_json::json!(["note", "preferences", "task"]));
+    assert_ne!(first["alice"]["tag"], first["bob"]["tag"]);
+    assert_eq!(json(&data, &["quickstart"]), first, "the second run finds the data");
+    let get = |user| json(&data, &["get", "--user", user, "--agent", "Assistant", "preferences"]);
+    assert_eq!(get("alice")["value"]["theme"], "dark");
+    assert_eq!(get("bob")["value"]["theme"], "light");
+    assert_eq!(get("alice")["version"], get("bob")["version"]);
+}
+
+#[test]
+fn users_are_archived_erased_and_not_brought_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["user", "add", "alice"]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "key", "old"]);
+    let archive = folder.path().join("alice.archive");
+    let archive = archive.to_str().unwrap();
+    json(&data, &["user", "backup", "alice", archive]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "key", "{\"new\": true}"]);
+    assert!(!syntha(&data, &["user", "restore", "alice", archive]).status.success(), "it asks for --yes");
+    json(&data, &["user", "restore", "alice", archive, "--yes"]);
+    assert_eq!(json(&data, &["get", "--user", "alice", "--agent", "a", "key"])["value"], "old");
+    json(&data, &["user", "erase", "alice", "--yes"]);
+    assert_eq!(json(&data, &["user", "list"]), serde_json::json!([]));
+    let again = syntha(&data, &["user", "add", "alice"]);
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("erased"));
+    json(&data, &["user", "add", "alice", "--recreate"]);
+    assert_eq!(json(&data, &["stats", "--user", "alice"])["entries"], 0);
+}
+
+#[test]
+fn settings_come_from_flag_then_environment_then_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("syntha.toml"), "data = \"from-file\"\n").unwrap();
+    let run = |environment: Option<&str>, flag: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syntha"));
+        command.env_clear().current_dir(folder.path()).args(["user", "list"]);
+        command.envs(environment.map(|data| ("SYNTHA_DATA", data)));
+        command.args(flag.map(|data| format!("--data={data}")));
+        assert!(command.status().unwrap().success());
+    };
+    let there = |name: &str| folder.path().join(name).exists();
+    run(None, None);
+    assert!(there("from-file"));
+    run(Some("from-environment"), None);
+    assert!(there("from-environment"));
+    run(Some("not-this"), Some("from-flag"));
+    assert!(there("from-flag") && !there("not-this"));
+}
