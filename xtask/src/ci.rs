@@ -28,8 +28,9 @@ fn run_all_lints() -> Result {
 fn run_tests(packages: &[Package]) -> Result {
     for package in packages {
         for features in &package.feature_sets {
-            let mut arguments = vec!["check", "-p", &package.name];
+            let mut arguments = vec!["clippy", "--quiet", "-p", &package.name];
             arguments.extend(features.iter().map(String::as_str));
+            arguments.extend(["--", "-D", "warnings"]);
             run(&format!("builds: {} {}", package.name, features.join(" ")), &mut cargo(&arguments))?;
         }
     }

@@ -199,7 +199,7 @@ async fn user_rows(
     .bind(id)
     .fetch_all(&mut *db)
     .await?;
-    let mut items = BTreeMap::new();
+    let mut items: BTreeMap<EntryKey, Item> = BTreeMap::new();
     for row in rows {
         match item(&row) {
             Ok(item) => {
@@ -207,7 +207,16 @@ async fn user_rows(
                     report.skip("older-duplicate");
                 }
             }
-            Err(why) => report.skip(why),
+            Err(why) => {
+                // The newest row decides, also when it has expired: an older one does not come back.
+                if why == "expired"
+                    && let Ok(key) = row.try_get::<String, _>("key")
+                    && items.remove(key.as_str()).is_some()
+                {
+                    report.skip("older-duplicate");
+                }
+                report.skip(why);
+            }
         }
     }
     for item in items.into_values() {
@@ -249,6 +258,8 @@ fn item(row: &SqliteRow) -> std::result::Result<Item, &'static str> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let ttl = match ttl.map(|ttl| created + ttl - now) {
         None => None,
+        // Thirty thousand years, or the infinity that the package writes, is never.
+        Some(left) if left > 1e12 => None,
         Some(left) if left <= 0.0 => return Err("expired"),
         Some(left) => Some(Duration::try_from_secs_f64(left).map_err(|_| "bad-ttl")?),
     };

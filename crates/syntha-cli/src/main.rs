@@ -17,7 +17,7 @@ use serde_json::Value;
 use syntha::{HostAuthority, UserManager};
 
 /// The result of a command; its text is what the user reads.
-type Result<T = Answer> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T = Answer> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a command prints: lines for people, a value for programs.
 struct Answer {
@@ -78,7 +78,7 @@ async fn main() -> ExitCode {
                 println!("{}", serde_json::json!({ "error": error.to_string() }));
             }
             eprintln!("syntha: {error}");
-            let mut source = error.source();
+            let mut source = std::error::Error::source(&*error);
             while let Some(cause) = source {
                 eprintln!("  because: {cause}");
                 source = cause.source();

@@ -15,8 +15,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     user2_handler.push_context("preferences", json!({ "theme": "light" })).await;
 
     let answer = user1_handler.call("get_context", json!({ "keys": ["preferences"] })).await;
-    assert_eq!(answer["context"]["preferences"]["theme"], "dark");
+    assert_eq!(answer.pointer("/context/preferences/theme"), Some(&json!("dark")));
     let answer = user2_handler.call("get_context", json!({ "keys": ["preferences"] })).await;
-    assert_eq!(answer["context"]["preferences"]["theme"], "light");
+    assert_eq!(answer.pointer("/context/preferences/theme"), Some(&json!("light")));
     Ok(())
 }

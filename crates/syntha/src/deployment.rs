@@ -45,6 +45,7 @@ impl Deployment {
         self.managed.store(false, Ordering::Release);
     }
 
+    #[cfg(feature = "sqlite")]
     pub(crate) fn is_managed(&self) -> bool {
         self.managed.load(Ordering::Acquire)
     }

@@ -1,6 +1,6 @@
 //! The program, run as its users run it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -74,4 +74,85 @@ fn settings_come_from_flag_then_environment_then_file() {
     assert!(there("from-environment"));
     run(Some("not-this"), Some("from-flag"));
     assert!(there("from-flag") && !there("not-this"));
+}
+
+/// The database was written by the real Python package; what it must become was asked of that package.
+#[test]
+fn a_python_syntha_database_becomes_users_of_their_own() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python-syntha");
+    import_fixture(&fixture.join("small.db"), &fixture.join("small.expect.json"));
+}
+
+fn import_fixture(database: &Path, expected: &Path) {
+    let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let import = |more: &[&str]| {
+        json(&data, &[&["import", "--from", "python-syntha", database.to_str().unwrap()], more].concat())
+    };
+    let first = import(&[]);
+    assert_eq!(first["imported"], expected["importable"]);
+    assert_eq!(first["skipped"], expected["skipped_by_reason"]);
+
+    let users = expected["users"].as_object().unwrap();
+    let mut checked = 0;
+    for (user, expected) in users {
+        for (agent, keys) in expected["visible"].as_object().unwrap() {
+            let seen = json(&data, &["list", "--user", user, "--agent", agent]);
+            assert_eq!(sorted(&seen), sorted(keys), "{user} {agent}");
+            checked += sorted(keys).len();
+        }
+    }
+    assert!(checked > users.len());
+
+    // In the raw files, each user's canary stands in that user's file and in no other.
+    let tags = json(&data, &["user", "list"]);
+    let mut files = Vec::new();
+    collect(&data, &mut files);
+    for (user, expected) in users {
+        let tag = tags.as_array().unwrap().iter().find(|row| row["user"] == **user).unwrap();
+        let canary = expected["canary"].as_str().unwrap();
+        let holding: Vec<_> =
+            files.iter().filter(|(_, bytes)| holds(bytes, canary)).map(|(name, _)| name).collect();
+        assert_eq!(holding, [&format!("{}.db", tag["tag"].as_str().unwrap())], "{user}");
+    }
+
+    let again = import(&[]);
+    assert_eq!(again["imported"], 0);
+    let again = import(&["--into-existing"]);
+    assert_eq!((&again["imported"], &again["already_there"]), (&Value::from(0), &expected["importable"]));
+    let nobodys = import(&["--user", "nobody in particular"]);
+    assert!(nobodys["imported"].as_u64().unwrap() > 0);
+    let got = json(&data, &["get", "--user", "nobody in particular", "--agent", "a", "legacy_config"]);
+    assert_eq!(got["value"], "newest");
+    assert!(
+        !syntha(&data, &["get", "--user", "nobody in particular", "--agent", "a", "legacy_gone"])
+            .status
+            .success()
+    );
+}
+
+fn sorted(keys: &Value) -> Vec<String> {
+    let mut keys: Vec<_> =
+        keys.as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect();
+    keys.sort();
+    keys
+}
+
+fn collect(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, into);
+        } else {
+            into.push((
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                std::fs::read(&path).unwrap(),
+            ));
+        }
+    }
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

@@ -1,6 +1,6 @@
 //! The mesh over the in-memory reference.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod audience;
 mod time;

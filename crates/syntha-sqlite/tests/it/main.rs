@@ -1,6 +1,6 @@
 //! The SQLite backend on real files. Hostile paths stay inside temporary folders.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod contract;
 mod files;

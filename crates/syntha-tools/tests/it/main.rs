@@ -1,6 +1,6 @@
 //! The tools' answers, as a model gets them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use syntha_mesh::{Mesh, MeshConfig};

@@ -1,6 +1,6 @@
 //! The facade on real files.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(feature = "sqlite")]
 
 use std::path::PathBuf;
