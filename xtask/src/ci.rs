@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn this_workspace_is_read() {
         let packages = packages().unwrap();
-        let mesh = packages.iter().find(|package| package.name == "syntha-mesh").unwrap();
-        assert!(mesh.feature_sets.len() >= 3);
+        let facade = packages.iter().find(|package| package.name == "syntha").unwrap();
+        assert!(facade.feature_sets.len() >= 3);
+        assert_eq!(facade.examples.len(), 2);
     }
 }

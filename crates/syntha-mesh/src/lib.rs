@@ -7,8 +7,6 @@ mod clock;
 mod draft;
 mod entry;
 mod error;
-#[cfg(feature = "faults")]
-mod fault;
 mod guard;
 mod index;
 mod mesh;
@@ -22,8 +20,6 @@ pub use change::{Expected, Subscriptions, SweepReport, TopicDeleted};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use entry::{Audience, Entry};
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "faults")]
-pub use fault::Fault;
 pub use guard::{Guard, Revoker};
 pub use mesh::{Filter, Mesh, MeshConfig, Stats, TopicInfo};
 pub use names::{AgentName, EntryKey, OperationId, Topic};

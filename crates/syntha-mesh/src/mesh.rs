@@ -32,9 +32,6 @@ pub struct MeshConfig {
     pub sweep_grace: Duration,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    #[cfg(feature = "faults")]
-    #[doc(hidden)]
-    pub fault: Option<crate::Fault>,
 }
 
 impl Default for MeshConfig {
@@ -45,8 +42,6 @@ impl Default for MeshConfig {
             deadline: Duration::from_secs(5),
             sweep_grace: Duration::from_secs(60),
             clock: Arc::new(SystemClock),
-            #[cfg(feature = "faults")]
-            fault: None,
         }
     }
 }

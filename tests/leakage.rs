@@ -1,0 +1,384 @@
+//! Random operations of many users: nothing of one user stands in anything that another gets, nor in another's file.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use syntha::{
+    Filter, HostAuthority, ManualClock, MeshConfig, Role, Session, Timestamp, ToolHandler, UserManager,
+};
+
+const USERS: usize = 20;
+const AGENTS: usize = 4;
+const NAMES: usize = 6;
+const OPS_A_CASE: usize = 400;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push { user: usize, agent: usize, name: usize, route: u8, ttl: Option<u64> },
+    Batch { user: usize, agent: usize },
+    Get { user: usize, agent: usize, name: usize },
+    All { user: usize, agent: usize },
+    Remove { user: usize, agent: usize, name: usize },
+    Subscribe { user: usize, agent: usize, name: usize },
+    Unsubscribe { user: usize, agent: usize, name: usize },
+    Host { user: usize },
+    Tool { user: usize, agent: usize, tool: usize, name: usize },
+    DeleteTopic { user: usize, name: usize },
+    Clear { user: usize },
+    Turn { seconds: u64 },
+    Erase { user: usize },
+    ForeignRestore { from: usize, into: usize },
+    OwnRestore { user: usize },
+    Reopen { orderly: bool },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (user, agent, name) = (0..USERS, 0..AGENTS, 0..NAMES);
+    let (u, a, n) = (user.clone(), agent.clone(), name.clone());
+    let actor = (u.clone(), a.clone(), n.clone());
+    prop_oneof![
+        30 => (actor.clone(), 0..5_u8, prop::option::of(1..100_u64))
+            .prop_map(|((user, agent, name), route, ttl)| Op::Push { user, agent, name, route, ttl }),
+        5 => (u.clone(), a.clone()).prop_map(|(user, agent)| Op::Batch { user, agent }),
+        25 => actor.clone().prop_map(|(user, agent, name)| Op::Get { user, agent, name }),
+        8 => (u.clone(), a.clone()).prop_map(|(user, agent)| Op::All { user, agent }),
+        5 => actor.clone().prop_map(|(user, agent, name)| Op::Remove { user, agent, name }),
+        5 => actor.clone().prop_map(|(user, agent, name)| Op::Subscribe { user, agent, name }),
+        3 => actor.clone().prop_map(|(user, agent, name)| Op::Unsubscribe { user, agent, name }),
+        4 => u.clone().prop_map(|user| Op::Host { user }),
+        12 => (actor, 0..7_usize).prop_map(|((user, agent, name), tool)| Op::Tool { user, agent, tool, name }),
+        1 => (u.clone(), n).prop_map(|(user, name)| Op::DeleteTopic { user, name }),
+        1 => u.clone().prop_map(|user| Op::Clear { user }),
+        3 => (0..200_u64).prop_map(|seconds| Op::Turn { seconds }),
+        1 => u.clone().prop_map(|user| Op::Erase { user }),
+        1 => (u.clone(), u.clone()).prop_map(|(from, into)| Op::ForeignRestore { from, into }),
+        1 => u.prop_map(|user| Op::OwnRestore { user }),
+        1 => any::<bool>().prop_map(|orderly| Op::Reopen { orderly }),
+    ]
+}
+
+/// Everything that was logged, at every level.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+struct World {
+    data: PathBuf,
+    clock: Arc<ManualClock>,
+    manager: Option<(UserManager, HostAuthority)>,
+    sessions: HashMap<usize, Session>,
+    counter: u64,
+    seen: u64,
+}
+
+impl World {
+    async fn new(data: &Path) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
+        let mut world =
+            Self { data: data.into(), clock, manager: None, sessions: HashMap::new(), counter: 0, seen: 0 };
+        world.open().await;
+        world
+    }
+
+    async fn open(&mut self) {
+        let mut config = MeshConfig::default();
+        config.clock = Arc::clone(&self.clock) as _;
+        config.cache_bytes = 2_000;
+        let opened = UserManager::builder().sqlite(&self.data).connections(5).mesh(config).open().await;
+        self.manager = Some(opened.unwrap());
+    }
+
+    async fn session(&mut self, user: usize) -> Session {
+        if let Some(session) = self.sessions.get(&user) {
+            return session.clone();
+        }
+        let (users, host) = self.manager.as_ref().unwrap();
+        let session = users.create_user_session(host, name_of(user)).await.unwrap();
+        self.sessions.insert(user, session.clone());
+        session
+    }
+
+    /// A value that no other write has, and that names its user.
+    fn value(&mut self, user: usize) -> Value {
+        self.counter += 1;
+        json!({ "canary": format!("{}-{}", canary(user), self.counter), "fill": "x".repeat(40) })
+    }
+
+    async fn apply(&mut self, op: Op) {
+        match op {
+            Op::Push { user, agent, name, route, ttl } => {
+                let value = self.value(user);
+                let agent_handle = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let mut push = agent_handle.push(key(user, name), value);
+                push = match route {
+                    0 => push.topic(topic(user, name)),
+                    1 => push.agents([agent_name(user, (agent + 1) % AGENTS)]),
+                    2 => push.topic(topic(user, name)).agents([agent_name(user, agent)]),
+                    _ => push,
+                };
+                if let Some(seconds) = ttl {
+                    push = push.ttl(Duration::from_secs(seconds));
+                }
+                let result = push.await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::Batch { user, agent } => {
+                let (one, two) = (self.value(user), self.value(user));
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let result = agent.batch().push("pair-left", one).push("pair-right", two).commit().await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::Get { user, agent, name } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let entry = agent.entry(key(user, name)).await.unwrap();
+                let text = entry.map_or_else(String::new, |entry| describe(&entry));
+                self.check(user, &text);
+            }
+            Op::All { user, agent } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let entries = agent.all(&Filter::new()).await.unwrap();
+                let text: String = entries.iter().map(|entry| describe(entry)).collect();
+                let keys = agent.keys(&Filter::new().prefix("shared")).await.unwrap();
+                self.check(user, &format!("{text} {keys:?}"));
+            }
+            Op::Remove { user, agent, name } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let result = agent.remove(key(user, name), None).await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::Subscribe { user, agent, name } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let result = agent.subscribe([topic(user, name)]).await.unwrap();
+                self.check(user, &format!("{result:?}"));
+            }
+            Op::Unsubscribe { user, agent, name } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let result = agent.unsubscribe([topic(user, name)]).await.unwrap();
+                self.check(user, &format!("{result:?} {:?}", agent.discover().await.unwrap()));
+            }
+            Op::Host { user } => {
+                let session = self.session(user).await;
+                let entries = session.entries(&Filter::new()).await.unwrap();
+                let mut text: String = entries.iter().map(|entry| describe(entry)).collect();
+                let _ = write!(
+                    text,
+                    "{:?} {:?}",
+                    session.agents().await.unwrap(),
+                    session.topics().await.unwrap()
+                );
+                let _ =
+                    write!(text, "{:?} {:?}", session.stats().await.unwrap(), session.sweep().await.unwrap());
+                self.check(user, &text);
+            }
+            Op::Tool { user, agent, tool, name } => {
+                let value = self.value(user);
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let tools = ToolHandler::new(&agent, Role::Admin);
+                let other = (user + 1) % USERS;
+                let arguments = [
+                    ("get_context", json!({})),
+                    (
+                        "push_context",
+                        json!({ "key": key(user, name), "value": value, "topics": [topic(user, name)] }),
+                    ),
+                    ("list_context", json!({})),
+                    ("subscribe_to_topics", json!({ "topics": [topic(user, name)] })),
+                    ("discover_topics", json!({ "include_subscriber_names": true })),
+                    ("get_context", json!({ "keys": [key(user, name)], "user_id": "somebody" })),
+                    ("get_context", json!({ "keys": [key(user, name), key(other, 0)] })),
+                ];
+                let (tool, arguments) = arguments[tool].clone();
+                // The model's own words come back; only what it did not write counts.
+                let answer = tools.call(tool, arguments).await;
+                self.check(user, &answer.to_string());
+            }
+            Op::DeleteTopic { user, name } => {
+                let result = self.session(user).await.delete_topic(topic(user, name)).await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::Clear { user } => {
+                self.session(user).await.clear().await.unwrap();
+            }
+            Op::Turn { seconds } => self.clock.advance(Duration::from_secs(seconds)),
+            Op::Erase { user } => self.erase(user).await,
+            Op::ForeignRestore { from, into } => {
+                if from != into {
+                    self.session(from).await;
+                    self.session(into).await;
+                    let (users, _) = self.manager.as_ref().unwrap();
+                    let mut archive = Vec::new();
+                    users.backup(name_of(from), &mut archive).await.unwrap();
+                    let error = users.restore(name_of(into), archive.as_slice()).await.unwrap_err();
+                    self.check(into, &texts(error));
+                }
+            }
+            Op::OwnRestore { user } => {
+                self.session(user).await;
+                let (users, _) = self.manager.as_ref().unwrap();
+                let mut archive = Vec::new();
+                users.backup(name_of(user), &mut archive).await.unwrap();
+                users.restore(name_of(user), archive.as_slice()).await.unwrap();
+                let old = self.sessions.remove(&user).unwrap();
+                let error = old.agent("late").unwrap().push("late", canary(user)).await.unwrap_err();
+                self.check(user, &texts(error));
+            }
+            Op::Reopen { orderly } => self.reopen(orderly).await,
+        }
+    }
+
+    async fn erase(&mut self, user: usize) {
+        let old = self.session(user).await;
+        self.sessions.remove(&user);
+        let (users, _) = self.manager.as_ref().unwrap();
+        users.erase(name_of(user)).await.unwrap();
+        let late = old.agent("late").unwrap().push("late", canary(user)).await.unwrap_err();
+        users.recreate(name_of(user)).await.unwrap();
+        let later = old.agent("late").unwrap().push("late", canary(user)).await.unwrap_err();
+        assert_eq!(self.session(user).await.size().await.unwrap(), 0);
+        self.check(user, &format!("{} {}", texts(late), texts(later)));
+    }
+
+    async fn reopen(&mut self, orderly: bool) {
+        self.sessions.clear();
+        let (users, host) = self.manager.take().unwrap();
+        let tags: Vec<_> = (0..USERS).map(|user| users.tag(name_of(user)).unwrap().to_string()).collect();
+        drop(host);
+        if orderly {
+            users.shutdown().await.unwrap();
+        } else {
+            drop(users);
+        }
+        self.check_files(&self.data, &tags);
+        self.open().await;
+    }
+
+    /// Nothing of another user, in text that a user got.
+    fn check(&mut self, user: usize, text: &str) {
+        self.seen += 1;
+        for found in canaries(text.as_bytes()) {
+            assert_eq!(found, user, "user {user} got something of user {found}: {text}");
+        }
+    }
+
+    fn check_files(&self, folder: &Path, tags: &[String]) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                self.check_files(&path, tags);
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            // A log may go while it is looked at: its connection ends in the background.
+            for found in canaries(&std::fs::read(&path).unwrap_or_default()) {
+                // The directory of users knows their ids; nothing else of theirs is in it.
+                let own = name.starts_with(&tags[found]);
+                assert!(own, "the file {name} holds something of user {found}");
+            }
+        }
+    }
+}
+
+fn name_of(user: usize) -> String {
+    format!("user-{user:02}")
+}
+
+fn canary(user: usize) -> String {
+    format!("CANARY<{user:02}>")
+}
+
+/// Half of the names are every user's, half are one user's own.
+fn key(user: usize, name: usize) -> String {
+    if name % 2 == 0 { format!("shared-{name}") } else { format!("{}-key-{name}", canary(user)) }
+}
+
+fn topic(user: usize, name: usize) -> String {
+    if name % 2 == 0 { format!("topic-{name}") } else { format!("{}-topic-{name}", canary(user)) }
+}
+
+fn agent_name(user: usize, agent: usize) -> String {
+    if agent % 2 == 0 { format!("agent-{agent}") } else { format!("{}-agent-{agent}", canary(user)) }
+}
+
+fn describe(entry: &syntha::Entry) -> String {
+    format!("{} {} {:?} {:?} {entry:?}", entry.key(), entry.json(), entry.author(), entry.audience())
+}
+
+fn texts(error: impl std::error::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, " {cause} {cause:?}");
+        source = cause.source();
+    }
+    assert!(!text.contains("CANARY"), "an error's text holds user data: {text}");
+    text
+}
+
+/// The users whose canaries stand in some bytes.
+fn canaries(bytes: &[u8]) -> Vec<usize> {
+    let mark = b"CANARY<";
+    bytes
+        .windows(mark.len() + 2)
+        .filter(|window| window.starts_with(mark))
+        .filter_map(|window| std::str::from_utf8(&window[mark.len()..]).ok()?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn leakage_under_random_operations() {
+    let logs = Logs::default();
+    let sink = logs.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || sink.clone())
+        .init();
+    let ops: usize = std::env::var("SYNTHA_LEAKAGE_OPS").map_or(4_000, |count| count.parse().unwrap());
+    let cases = u32::try_from(ops.div_ceil(OPS_A_CASE)).unwrap();
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    TestRunner::new(config)
+        .run(&prop::collection::vec(op(), OPS_A_CASE), |ops| {
+            let folder = tempfile::tempdir().unwrap();
+            runtime.block_on(async {
+                let mut world = World::new(&folder.path().join("data")).await;
+                for op in ops {
+                    world.apply(op).await;
+                }
+                assert!(world.seen > 100);
+                world.reopen(true).await;
+                let (users, _) = world.manager.take().unwrap();
+                world.sessions.clear();
+                users.shutdown().await.unwrap();
+            });
+            let mut logged = logs.0.lock().unwrap();
+            assert!(canaries(&logged).is_empty(), "a log line holds user data");
+            logged.clear();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_search_finds_a_planted_canary() {
+    let text = format!("before {} after", canary(7));
+    assert_eq!(canaries(text.as_bytes()), [7]);
+    assert!(canaries(b"CANARY<x7> CANARY").is_empty());
+}
