@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 next += 1;
                 agent.batch().push(left.as_str(), next).push(right.as_str(), next).commit().await?;
                 acknowledge(number, next);
-                if next % 16 == 0 {
+                if next.is_multiple_of(16) {
                     agent.remove(format!("gone-{number}"), None).await?;
                     agent.push(format!("gone-{number}"), next).await?;
                 }

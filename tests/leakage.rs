@@ -306,15 +306,15 @@ fn canary(user: usize) -> String {
 
 /// Half of the names are every user's, half are one user's own.
 fn key(user: usize, name: usize) -> String {
-    if name % 2 == 0 { format!("shared-{name}") } else { format!("{}-key-{name}", canary(user)) }
+    if name.is_multiple_of(2) { format!("shared-{name}") } else { format!("{}-key-{name}", canary(user)) }
 }
 
 fn topic(user: usize, name: usize) -> String {
-    if name % 2 == 0 { format!("topic-{name}") } else { format!("{}-topic-{name}", canary(user)) }
+    if name.is_multiple_of(2) { format!("topic-{name}") } else { format!("{}-topic-{name}", canary(user)) }
 }
 
 fn agent_name(user: usize, agent: usize) -> String {
-    if agent % 2 == 0 { format!("agent-{agent}") } else { format!("{}-agent-{agent}", canary(user)) }
+    if agent.is_multiple_of(2) { format!("agent-{agent}") } else { format!("{}-agent-{agent}", canary(user)) }
 }
 
 fn describe(entry: &syntha::Entry) -> String {
