@@ -1,0 +1,308 @@
+//! Backends that the suite must reject. No check knows their names.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use syntha_store::{
+    At, Batch, BatchId, Capabilities, Changes, Commit, CreateMode, Delta, DeploymentKey, Erased, Expect,
+    Fence, ImportMode, Keyspace, Op, Outcome, Page, Record, RecordId, Result, Scan, SelfCheck, Snapshot,
+    Stamp, Store, UserState, UserStore, UserTag,
+};
+
+use crate::harness::{Harness, Instance, MemoryHarness};
+
+/// What is wrong with a broken store over the in-memory reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A cache of the last read whose key has no user in it.
+    CacheWithoutUser,
+    /// The expected stamp is dropped.
+    StampIgnored,
+    /// The expected versions are dropped.
+    VersionIgnored,
+    /// A failed batch keeps its first operation.
+    BatchTorn,
+    /// A read looks into the wrong keyspace when it finds nothing in its own.
+    SpaceIgnored,
+    /// A page leaves out its last record.
+    PageLosesLast,
+    /// A delete is in no list of changes.
+    DeleteForgotten,
+    /// Every outcome is "committed".
+    OutcomeGuessed,
+    /// An import takes any user's snapshot.
+    ForeignImport,
+    /// Erase answers, and does nothing.
+    EraseForgotten,
+    /// The usage is added up instead of replaced.
+    UsageAdded,
+    /// A head-only write empties the body.
+    BodyDropped,
+}
+
+/// Every broken store over the reference, with its name.
+#[must_use]
+pub fn memory_faults() -> Vec<(&'static str, Fault)> {
+    vec![
+        ("cache-without-user", Fault::CacheWithoutUser),
+        ("stamp-ignored", Fault::StampIgnored),
+        ("version-ignored", Fault::VersionIgnored),
+        ("batch-torn", Fault::BatchTorn),
+        ("space-ignored", Fault::SpaceIgnored),
+        ("page-loses-last", Fault::PageLosesLast),
+        ("delete-forgotten", Fault::DeleteForgotten),
+        ("outcome-guessed", Fault::OutcomeGuessed),
+        ("foreign-import", Fault::ForeignImport),
+        ("erase-forgotten", Fault::EraseForgotten),
+        ("usage-added", Fault::UsageAdded),
+        ("body-dropped", Fault::BodyDropped),
+    ]
+}
+
+/// Every broken store in SQLite code, with its name. A skipped sync shows only when power fails, so it is not here.
+#[cfg(feature = "sqlite")]
+#[must_use]
+pub fn sqlite_faults() -> Vec<(&'static str, syntha_sqlite::Fault)> {
+    use syntha_sqlite::Fault;
+    vec![
+        ("sqlite-tag-truncated", Fault::TagTruncated),
+        ("sqlite-stamp-ignored", Fault::StampIgnored),
+        ("sqlite-erase-keeps-file", Fault::EraseKeepsFile),
+        ("sqlite-batch-torn", Fault::BatchTorn),
+        ("sqlite-page-overlaps", Fault::PageOverlaps),
+    ]
+}
+
+/// A broken store over the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenHarness {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+type Cache = Arc<std::sync::Mutex<Option<(Keyspace, RecordId, Option<Record>)>>>;
+
+struct BrokenInstance {
+    inner: Box<dyn Instance>,
+    fault: Fault,
+    cache: Cache,
+}
+
+#[async_trait]
+impl Harness for BrokenHarness {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn fresh(&self) -> Box<dyn Instance> {
+        Box::new(BrokenInstance {
+            inner: MemoryHarness.fresh().await,
+            fault: self.fault,
+            cache: Cache::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Instance for BrokenInstance {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(BrokenStore { inner: self.inner.store(), fault: self.fault, cache: Arc::clone(&self.cache) })
+    }
+
+    fn key(&self) -> DeploymentKey {
+        self.inner.key()
+    }
+
+    async fn reopen(&mut self) {
+        self.inner.reopen().await;
+    }
+
+    async fn files(&self) -> Vec<(String, Vec<u8>)> {
+        self.inner.files().await
+    }
+}
+
+#[derive(Debug)]
+struct BrokenStore {
+    inner: Arc<dyn Store>,
+    fault: Fault,
+    cache: Cache,
+}
+
+impl BrokenStore {
+    fn wrap(&self, inner: Arc<dyn UserStore>) -> Arc<dyn UserStore> {
+        Arc::new(BrokenUser { inner, fault: self.fault, cache: Arc::clone(&self.cache) })
+    }
+}
+
+/// A snapshot that says whose it is whenever it is asked for.
+struct Relabelled<'a>(UserTag, &'a mut dyn Snapshot);
+
+#[async_trait]
+impl Snapshot for Relabelled<'_> {
+    fn owner(&self) -> UserTag {
+        self.0
+    }
+
+    fn state(&self) -> UserState {
+        self.1.state()
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<syntha_store::StoredRecord>>> {
+        self.1.next().await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for BrokenStore {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn create(
+        &self,
+        user: UserTag,
+        first: Batch,
+        mode: CreateMode,
+    ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        let (made, commit) = self.inner.create(user, first, mode).await?;
+        Ok((self.wrap(made), commit))
+    }
+
+    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        Ok(self.wrap(self.inner.open(user).await?))
+    }
+
+    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.inner.fence(user, at, fence).await
+    }
+
+    async fn erase(&self, user: UserTag) -> Result<Erased> {
+        if self.fault == Fault::EraseForgotten {
+            return Ok(Erased::new(true, 1));
+        }
+        self.inner.erase(user).await
+    }
+
+    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        if self.fault == Fault::ForeignImport {
+            return self.inner.import(user, &mut Relabelled(user, snapshot), mode).await;
+        }
+        self.inner.import(user, snapshot, mode).await
+    }
+
+    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
+        self.inner.list(after, limit).await
+    }
+
+    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
+        self.inner.deployment().await
+    }
+
+    async fn verify(&self) -> Result<SelfCheck> {
+        self.inner.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[derive(Debug)]
+struct BrokenUser {
+    inner: Arc<dyn UserStore>,
+    fault: Fault,
+    cache: Cache,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl UserStore for BrokenUser {
+    async fn state(&self) -> Result<UserState> {
+        self.inner.state().await
+    }
+
+    async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
+        let mut read = self.inner.read(space, ids).await?;
+        if let (Fault::CacheWithoutUser, [id]) = (self.fault, ids) {
+            let mut cache = self.cache.lock().unwrap();
+            match &*cache {
+                Some((cached_space, cached_id, record)) if *cached_space == space && cached_id == id => {
+                    read.value = vec![record.clone()];
+                }
+                _ => *cache = Some((space, id.clone(), read.value[0].clone())),
+            }
+        }
+        if self.fault == Fault::SpaceIgnored && read.value.iter().all(Option::is_none) {
+            return self.inner.read(Keyspace::Agents, ids).await;
+        }
+        Ok(read)
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<At<Page>> {
+        let mut page = self.inner.scan(scan).await?;
+        if self.fault == Fault::PageLosesLast && page.value.more && page.value.records.len() > 1 {
+            let last = page.value.records.len() - 2;
+            page.value.records.remove(last);
+        }
+        Ok(page)
+    }
+
+    async fn commit(&self, mut batch: Batch) -> Result<Commit> {
+        match self.fault {
+            Fault::StampIgnored => batch.expect.retain(|expect| !matches!(expect, Expect::Stamp(_))),
+            Fault::VersionIgnored => batch.expect.retain(|expect| !matches!(expect, Expect::Version { .. })),
+            Fault::BatchTorn if batch.ops.len() > 1 => {
+                let mut first = Batch::new(batch.time)?;
+                first.ops = vec![batch.ops[0].clone()];
+                let result = self.inner.commit(batch).await;
+                if result.is_err() {
+                    self.inner.commit(first).await?;
+                }
+                return result;
+            }
+            Fault::UsageAdded => {
+                if let Some(usage) = &mut batch.usage {
+                    usage.contexts += self.inner.state().await?.usage.contexts;
+                }
+            }
+            Fault::BodyDropped => {
+                for op in &mut batch.ops {
+                    if let Op::PutHead { space, id, head, expires } = op.clone() {
+                        *op = Op::Put { space, id, head, body: bytes::Bytes::new(), expires };
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.inner.commit(batch).await
+    }
+
+    async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
+        if self.fault == Fault::OutcomeGuessed {
+            return Ok(Outcome::Committed(self.inner.state().await?.stamp));
+        }
+        self.inner.outcome(batch, since).await
+    }
+
+    async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
+        match self.inner.changes(since, limit).await? {
+            Changes::Delta(delta) if self.fault == Fault::DeleteForgotten => {
+                Ok(Changes::Delta(Delta::new(delta.at, delta.heads, Vec::new(), delta.more)))
+            }
+            changes => Ok(changes),
+        }
+    }
+
+    async fn changed(&self, since: Stamp) -> Result<Stamp> {
+        self.inner.changed(since).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        self.inner.snapshot().await
+    }
+}

@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a check fails by panicking"
+)]
+
+pub mod broken;
+mod harness;
+mod report;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+
+pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run};
+pub use report::{Report, Row};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteHarness;
+pub use store::store_checks;

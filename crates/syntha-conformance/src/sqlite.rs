@@ -1,0 +1,76 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use syntha_sqlite::{Fault, SqliteConfig, SqliteStore};
+use syntha_store::{DeploymentKey, Store};
+
+use crate::harness::{Harness, Instance};
+
+/// The SQLite backend in a temporary folder, whole or with a planted fault.
+#[derive(Clone, Copy, Debug)]
+pub struct SqliteHarness {
+    /// The fault, if any.
+    pub fault: Option<(&'static str, Fault)>,
+}
+
+struct SqliteInstance {
+    config: SqliteConfig,
+    root: PathBuf,
+    store: Arc<SqliteStore>,
+    _folder: tempfile::TempDir,
+}
+
+#[async_trait]
+impl Harness for SqliteHarness {
+    fn name(&self) -> &'static str {
+        self.fault.map_or("sqlite", |(name, _)| name)
+    }
+
+    async fn fresh(&self) -> Box<dyn Instance> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::set_permissions(&root, PermissionsExt::from_mode(0o700)).unwrap();
+        let mut config = SqliteConfig::new(&root).connections(8);
+        if let Some((_, fault)) = self.fault {
+            config = config.fault(fault);
+        }
+        let store = Arc::new(SqliteStore::open(config.clone()).await.unwrap());
+        Box::new(SqliteInstance { config, root, store, _folder: folder })
+    }
+}
+
+#[async_trait]
+impl Instance for SqliteInstance {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn key(&self) -> DeploymentKey {
+        self.store.deployment_key().clone()
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = Arc::new(SqliteStore::open(self.config.clone()).await.unwrap());
+    }
+
+    async fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        collect(&self.root, &mut files);
+        files
+    }
+}
+
+fn collect(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, into);
+        } else {
+            into.push((path.display().to_string(), std::fs::read(&path).unwrap()));
+        }
+    }
+}

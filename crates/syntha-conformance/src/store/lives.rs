@@ -1,0 +1,470 @@
+//! Users that come and go.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use syntha_store::{
+    CreateMode, EPOCH_JUMP, Error, ErrorKind, Fence, ImportMode, Keyspace, Result, Scan, Snapshot, Stamp,
+    StoredRecord, Usage, UserState, UserTag, archive,
+};
+
+use super::{batch, checks, id, kind, put, record_body};
+use crate::harness::Bed;
+
+checks![
+    create_holds_first_batch,
+    create_twice_refused,
+    create_race_has_one_winner,
+    create_after_erase_needs_recreate,
+    create_recreate_is_a_new_life,
+    create_invalid_leaves_nothing,
+    open_absent_not_found,
+    open_twice_sees_one_user,
+    open_after_reopen_keeps_everything,
+    fence_stops_open_handles,
+    fence_keeps_reads_of_none,
+    fence_stale_stamp_conflicts,
+    erase_leaves_no_bytes,
+    erase_stops_late_writes,
+    erase_unlists,
+    erase_absent_not_found,
+    erase_again_is_done,
+    erase_touches_no_neighbour,
+    import_equals_snapshot,
+    import_is_a_new_life,
+    import_foreign_refused,
+    import_new_refuses_present,
+    import_replaces_everything,
+    import_erased_refused,
+    import_broken_leaves_old,
+    list_pages_in_order,
+    deployment_is_no_user,
+    deployment_survives_reopen,
+    verify_passes_when_fresh,
+    close_refuses_later_calls,
+    isolation_same_names,
+    isolation_near_tags,
+    isolation_files,
+    archive_round_trip,
+];
+
+async fn create_holds_first_batch(bed: Bed) {
+    let (user, commit) =
+        bed.store().create(bed.tag("a"), put(batch(), "k", "v"), CreateMode::New).await.unwrap();
+    assert_eq!(user.state().await.unwrap().stamp, commit.stamp);
+    assert_eq!(record_body(&*bed.open("a").await, "k").await.as_deref(), Some("v"));
+    assert_eq!(bed.store().list(None, 9).await.unwrap(), [bed.tag("a")]);
+    let (empty, _) = bed.store().create(bed.tag("b"), batch(), CreateMode::New).await.unwrap();
+    assert!(empty.scan(Scan::heads(Keyspace::Context, 9)).await.unwrap().value.records.is_empty());
+}
+
+async fn create_twice_refused(bed: Bed) {
+    bed.user("a").await;
+    for mode in [CreateMode::New, CreateMode::Recreate] {
+        let again = bed.store().create(bed.tag("a"), put(batch(), "who", "other"), mode).await;
+        assert_eq!(kind(again), ErrorKind::AlreadyExists);
+    }
+    assert_eq!(bed.who("a").await.as_deref(), Some("a"));
+}
+
+async fn create_race_has_one_winner(bed: Bed) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let (store, tag) = (bed.store(), bed.tag("a"));
+        tasks.spawn(async move {
+            let first = put(batch(), "who", &n.to_string());
+            store.create(tag, first, CreateMode::New).await.map(|_| n).map_err(|error| error.kind())
+        });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|result| *result == Err(ErrorKind::AlreadyExists)));
+    assert_eq!(bed.who("a").await, Some(won[0].unwrap().to_string()));
+}
+
+async fn create_after_erase_needs_recreate(bed: Bed) {
+    bed.user("a").await;
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    assert_eq!(kind(bed.store().create(bed.tag("a"), batch(), CreateMode::New).await), ErrorKind::Erased);
+    bed.store().create(bed.tag("a"), batch(), CreateMode::Recreate).await.unwrap();
+    bed.open("a").await;
+}
+
+async fn create_recreate_is_a_new_life(bed: Bed) {
+    let before = bed.user("a").await.state().await.unwrap().stamp;
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    let (user, commit) = bed.store().create(bed.tag("a"), batch(), CreateMode::Recreate).await.unwrap();
+    assert_ne!(commit.stamp.incarnation, before.incarnation);
+    assert_eq!(record_body(&*user, "who").await, None);
+}
+
+async fn create_invalid_leaves_nothing(bed: Bed) {
+    let wrong = put(put(batch(), "k", "1"), "k", "2");
+    assert_eq!(kind(bed.store().create(bed.tag("a"), wrong, CreateMode::New).await), ErrorKind::Invalid);
+    assert_eq!(kind(bed.store().open(bed.tag("a")).await), ErrorKind::NotFound);
+    assert!(bed.store().list(None, 9).await.unwrap().is_empty());
+}
+
+async fn open_absent_not_found(bed: Bed) {
+    for _ in 0..2 {
+        assert_eq!(kind(bed.store().open(bed.tag("a")).await), ErrorKind::NotFound);
+    }
+    assert!(bed.store().list(None, 9).await.unwrap().is_empty());
+}
+
+async fn open_twice_sees_one_user(bed: Bed) {
+    let one = bed.user("a").await;
+    let two = bed.open("a").await;
+    one.commit(put(batch(), "k", "1")).await.unwrap();
+    assert_eq!(record_body(&*two, "k").await.as_deref(), Some("1"));
+    two.commit(put(batch(), "k", "2")).await.unwrap();
+    assert_eq!(record_body(&*one, "k").await.as_deref(), Some("2"));
+}
+
+async fn open_after_reopen_keeps_everything(mut bed: Bed) {
+    let user = bed.user("a").await;
+    let usage = Usage { contexts: 1, agents: 2, context_bytes: 3, history_bytes: 4 };
+    let mut full = put(batch(), "k", "v").usage(usage);
+    full.chain = Some(syntha_store::ChainHead { seq: 5, head: [6; 32] });
+    user.commit(full).await.unwrap();
+    let before = user.state().await.unwrap();
+    drop(user);
+    bed.reopen().await;
+    let user = bed.open("a").await;
+    assert_eq!(user.state().await.unwrap(), before);
+    assert_eq!(record_body(&*user, "k").await.as_deref(), Some("v"));
+}
+
+async fn fence_stops_open_handles(bed: Bed) {
+    let user = bed.user("a").await;
+    bed.store().fence(bed.tag("a"), None, Fence::Moved).await.unwrap();
+    assert_eq!(kind(user.commit(put(batch(), "k", "late")).await), ErrorKind::Gone);
+}
+
+async fn fence_keeps_reads_of_none(bed: Bed) {
+    for (name, fence, expected) in
+        [("a", Fence::Erased, ErrorKind::Erased), ("b", Fence::Moved, ErrorKind::Gone)]
+    {
+        bed.user(name).await;
+        bed.store().fence(bed.tag(name), None, fence).await.unwrap();
+        assert_eq!(kind(bed.store().open(bed.tag(name)).await), expected);
+    }
+}
+
+async fn fence_stale_stamp_conflicts(bed: Bed) {
+    let user = bed.user("a").await;
+    let stale = user.state().await.unwrap().stamp;
+    user.commit(put(batch(), "k", "1")).await.unwrap();
+    let refused = bed.store().fence(bed.tag("a"), Some(stale), Fence::Erased).await;
+    assert_eq!(kind(refused), ErrorKind::Conflict);
+    user.commit(put(batch(), "k", "2")).await.unwrap();
+}
+
+async fn erase_leaves_no_bytes(bed: Bed) {
+    const CANARY: &str = "CANARY-of-the-erased";
+    let user = bed.user("a").await;
+    for n in 0..5 {
+        user.commit(put(batch(), &format!("{CANARY}-{n}"), &CANARY.repeat(300))).await.unwrap();
+    }
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    assert_eq!(kind(user.read(Keyspace::Context, &[id("who")]).await), ErrorKind::Gone);
+    for (name, bytes) in bed.files().await {
+        let found = bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+        assert!(!found, "the file {name} still holds what was erased");
+    }
+}
+
+async fn erase_stops_late_writes(bed: Bed) {
+    let user = bed.user("a").await;
+    let stamp = user.state().await.unwrap().stamp;
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    for recreated in [false, true] {
+        if recreated {
+            bed.store().create(bed.tag("a"), batch(), CreateMode::Recreate).await.unwrap();
+        }
+        assert_eq!(kind(user.commit(put(batch(), "late", "1")).await), ErrorKind::Gone);
+        assert_eq!(kind(user.state().await), ErrorKind::Gone);
+        assert_eq!(kind(user.changes(stamp, 9).await), ErrorKind::Gone);
+        assert_eq!(kind(user.scan(Scan::heads(Keyspace::Context, 9)).await), ErrorKind::Gone);
+    }
+    assert_eq!(record_body(&*bed.open("a").await, "late").await, None);
+}
+
+async fn erase_unlists(bed: Bed) {
+    bed.user("a").await;
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    assert!(bed.store().list(None, 9).await.unwrap().is_empty());
+    assert_eq!(kind(bed.store().open(bed.tag("a")).await), ErrorKind::Erased);
+}
+
+async fn erase_absent_not_found(bed: Bed) {
+    assert_eq!(kind(bed.store().erase(bed.tag("a")).await), ErrorKind::NotFound);
+}
+
+async fn erase_again_is_done(mut bed: Bed) {
+    bed.user("a").await;
+    assert!(bed.store().erase(bed.tag("a")).await.unwrap().removed);
+    assert!(!bed.store().erase(bed.tag("a")).await.unwrap().removed);
+    bed.reopen().await;
+    assert!(!bed.store().erase(bed.tag("a")).await.unwrap().removed);
+}
+
+async fn erase_touches_no_neighbour(bed: Bed) {
+    for name in ["a", "b", "c"] {
+        bed.user(name).await;
+    }
+    let before = bed.open("b").await.state().await.unwrap();
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    assert_eq!(bed.open("b").await.state().await.unwrap(), before);
+    assert_eq!(bed.who("b").await.as_deref(), Some("b"));
+    assert_eq!(bed.who("c").await.as_deref(), Some("c"));
+}
+
+async fn collect(snapshot: &mut dyn Snapshot) -> Vec<StoredRecord> {
+    let mut all = Vec::new();
+    while let Some(chunk) = snapshot.next().await.unwrap() {
+        all.extend(chunk);
+    }
+    all
+}
+
+async fn records(bed: &Bed, user: &str) -> (UserState, Vec<StoredRecord>) {
+    let mut snapshot = bed.open(user).await.snapshot().await.unwrap();
+    (snapshot.state(), collect(&mut *snapshot).await)
+}
+
+async fn import_equals_snapshot(bed: Bed) {
+    let user = bed.user("a").await;
+    user.commit(put(batch(), "k", "1").usage(Usage { contexts: 9, ..Usage::default() })).await.unwrap();
+    user.commit(put(batch(), "l", "2").put(Keyspace::Agents, id("x"), "h", "b")).await.unwrap();
+    let (before, old) = records(&bed, "a").await;
+    let mut snapshot = bed.open("a").await.snapshot().await.unwrap();
+    user.commit(put(batch(), "k", "later")).await.unwrap();
+    bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::Replace).await.unwrap();
+    let (after, new) = records(&bed, "a").await;
+    assert_eq!(old, new);
+    assert_eq!((before.usage, before.chain, before.time), (after.usage, after.chain, after.time));
+}
+
+async fn import_is_a_new_life(bed: Bed) {
+    let user = bed.user("a").await;
+    let mut snapshot = user.snapshot().await.unwrap();
+    user.commit(put(batch(), "k", "1")).await.unwrap();
+    let before = user.state().await.unwrap().stamp;
+    let after = bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::Replace).await.unwrap();
+    assert_ne!(after.incarnation, before.incarnation);
+    assert_eq!(after.epoch.0, before.epoch.0 + EPOCH_JUMP);
+    assert_eq!(bed.open("a").await.state().await.unwrap().stamp, after);
+}
+
+async fn import_foreign_refused(bed: Bed) {
+    let user = bed.user("a").await;
+    bed.user("b").await;
+    for target in ["b", "c"] {
+        let mut snapshot = user.snapshot().await.unwrap();
+        let refused = bed.store().import(bed.tag(target), &mut *snapshot, ImportMode::Replace).await;
+        assert_eq!(kind(refused), ErrorKind::Invalid);
+    }
+    assert_eq!(bed.who("b").await.as_deref(), Some("b"));
+    assert_eq!(kind(bed.store().open(bed.tag("c")).await), ErrorKind::NotFound);
+}
+
+async fn import_new_refuses_present(bed: Bed) {
+    let user = bed.user("a").await;
+    let mut snapshot = user.snapshot().await.unwrap();
+    user.commit(put(batch(), "who", "newer")).await.unwrap();
+    let refused = bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::New).await;
+    assert_eq!(kind(refused), ErrorKind::AlreadyExists);
+    assert_eq!(bed.who("a").await.as_deref(), Some("newer"));
+}
+
+async fn import_replaces_everything(mut bed: Bed) {
+    let user = bed.user("a").await;
+    let mut snapshot = user.snapshot().await.unwrap();
+    user.commit(put(batch(), "extra", "1")).await.unwrap();
+    bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::Replace).await.unwrap();
+    assert_eq!(kind(user.commit(put(batch(), "late", "1")).await), ErrorKind::Gone);
+    assert_eq!(kind(user.state().await), ErrorKind::Gone);
+    drop(user);
+    bed.reopen().await;
+    let user = bed.open("a").await;
+    assert_eq!(record_body(&*user, "extra").await, None);
+    assert_eq!(record_body(&*user, "who").await.as_deref(), Some("a"));
+    user.commit(put(batch(), "extra", "2")).await.unwrap();
+}
+
+async fn import_erased_refused(bed: Bed) {
+    let mut snapshot = bed.user("a").await.snapshot().await.unwrap();
+    bed.store().erase(bed.tag("a")).await.unwrap();
+    let refused = bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::Replace).await;
+    assert_eq!(kind(refused), ErrorKind::Erased);
+    assert_eq!(kind(bed.store().open(bed.tag("a")).await), ErrorKind::Erased);
+}
+
+/// A snapshot that fails after its first records.
+struct Failing(UserTag, UserState, Option<Vec<StoredRecord>>);
+
+#[async_trait]
+impl Snapshot for Failing {
+    fn owner(&self) -> UserTag {
+        self.0
+    }
+
+    fn state(&self) -> UserState {
+        self.1
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        self.2.take().map(Some).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the snapshot broke off"))
+    }
+}
+
+async fn import_broken_leaves_old(bed: Bed) {
+    let user = bed.user("a").await;
+    let (state, old) = records(&bed, "a").await;
+    user.commit(put(batch(), "who", "newer")).await.unwrap();
+    let mut broken = Failing(bed.tag("a"), state, Some(old.clone()));
+    let refused = bed.store().import(bed.tag("a"), &mut broken, ImportMode::Replace).await;
+    assert_eq!(kind(refused), ErrorKind::Corrupt);
+    user.commit(put(batch(), "k", "1")).await.unwrap();
+    assert_eq!(bed.who("a").await.as_deref(), Some("newer"));
+    let state = UserState { stamp: Stamp { ..state.stamp }, ..state };
+    let mut broken = Failing(bed.tag("b"), state, Some(old));
+    bed.store().import(bed.tag("b"), &mut broken, ImportMode::New).await.unwrap_err();
+    assert_eq!(kind(bed.store().open(bed.tag("b")).await), ErrorKind::NotFound);
+}
+
+async fn list_pages_in_order(bed: Bed) {
+    let mut tags = Vec::new();
+    for n in 0..11 {
+        let name = format!("user-{n}");
+        bed.user(&name).await;
+        tags.push(bed.tag(&name));
+    }
+    tags.sort_unstable();
+    bed.store().deployment().await.unwrap();
+    for size in [1, 3, 100] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = bed.store().list(after, size).await.unwrap();
+            assert!(page.len() <= size);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            found.extend(page);
+        }
+        assert_eq!(found, tags, "pages of {size}");
+    }
+}
+
+async fn deployment_is_no_user(bed: Bed) {
+    let space = bed.store().deployment().await.unwrap();
+    let row = batch().put(Keyspace::Directory, id("row"), "", "value");
+    space.commit(row).await.unwrap();
+    assert!(bed.store().list(None, 9).await.unwrap().is_empty());
+    assert_eq!(kind(UserTag::from_bytes(syntha_store::DEPLOYMENT_OWNER)), ErrorKind::Invalid);
+    let user = bed.user("a").await;
+    let read = user.read(Keyspace::Directory, &[id("row")]).await.unwrap();
+    assert_eq!(read.value, [None]);
+}
+
+async fn deployment_survives_reopen(mut bed: Bed) {
+    let space = bed.store().deployment().await.unwrap();
+    space.commit(batch().put(Keyspace::Ledger, id("row"), "", "value")).await.unwrap();
+    drop(space);
+    bed.reopen().await;
+    let space = bed.store().deployment().await.unwrap();
+    let read = space.read(Keyspace::Ledger, &[id("row")]).await.unwrap();
+    assert_eq!(&read.value[0].as_ref().unwrap().body[..], b"value");
+}
+
+async fn verify_passes_when_fresh(bed: Bed) {
+    assert!(!bed.store().verify().await.unwrap().passed.is_empty());
+    bed.user("a").await;
+    bed.user("b").await;
+    assert!(!bed.store().verify().await.unwrap().passed.is_empty());
+}
+
+async fn close_refuses_later_calls(bed: Bed) {
+    let user = bed.user("a").await;
+    let store = bed.store();
+    store.close().await.unwrap();
+    assert_eq!(kind(store.open(bed.tag("a")).await), ErrorKind::Unavailable);
+    assert_eq!(kind(store.list(None, 9).await), ErrorKind::Unavailable);
+    assert_eq!(kind(user.commit(put(batch(), "k", "1")).await), ErrorKind::Unavailable);
+    assert_eq!(kind(user.state().await), ErrorKind::Unavailable);
+}
+
+async fn isolation_same_names(bed: Bed) {
+    let mut users = Vec::new();
+    for n in 0..12 {
+        users.push(bed.user(&format!("user-{n}")).await);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (n, user) in users.iter().enumerate() {
+        let user = Arc::clone(user);
+        tasks.spawn(async move {
+            for round in 0..5 {
+                user.commit(put(batch(), "same", &format!("{n}-{round}"))).await.unwrap();
+                assert_eq!(record_body(&*user, "same").await, Some(format!("{n}-{round}")));
+            }
+        });
+    }
+    tasks.join_all().await;
+    for (n, user) in users.iter().enumerate() {
+        assert_eq!(record_body(&**user, "who").await, Some(format!("user-{n}")));
+        let page = user.scan(Scan::records(Keyspace::Context, 99)).await.unwrap().value;
+        assert_eq!(page.records.len(), 2, "exactly the user's own records");
+    }
+}
+
+async fn isolation_near_tags(bed: Bed) {
+    let base = *bed.tag("a").as_bytes();
+    let mut tags = vec![UserTag::from_bytes(base).unwrap()];
+    for bit in [0, 7, 40, 128, 250, 255] {
+        let mut near = base;
+        near[bit / 8] ^= 1 << (bit % 8);
+        tags.push(UserTag::from_bytes(near).unwrap());
+    }
+    for (n, tag) in tags.iter().enumerate() {
+        let first = put(batch(), "who", &n.to_string());
+        bed.store().create(*tag, first, CreateMode::New).await.unwrap();
+    }
+    for (n, tag) in tags.iter().enumerate() {
+        let user = bed.store().open(*tag).await.unwrap();
+        assert_eq!(record_body(&*user, "who").await, Some(n.to_string()));
+    }
+}
+
+async fn isolation_files(bed: Bed) {
+    let names = ["a", "b", "c"];
+    for name in names {
+        let user = bed.user(name).await;
+        user.commit(put(batch(), "k", &format!("CANARY-of-{name}-end"))).await.unwrap();
+    }
+    for (file, bytes) in bed.files().await {
+        let holds = |name: &&&str| {
+            let canary = format!("CANARY-of-{name}-end");
+            bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
+        };
+        assert!(names.iter().filter(holds).count() <= 1, "the file {file} holds two users");
+    }
+}
+
+async fn archive_round_trip(bed: Bed) {
+    let user = bed.user("a").await;
+    user.commit(put(batch(), "k", &"x".repeat(100_000))).await.unwrap();
+    let (_, old) = records(&bed, "a").await;
+    let mut bytes = Vec::new();
+    archive::write(&mut *user.snapshot().await.unwrap(), &mut bytes).await.unwrap();
+    let middle = bytes.len() / 2;
+    let mut flipped = bytes.clone();
+    flipped[middle] ^= 1;
+    for damaged in [&bytes[..middle], &flipped[..]] {
+        let mut reader = archive::Reader::open(damaged).unwrap();
+        let refused = bed.store().import(bed.tag("a"), &mut reader, ImportMode::Replace).await;
+        assert_eq!(kind(refused), ErrorKind::Corrupt);
+    }
+    let mut reader = archive::Reader::open(bytes.as_slice()).unwrap();
+    bed.store().import(bed.tag("a"), &mut reader, ImportMode::Replace).await.unwrap();
+    assert_eq!(records(&bed, "a").await.1, old);
+}
