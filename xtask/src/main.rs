@@ -27,6 +27,13 @@ enum Verb {
         #[arg(long)]
         install: bool,
     },
+    /// Runs the conformance checks on backends; see `--help` after it
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// `--backend memory|sqlite|all`, `--format text|json|markdown`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks the house rules that no other tool knows.
     Tidy,
 }
@@ -34,6 +41,9 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Ci { install } => ci::run_ci(install),
+        Verb::Conformance { arguments } => {
+            step::pass_on("syntha-tests", "syntha-conformance-report", &arguments)
+        }
         Verb::Tidy => tidy::run(),
     };
     match result {

@@ -31,6 +31,12 @@ pub(crate) fn run_last(heading: &str, command: &mut Command) -> Result {
     status(heading, command)
 }
 
+/// Runs a program of the workspace with arguments that it understands itself, and prints nothing of its own.
+pub(crate) fn pass_on(package: &str, program: &str, arguments: &[String]) -> Result {
+    let mut command = cargo(&["run", "--quiet", "-p", package, "--bin", program, "--"]);
+    status(program, command.args(arguments))
+}
+
 fn status(heading: &str, command: &mut Command) -> Result {
     let status = command.status().map_err(|error| format!("{heading}: can't start: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{heading}: failed ({status})").into()) }

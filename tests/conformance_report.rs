@@ -1,0 +1,59 @@
+//! `cargo xtask conformance`: runs the checks on backends and prints what they found.
+
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use syntha_conformance::{Harness, MemoryHarness, Report, SqliteHarness, run, store_checks};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask conformance", about = "Runs the conformance checks on backends")]
+struct Arguments {
+    /// The backends to check
+    #[arg(long, value_enum, default_value = "all")]
+    backend: Backend,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    Memory,
+    Sqlite,
+    All,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Markdown,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut harnesses: Vec<Box<dyn Harness>> = Vec::new();
+    if arguments.backend != Backend::Sqlite {
+        harnesses.push(Box::new(MemoryHarness));
+    }
+    if arguments.backend != Backend::Memory {
+        harnesses.push(Box::new(SqliteHarness { fault: None }));
+    }
+    let mut reports: Vec<Report> = Vec::new();
+    for harness in &harnesses {
+        reports.push(run(&**harness, &store_checks()).await);
+    }
+    match arguments.format {
+        Format::Text => reports.iter().for_each(|report| println!("{}", report.text())),
+        Format::Json => println!("{}", reports.iter().map(Report::json).collect::<serde_json::Value>()),
+        Format::Markdown => println!("{}", Report::markdown(&reports)),
+    }
+    if reports.iter().all(|report| report.failed().is_empty()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
