@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use syntha_conformance::{Harness, MemoryHarness, Report, SqliteHarness, run, store_checks};
+use syntha_conformance::{Harness, MemoryHarness, Report, SqliteHarness, mesh_checks, run, store_checks};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask conformance", about = "Runs the conformance checks on backends")]
@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
     }
     let mut reports: Vec<Report> = Vec::new();
     for harness in &harnesses {
-        reports.push(run(&**harness, &store_checks()).await);
+        reports.push(run(&**harness, &[store_checks(), mesh_checks()].concat()).await);
     }
     match arguments.format {
         Format::Text => reports.iter().for_each(|report| println!("{}", report.text())),

@@ -60,6 +60,30 @@ pub fn memory_faults() -> Vec<(&'static str, Fault)> {
     ]
 }
 
+/// Every broken mesh, with its name.
+#[must_use]
+pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
+    use syntha_mesh::Fault;
+    vec![
+        ("mesh-expired-shown", Fault::ExpiredShown),
+        ("mesh-audience-ignored", Fault::AudienceIgnored),
+        ("mesh-life-ignored", Fault::LifeIgnored),
+        ("mesh-guard-ignored", Fault::GuardIgnored),
+        ("mesh-batch-torn", Fault::BatchTorn),
+        ("mesh-version-ignored", Fault::VersionIgnored),
+        ("mesh-operation-forgotten", Fault::OperationForgotten),
+        ("mesh-usage-drifts", Fault::UsageDrifts),
+        ("mesh-hidden-overwritten", Fault::HiddenOverwritten),
+        ("mesh-acknowledged-early", Fault::AcknowledgedEarly),
+        ("mesh-stale-index", Fault::StaleIndex),
+        ("mesh-cache-shared", Fault::CacheShared),
+        ("mesh-unsubscribe-forgotten", Fault::UnsubscribeForgotten),
+        ("mesh-grace-ignored", Fault::GraceIgnored),
+        ("mesh-clock-floor-ignored", Fault::ClockFloorIgnored),
+        ("mesh-erased-shown", Fault::ErasedShown),
+    ]
+}
+
 /// Every broken store in SQLite code, with its name. A skipped sync shows only when power fails, so it is not here.
 #[cfg(feature = "sqlite")]
 #[must_use]
@@ -118,6 +142,10 @@ impl Instance for BrokenInstance {
 
     async fn reopen(&mut self) {
         self.inner.reopen().await;
+    }
+
+    async fn crash(&mut self) {
+        self.inner.crash().await;
     }
 
     async fn files(&self) -> Vec<(String, Vec<u8>)> {

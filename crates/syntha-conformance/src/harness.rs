@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use syntha_mesh::{ManualClock, Mesh, MeshConfig};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, MemoryStore, Store, Timestamp, UserId, UserStore, UserTag,
+    Batch, CreateMode, DeploymentKey, ErrorKind, MemoryStore, Store, Timestamp, UserId, UserStore, UserTag,
 };
 
 use crate::report::{Report, Row};
@@ -32,12 +33,15 @@ pub trait Instance: Send + Sync {
     /// Closes it and opens it again on the same data.
     async fn reopen(&mut self);
 
+    /// Opens what a process that dies at this moment leaves behind. Nothing is closed first.
+    async fn crash(&mut self);
+
     /// Every file that it keeps; none for a backend without files.
     async fn files(&self) -> Vec<(String, Vec<u8>)>;
 }
 
 /// One check: a name, and what it does on a fresh store. It panics to fail.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Check {
     /// The name of the bullet that it holds.
@@ -46,6 +50,12 @@ pub struct Check {
 }
 
 type Run = fn(Bed) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
 
 impl Check {
     pub(crate) const fn new(name: &'static str, run: Run) -> Self {
@@ -56,7 +66,12 @@ impl Check {
 /// What a check works on.
 pub struct Bed {
     instance: Box<dyn Instance>,
+    clock: Arc<ManualClock>,
+    config: MeshConfig,
 }
+
+/// When every check begins.
+pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);
 
 impl std::fmt::Debug for Bed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,8 +102,43 @@ impl Bed {
         record_body(&*self.open(user).await, "who").await
     }
 
+    /// A user's mesh as one of several handles would open it. Makes the user if there is none.
+    pub(crate) async fn mesh(&self, user: &str) -> Mesh {
+        self.mesh_with(user, |_| {}).await
+    }
+
+    /// The same, configured.
+    pub(crate) async fn mesh_with(&self, user: &str, configure: impl FnOnce(&mut MeshConfig)) -> Mesh {
+        let mut config = self.config.clone();
+        configure(&mut config);
+        Mesh::open(self.open_or_create(user).await, false, config).await.unwrap()
+    }
+
+    /// A user's mesh as its only handle would open it.
+    pub(crate) async fn only_mesh(&self, user: &str) -> Mesh {
+        Mesh::open(self.open_or_create(user).await, true, self.config.clone()).await.unwrap()
+    }
+
+    async fn open_or_create(&self, user: &str) -> Arc<dyn UserStore> {
+        let store = self.store();
+        match store.open(self.tag(user)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                store.create(self.tag(user), Batch::new(START).unwrap(), CreateMode::New).await.unwrap().0
+            }
+            opened => opened.unwrap(),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
     pub(crate) async fn reopen(&mut self) {
         self.instance.reopen().await;
+    }
+
+    pub(crate) async fn crash(&mut self) {
+        self.instance.crash().await;
     }
 
     pub(crate) async fn files(&self) -> Vec<(String, Vec<u8>)> {
@@ -98,10 +148,23 @@ impl Bed {
 
 /// Runs checks, each on a fresh store. One that panics or takes longer than 30 seconds fails.
 pub async fn run(harness: &dyn Harness, checks: &[Check]) -> Report {
-    let mut report = Report::new(harness.name());
+    run_with(harness, harness.name(), &MeshConfig::default(), checks).await
+}
+
+/// Runs checks under a name for the report, with a configuration for meshes.
+pub async fn run_with(
+    harness: &dyn Harness,
+    name: &'static str,
+    config: &MeshConfig,
+    checks: &[Check],
+) -> Report {
+    let mut report = Report::new(name);
     for check in checks {
         let start = Instant::now();
-        let bed = Bed { instance: harness.fresh().await };
+        let clock = Arc::new(ManualClock::new(START));
+        let mut config = config.clone();
+        config.clock = Arc::clone(&clock) as _;
+        let bed = Bed { instance: harness.fresh().await, clock, config };
         let task = tokio::spawn((check.run)(bed));
         let failure = match tokio::time::timeout(Duration::from_secs(30), task).await {
             Ok(Ok(())) => None,
@@ -156,6 +219,10 @@ impl Instance for MemoryInstance {
         let again = self.store.reopen();
         self.store.close().await.unwrap();
         self.store = Arc::new(again);
+    }
+
+    async fn crash(&mut self) {
+        self.store = Arc::new(self.store.reopen());
     }
 
     async fn files(&self) -> Vec<(String, Vec<u8>)> {

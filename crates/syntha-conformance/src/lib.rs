@@ -10,12 +10,14 @@
 
 pub mod broken;
 mod harness;
+mod mesh;
 mod report;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 
-pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run};
+pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
+pub use mesh::mesh_checks;
 pub use report::{Report, Row};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHarness;

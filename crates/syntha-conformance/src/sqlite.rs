@@ -57,10 +57,33 @@ impl Instance for SqliteInstance {
         self.store = Arc::new(SqliteStore::open(self.config.clone()).await.unwrap());
     }
 
+    async fn crash(&mut self) {
+        // The files as they lie there. The index of a write-ahead log is made anew by who opens it next.
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        copy(&self.root, &root);
+        self.config = self.config.clone().root(&root);
+        self.store = Arc::new(SqliteStore::open(self.config.clone()).await.unwrap());
+        (self.root, self._folder) = (root, folder);
+    }
+
     async fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files = Vec::new();
         collect(&self.root, &mut files);
         files
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    std::fs::set_permissions(to, PermissionsExt::from_mode(0o700)).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if entry.is_dir() {
+            copy(&entry, &to.join(name));
+        } else if !name.to_string_lossy().ends_with("-shm") {
+            std::fs::copy(&entry, to.join(name)).unwrap();
+        }
     }
 }
 

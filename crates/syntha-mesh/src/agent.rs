@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use crate::change::{Change, Expected, Subscriptions};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
+use crate::index::Index;
 use crate::mesh::{Filter, Mesh, TopicInfo, filtered, parse, topics};
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
@@ -71,7 +73,7 @@ impl Agent {
             match index.get(key.as_ref()) {
                 None => return Ok(None),
                 Some(entry) => {
-                    if !self.sees(entry, &index) || !entry.is_live(|| core.now(&index)) {
+                    if !self.sees(entry, &index) || !core.lives(entry, &index) {
                         return Ok(None);
                     }
                     if entry.value.is_some() {
@@ -86,36 +88,33 @@ impl Agent {
         core.load(key.as_ref(), |entry, index| self.sees(entry, index)).await
     }
 
-    /// The entries under several keys, in their order; absent and hidden ones are left out.
+    /// The entries under several keys, in their order and as of one commit; absent and hidden ones are left out.
     ///
     /// # Errors
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
-        let mut found = Vec::new();
-        for key in keys {
-            found.extend(self.entry(key.as_ref()).await?);
-        }
-        Ok(found)
+        self.mesh.fresh().await?;
+        let core = &self.mesh.core;
+        core.load_many(|index| {
+            let seen =
+                |key: &K| index.get(key.as_ref()).filter(|entry| self.may_see_now(entry, index)).cloned();
+            keys.iter().filter_map(seen).collect()
+        })
+        .await
     }
 
-    /// All entries that the agent can see and the filter wants, with their values, in order of keys.
+    /// All entries that the agent can see and the filter wants, with their values, in order of keys and as of one commit.
     ///
     /// # Errors
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
-        let mut entries = self.visible(filter).await?;
-        for slot in &mut entries {
-            if slot.value.is_none() {
-                // Removed in between: it stays out, as if the list had been read a moment later.
-                if let Some(full) = self.entry(Arc::clone(&slot.key)).await? {
-                    *slot = full;
-                }
-            }
-        }
-        entries.retain(|entry| entry.value.is_some());
-        Ok(entries)
+        self.mesh.fresh().await?;
+        self.mesh
+            .core
+            .load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index)))
+            .await
     }
 
     /// The keys that the agent can see and the filter wants, in order.
@@ -218,14 +217,18 @@ impl Agent {
 
     async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
         self.mesh.fresh().await?;
-        let core = &self.mesh.core;
-        let index = core.index.read();
-        let now = core.now(&index);
-        Ok(filtered(&index, filter, |entry| self.sees(entry, &index) && entry.is_live(|| now)))
+        let index = self.mesh.core.index.read();
+        Ok(filtered(&index, filter, |entry| self.may_see_now(entry, &index)))
     }
 
-    fn sees(&self, entry: &Entry, index: &crate::index::Index) -> bool {
-        entry.audience.everyone || entry.is_for(self.name.as_str(), &index.roster)
+    fn may_see_now(&self, entry: &Entry, index: &Index) -> bool {
+        self.sees(entry, index) && self.mesh.core.lives(entry, index)
+    }
+
+    fn sees(&self, entry: &Entry, index: &Index) -> bool {
+        entry.audience.everyone
+            || entry.is_for(self.name.as_str(), &index.roster)
+            || self.mesh.core.config.has(Fault::AudienceIgnored)
     }
 }
 

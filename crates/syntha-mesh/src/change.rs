@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub(crate) enum Change {
     Batch(Vec<Self>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct PushChange {
     pub(crate) key: EntryKey,
     pub(crate) text: Arc<str>,
@@ -83,6 +84,13 @@ pub(crate) struct PushChange {
     pub(crate) ttl: Option<Duration>,
     pub(crate) expected: Option<Expected>,
     pub(crate) operation: Option<OperationId>,
+}
+
+/// Shows no value: it may land in a log.
+impl fmt::Debug for PushChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushChange").field("bytes", &self.text.len()).finish_non_exhaustive()
+    }
 }
 
 /// What a change answers.

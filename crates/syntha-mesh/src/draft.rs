@@ -10,6 +10,7 @@ use syntha_store::{Batch, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Vers
 use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
 use crate::entry::{Entry, Member, Route};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
 use crate::index::{Index, Operation};
 use crate::mesh::MeshConfig;
 use crate::names::{AgentName, Topic};
@@ -70,7 +71,8 @@ impl<'a> Draft<'a> {
 
     /// Applies one operation. An error leaves the draft as it was.
     pub(crate) fn apply(&mut self, change: &Change) -> Result<Answer> {
-        let before = self.overlay.clone_if(matches!(change, Change::Batch(_)));
+        let whole = matches!(change, Change::Batch(_)) && !self.config.has(Fault::BatchTorn);
+        let before = self.overlay.clone_if(whole);
         match self.try_apply(change) {
             Ok(answer) => Ok(answer),
             Err(error) => {
@@ -189,6 +191,7 @@ impl<'a> Draft<'a> {
             // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
             if let Some(old) = &old
                 && !self.may_touch(by, old)
+                && !self.config.has(Fault::HiddenOverwritten)
             {
                 return Err(Error::new(
                     ErrorKind::Denied,
@@ -196,7 +199,7 @@ impl<'a> Draft<'a> {
                 ));
             }
         }
-        match push.expected {
+        match push.expected.filter(|_| !self.config.has(Fault::VersionIgnored)) {
             Some(Expected::Absent) if old.is_some() => return Err(conflict()),
             Some(Expected::Version(version)) if old.as_ref().is_none_or(|old| old.version != version) => {
                 return Err(conflict());
@@ -236,7 +239,10 @@ impl<'a> Draft<'a> {
             Some(pending) => pending.as_ref(),
             None => self.index.operations.get(&name),
         };
-        match seen.filter(|seen| seen.expires.is_none_or(|at| self.now < at)) {
+        match seen
+            .filter(|_| !self.config.has(Fault::OperationForgotten))
+            .filter(|seen| seen.expires.is_none_or(|at| self.now < at))
+        {
             Some(seen) if seen.digest == digest => Ok(Seen::Done(seen.version)),
             Some(_) => Err(Error::new(
                 ErrorKind::Invalid,
@@ -275,6 +281,7 @@ impl<'a> Draft<'a> {
     }
 
     fn sweep(&mut self, grace: Duration) -> u64 {
+        let grace = if self.config.has(Fault::GraceIgnored) { Duration::ZERO } else { grace };
         let now = self.now;
         let expired = |at: Option<Timestamp>| at.is_some_and(|at| after(at, grace) <= now);
         let entries: Vec<_> =
@@ -349,7 +356,9 @@ impl<'a> Draft<'a> {
         };
         for topic in topics {
             let had = state.topics.len();
-            state.topics.retain(|own| own != topic.shared());
+            if !self.config.has(Fault::UnsubscribeForgotten) {
+                state.topics.retain(|own| own != topic.shared());
+            }
             let list = if state.topics.len() < had { &mut report.changed } else { &mut report.unchanged };
             list.push(Arc::clone(topic.shared()));
         }
@@ -434,7 +443,11 @@ impl<'a> Draft<'a> {
 
     fn ensure_agent(&mut self, name: &AgentName) -> Result<()> {
         if self.agent(name.as_str()).is_none() {
-            self.overlay.agents.insert(Arc::clone(name.shared()), Some(AgentState::register()?));
+            let mut state = AgentState::register()?;
+            if self.config.has(Fault::LifeIgnored) {
+                state.incarnation = 1;
+            }
+            self.overlay.agents.insert(Arc::clone(name.shared()), Some(state));
             self.overlay.usage.agents += 1;
         }
         Ok(())
@@ -472,9 +485,11 @@ impl<'a> Draft<'a> {
     }
 
     fn delete(&mut self, old: &Entry) {
-        let usage = &mut self.overlay.usage;
-        usage.contexts = usage.contexts.saturating_sub(1);
-        usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
+        if !self.config.has(Fault::UsageDrifts) {
+            let usage = &mut self.overlay.usage;
+            usage.contexts = usage.contexts.saturating_sub(1);
+            usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
+        }
         self.overlay.entries.insert(Arc::clone(&old.key), None);
     }
 }

@@ -13,6 +13,11 @@ use crate::entry::Entry;
 use crate::roster::{AgentState, Roster};
 
 const PAGE: usize = 1_000;
+/// How often a load starts again, and how many pages of changes it catches up with before it does.
+const LOADS: usize = 16;
+const DELTAS: usize = 16;
+/// The most bytes of keys and values that are read in one call.
+const WHOLE_BYTES: u64 = 64 << 20;
 
 /// What a mesh knows of its user's data: all heads, all agents, and some values.
 #[derive(Debug)]
@@ -50,21 +55,15 @@ struct Cache {
 impl Index {
     /// Reads a user's heads and agents.
     pub(crate) async fn load(store: &dyn UserStore, cache_bytes: usize) -> Result<Self, StoreError> {
-        // A commit in between moves the stamp, so the whole is read again; a handful of tries is plenty
-        // where one process writes, and where several do the last error says so.
-        for _ in 0..16 {
-            let state = store.state().await?;
-            let mut index = Self {
-                stamp: state.stamp,
-                usage: state.usage,
-                time: state.time,
-                roster: Roster::new(),
-                operations: HashMap::new(),
-                entries: HashMap::new(),
-                order: BTreeMap::new(),
-                cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
-            };
+        // What is committed in between is caught up with; a delete may be in no list of changes, and then the whole is
+        // read again.
+        for _ in 0..LOADS {
+            let mut index = Self::new(&store.state().await?, cache_bytes);
             if index.load_all(store).await? {
+                return Ok(index);
+            }
+            let refresh = Self::refresh(index.stamp, store).await?;
+            if index.apply_refresh(refresh)? {
                 return Ok(index);
             }
         }
@@ -74,7 +73,44 @@ impl Index {
         ))
     }
 
+    /// Every entry with its value as of one commit, with the agents as they are known; `None` if it is too much to read
+    /// in one call.
+    pub(crate) async fn load_whole(
+        store: &dyn UserStore,
+        roster: Roster,
+    ) -> Result<Option<Self>, StoreError> {
+        let state = store.state().await?;
+        if state.usage.context_bytes > WHOLE_BYTES {
+            return Ok(None);
+        }
+        let page = store.scan(Scan::records(Keyspace::Context, syntha_store::BATCH_OPS)).await?;
+        let mut index = Self::new(&state, usize::MAX);
+        (index.stamp, index.roster) = (page.stamp, roster);
+        for (head, body) in page.value.records.iter().filter_map(|(head, body)| Some((head, body.as_ref()?)))
+        {
+            let text = std::str::from_utf8(body)
+                .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a value is not as it was written"))?;
+            index.insert(Arc::new(Entry::decode(head)?.with_value(Some(text.into()))));
+        }
+        Ok((!page.value.more).then_some(index))
+    }
+
+    fn new(state: &syntha_store::UserState, cache_bytes: usize) -> Self {
+        Self {
+            stamp: state.stamp,
+            usage: state.usage,
+            time: state.time,
+            roster: Roster::new(),
+            operations: HashMap::new(),
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+            cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
+        }
+    }
+
+    /// Reads everything; says whether it was all of one moment.
     async fn load_all(&mut self, store: &dyn UserStore) -> Result<bool, StoreError> {
+        let mut one_moment = true;
         for space in [Keyspace::Agents, Keyspace::Operations, Keyspace::Context] {
             let mut from: Option<RecordId> = None;
             loop {
@@ -88,9 +124,7 @@ impl Index {
                     None => scan,
                 });
                 let page = page.await?;
-                if page.stamp != self.stamp {
-                    return Ok(false);
-                }
+                one_moment &= page.stamp == self.stamp;
                 from = page.value.next();
                 for (head, body) in page.value.records {
                     self.insert_stored(space, &head, body.as_deref())?;
@@ -100,40 +134,59 @@ impl Index {
                 }
             }
         }
-        Ok(true)
+        Ok(one_moment)
     }
 
-    /// Brings the index up to what another handle committed.
+    /// Asks what another handle committed since a stamp.
     pub(crate) async fn refresh(since: Stamp, store: &dyn UserStore) -> Result<Refresh, StoreError> {
-        match store.changes(since, PAGE).await? {
-            Changes::Delta(delta)
-                if !delta.more && !delta.heads.iter().any(|(space, _)| *space == Keyspace::Agents) =>
-            {
-                let state = store.state().await?;
-                if state.stamp != delta.at {
-                    return Ok(Refresh::Reload);
+        let (mut pages, mut at) = (Vec::new(), since);
+        for _ in 0..DELTAS {
+            let Changes::Delta(delta) = store.changes(at, PAGE).await? else { return Ok(Refresh::Reload) };
+            at = delta.at;
+            let agents = |(space, _): &&(Keyspace, Head)| *space == Keyspace::Agents;
+            let ids: Vec<_> = delta.heads.iter().filter(agents).map(|(_, head)| head.id.clone()).collect();
+            let read =
+                if ids.is_empty() { Vec::new() } else { store.read(Keyspace::Agents, &ids).await?.value };
+            let mut bodies = read.into_iter();
+            let (mut changed, mut moved) = (Vec::with_capacity(delta.heads.len()), false);
+            for (space, head) in delta.heads {
+                let body = if space == Keyspace::Agents { bodies.next().flatten() } else { None };
+                match body {
+                    Some(record) if record.head.version == head.version => {
+                        changed.push((space, head, Some(record.body)));
+                    }
+                    None if space != Keyspace::Agents => changed.push((space, head, None)),
+                    // Written again since, so it is in the next changes.
+                    _ => moved = true,
                 }
-                Ok(Refresh::Delta { heads: delta.heads, deleted: delta.deleted, state: Box::new(state) })
             }
-            _ => Ok(Refresh::Reload),
+            pages.push((delta.deleted, changed));
+            if !delta.more && !moved {
+                // The usage may be of a later commit; a write that builds on it loses its compare-and-set.
+                let state = store.state().await?;
+                return Ok(Refresh::Pages { pages, at, usage: state.usage, time: state.time });
+            }
         }
+        Ok(Refresh::Reload)
     }
 
     pub(crate) fn apply_refresh(&mut self, refresh: Refresh) -> Result<bool, StoreError> {
-        let Refresh::Delta { heads, deleted, state } = refresh else { return Ok(false) };
-        for (space, id) in deleted {
-            let Ok(name) = std::str::from_utf8(id.name()) else { continue };
-            match space {
-                Keyspace::Context => self.remove(name),
-                Keyspace::Agents => drop(self.roster.remove(name)),
-                Keyspace::Operations => drop(self.operations.remove(name)),
-                _ => {}
+        let Refresh::Pages { pages, at, usage, time } = refresh else { return Ok(false) };
+        for (deleted, changed) in pages {
+            for (space, id) in deleted {
+                let Ok(name) = std::str::from_utf8(id.name()) else { continue };
+                match space {
+                    Keyspace::Context => self.remove(name),
+                    Keyspace::Agents => drop(self.roster.remove(name)),
+                    Keyspace::Operations => drop(self.operations.remove(name)),
+                    _ => {}
+                }
+            }
+            for (space, head, body) in changed {
+                self.insert_stored(space, &head, body.as_ref().map(|body| &body[..]))?;
             }
         }
-        for (space, head) in heads {
-            self.insert_stored(space, &head, None)?;
-        }
-        (self.stamp, self.usage, self.time) = (state.stamp, state.usage, self.time.max(state.time));
+        (self.stamp, self.usage, self.time) = (at, usage, self.time.max(time));
         Ok(true)
     }
 
@@ -217,6 +270,13 @@ impl Index {
         self.cache.bytes = 0;
     }
 
+    /// Drops everything but where the data stands.
+    pub(crate) fn forget(&mut self) {
+        self.clear();
+        (self.roster, self.operations) = (Roster::new(), HashMap::new());
+        self.usage = Usage::default();
+    }
+
     /// Keeps a value that was read, if the entry is still the one that it was read for.
     pub(crate) fn keep(&mut self, key: &str, version: Version, value: &Arc<str>) -> Option<Arc<Entry>> {
         let entry = self.entries.get(key)?;
@@ -249,9 +309,16 @@ impl Index {
 /// How to bring an index up to date.
 pub(crate) enum Refresh {
     Reload,
-    Delta {
-        heads: Vec<(Keyspace, Head)>,
-        deleted: Vec<(Keyspace, RecordId)>,
-        state: Box<syntha_store::UserState>,
+    /// What each page of changes deleted and wrote, in order.
+    Pages {
+        pages: Vec<ChangedPage>,
+        at: Stamp,
+        usage: Usage,
+        time: Timestamp,
     },
 }
+
+type ChangedPage = (Vec<(Keyspace, RecordId)>, Vec<Written>);
+
+/// A record that was written, with its body if the index keeps it.
+type Written = (Keyspace, Head, Option<syntha_store::Body>);

@@ -7,6 +7,7 @@ mod clock;
 mod draft;
 mod entry;
 mod error;
+mod fault;
 mod guard;
 mod index;
 mod mesh;
@@ -20,6 +21,8 @@ pub use change::{Expected, Subscriptions, SweepReport, TopicDeleted};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use entry::{Audience, Entry};
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "faults")]
+pub use fault::Fault;
 pub use guard::{Guard, Revoker};
 pub use mesh::{Filter, Mesh, MeshConfig, Stats, TopicInfo};
 pub use names::{AgentName, EntryKey, OperationId, Topic};

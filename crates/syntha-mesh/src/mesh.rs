@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -11,11 +12,15 @@ use crate::change::{Answer, Change, Subscriptions, SweepReport, TopicDeleted};
 use crate::clock::{Clock, SystemClock};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::index::Index;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 use crate::writer::{self, Writer};
+
+/// How often entries are read one after the other before they are read in one go.
+const TRIES: usize = 3;
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]
@@ -32,6 +37,8 @@ pub struct MeshConfig {
     pub sweep_grace: Duration,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    #[cfg(feature = "faults")]
+    pub(crate) fault: Option<Fault>,
 }
 
 impl Default for MeshConfig {
@@ -42,6 +49,8 @@ impl Default for MeshConfig {
             deadline: Duration::from_secs(5),
             sweep_grace: Duration::from_secs(60),
             clock: Arc::new(SystemClock),
+            #[cfg(feature = "faults")]
+            fault: None,
         }
     }
 }
@@ -64,6 +73,8 @@ pub(crate) struct Core {
     pub(crate) config: MeshConfig,
     /// No other handle writes, so the index is never behind.
     exclusive: bool,
+    /// The user's life that this mesh was opened in has ended.
+    retired: AtomicBool,
     /// Wall and boot time when the mesh was opened.
     opened: (Timestamp, Duration),
 }
@@ -155,8 +166,15 @@ impl Mesh {
     pub async fn open(store: Arc<dyn UserStore>, exclusive: bool, config: MeshConfig) -> Result<Self> {
         let index = Index::load(&*store, config.cache_bytes).await?;
         let opened = (config.clock.wall(), config.clock.boot());
-        let core =
-            Core { store, index: RwLock::new(index), writer: Writer::default(), config, exclusive, opened };
+        let core = Core {
+            store,
+            index: RwLock::new(index),
+            writer: Writer::default(),
+            config,
+            exclusive,
+            retired: AtomicBool::new(false),
+            opened,
+        };
         Ok(Self { core: Arc::new(core), guard: Guard::new().0 })
     }
 
@@ -164,6 +182,18 @@ impl Mesh {
     #[must_use]
     pub fn guarded(&self, guard: Guard) -> Self {
         Self { core: Arc::clone(&self.core), guard }
+    }
+
+    /// Ends every handle of this mesh, whoever holds it, and forgets what it kept in memory: the user was erased or
+    /// restored. Calls are `Gone` from now on.
+    pub fn retire(&self) {
+        self.core.retire();
+    }
+
+    /// Whether somebody else holds a handle of this mesh, or a write is under way.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.core) > 1
     }
 
     /// A handle for an agent. The agent is registered with its first write.
@@ -222,7 +252,7 @@ impl Mesh {
     ///
     /// As every write.
     pub async fn sweep(&self) -> Result<SweepReport> {
-        self.guard.check()?;
+        self.check()?;
         if self.core.clock_is_off() {
             return Ok(SweepReport { deleted: 0, paused: true });
         }
@@ -465,7 +495,7 @@ impl Mesh {
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
-        self.guard.check()?;
+        self.check()?;
         writer::write(&self.core, change).await
     }
 
@@ -492,14 +522,21 @@ impl Mesh {
 
     /// The session lives, and the index is up to date.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        self.guard.check()?;
-        if !self.core.exclusive {
+        self.check()?;
+        if !self.core.exclusive && !self.core.config.has(Fault::StaleIndex) {
             let stamp = self.core.store.state().await?.stamp;
             if stamp != self.core.index.read().stamp {
                 self.core.refresh().await?;
             }
         }
         Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.core.config.has(Fault::GuardIgnored) {
+            self.guard.check()?;
+        }
+        if self.core.retired.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 }
 
@@ -512,7 +549,21 @@ impl fmt::Debug for Mesh {
 impl Core {
     /// The wall time, but never before a time that a commit carried.
     pub(crate) fn now(&self, index: &Index) -> Timestamp {
-        self.config.clock.wall().max(index.time)
+        let wall = self.config.clock.wall();
+        if self.config.has(Fault::ClockFloorIgnored) { wall } else { wall.max(index.time) }
+    }
+
+    /// Whether an entry is not expired.
+    pub(crate) fn lives(&self, entry: &Entry, index: &Index) -> bool {
+        entry.is_live(|| self.now(index)) || self.config.has(Fault::ExpiredShown)
+    }
+
+    pub(crate) fn retire(&self) {
+        if self.config.has(Fault::ErasedShown) {
+            return;
+        }
+        self.retired.store(true, Ordering::Release);
+        self.index.write().forget();
     }
 
     fn clock_is_off(&self) -> bool {
@@ -545,37 +596,87 @@ impl Core {
         key: &str,
         wanted: impl Fn(&Entry, &Index) -> bool + Send,
     ) -> Result<Option<Arc<Entry>>> {
-        for _ in 0..16 {
-            let entry = {
-                let index = self.index.read();
-                let Some(entry) = index.get(key) else { return Ok(None) };
-                if !entry.is_live(|| self.now(&index)) || !wanted(entry, &index) {
-                    return Ok(None);
+        let entry = {
+            let index = self.index.read();
+            let Some(entry) = index.get(key) else { return Ok(None) };
+            if !self.lives(entry, &index) || !wanted(entry, &index) {
+                return Ok(None);
+            }
+            Arc::clone(entry)
+        };
+        if entry.value.is_some() {
+            entry.used.store(true, Ordering::Relaxed);
+            return Ok(Some(entry));
+        }
+        let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
+        let read = self.store.read(Keyspace::Context, &[id]).await?;
+        let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
+        let value = self.value(key, &record)?;
+        if record.head.version == entry.version {
+            let kept = self.index.write().keep(key, entry.version, &value);
+            return Ok(Some(kept.unwrap_or_else(|| Arc::new(entry.with_value(Some(value))))));
+        }
+        // The entry was written since the index was read, and head and value come from one moment.
+        let newer = Entry::decode(&record.head)?.with_value(Some(value));
+        let index = self.index.read();
+        Ok((self.lives(&newer, &index) && wanted(&newer, &index)).then(|| Arc::new(newer)))
+    }
+
+    /// What `choose` takes from the index, with values, all as of one commit.
+    pub(crate) async fn load_many(
+        &self,
+        choose: impl Fn(&Index) -> Vec<Arc<Entry>> + Send,
+    ) -> Result<Vec<Arc<Entry>>> {
+        for _ in 0..TRIES {
+            let mut entries = choose(&self.index.read());
+            let missing = || entries.iter().filter(|entry| entry.value.is_none());
+            let ids = missing()
+                .map(|entry| Ok(RecordId::new(bytes::Bytes::copy_from_slice(entry.key.as_bytes()), 0)?));
+            let ids = ids.collect::<Result<Vec<_>>>()?;
+            if ids.is_empty() {
+                return Ok(entries);
+            }
+            let mut records = self.store.read(Keyspace::Context, &ids).await?.value.into_iter();
+            let mut one_moment = true;
+            for slot in entries.iter_mut().filter(|entry| entry.value.is_none()) {
+                match records.next().flatten() {
+                    Some(record) if record.head.version == slot.version => {
+                        let value = self.value(&slot.key, &record)?;
+                        let kept = self.index.write().keep(&slot.key, slot.version, &value);
+                        *slot = kept.unwrap_or_else(|| Arc::new(slot.with_value(Some(value))));
+                    }
+                    _ => one_moment = false,
                 }
-                Arc::clone(entry)
-            };
-            if entry.value.is_some() {
-                entry.used.store(true, std::sync::atomic::Ordering::Relaxed);
-                return Ok(Some(entry));
             }
-            let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
-            let read = self.store.read(Keyspace::Context, &[id]).await?;
-            if let Some(record) = read.value.into_iter().next().flatten()
-                && record.head.version == entry.version
-            {
-                let text = std::str::from_utf8(&record.body).map_err(|_| {
-                    syntha_store::Error::new(StoreErrorKind::Corrupt, "a value is not as it was written")
-                })?;
-                let value: Arc<str> = text.into();
-                let kept = self.index.write().keep(key, entry.version, &value);
-                return Ok(Some(kept.unwrap_or_else(|| Arc::new(entry.with_value(Some(value))))));
+            if one_moment {
+                return Ok(entries);
             }
-            // The entry was written since the index was read: look again.
-            if self.index.read().get(key).is_some_and(|now| now.version == entry.version) {
+            if !self.exclusive {
                 self.refresh().await?;
             }
         }
-        Err(Error::new(ErrorKind::Busy, "the entry is written faster than it can be read, try again"))
+        // Somebody else writes all the time: one call reads everything as of one commit, if it is not too much.
+        let roster = self.index.read().roster.clone();
+        match Index::load_whole(&*self.store, roster).await? {
+            Some(whole) => Ok(choose(&whole)),
+            None => Err(Error::new(
+                ErrorKind::Busy,
+                "the entries are written faster than they can be read, try again",
+            )),
+        }
+    }
+
+    /// The value that a record holds.
+    fn value(&self, key: &str, record: &syntha_store::Record) -> Result<Arc<str>> {
+        let text = std::str::from_utf8(&record.body).map_err(|_| {
+            syntha_store::Error::new(StoreErrorKind::Corrupt, "a value is not as it was written")
+        })?;
+        #[cfg(feature = "faults")]
+        if self.config.has(Fault::CacheShared) {
+            return Ok(crate::fault::shared::value(&self.config.clock, key, record.head.version, text));
+        }
+        let _ = key;
+        Ok(text.into())
     }
 }
 
@@ -629,6 +730,13 @@ where
     Error: From<T::Error>,
 {
     topics.into_iter().map(|topic| topic.try_into().map_err(Error::from)).collect()
+}
+
+const fn gone() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "the user was erased, moved or restored since this mesh was opened, open it again",
+    )
 }
 
 pub(crate) const fn mismatch() -> Error {

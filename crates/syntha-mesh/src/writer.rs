@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::change::{Answer, Change};
 use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
 use crate::mesh::Core;
 
 const BATCH_OPS: usize = 256;
@@ -137,7 +138,12 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
                     return answer_all(waiting, error.into());
                 }
             }
-            Err(error) => return answer_all(waiting, error.into()),
+            Err(error) => {
+                if error.kind() == StoreErrorKind::Gone {
+                    core.retire();
+                }
+                return answer_all(waiting, error.into());
+            }
         }
     }
 }
@@ -150,6 +156,15 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
         (draft(core, &index, now, waiting), index.stamp, now)
     };
     let Drafted { answers, batch, overlay } = drafted;
+    if core.config.has(Fault::AcknowledgedEarly) {
+        answer_each(
+            waiting,
+            answers.iter().map(|answer| match answer {
+                Ok(answer) => Ok(answer.clone()),
+                Err(error) => Err(error.again()),
+            }),
+        );
+    }
     if let Some(batch) = batch {
         let id = batch.id;
         let stamp = match core.store.commit(batch).await {
@@ -168,14 +183,22 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
             }
             Err(error) => return Err(error),
         };
-        overlay.commit_to(&mut core.index.write(), stamp, time);
+        let mut index = core.index.write();
+        // Otherwise a reader has found the commit already, and perhaps a later one of another handle.
+        if index.stamp == since {
+            overlay.commit_to(&mut index, stamp, time);
+        }
     }
+    answer_each(waiting, answers);
+    Ok(())
+}
+
+fn answer_each(waiting: &mut VecDeque<Waiting>, answers: impl IntoIterator<Item = Result<Answer>>) {
     for answer in answers {
         let Some(done) = waiting.pop_front() else { break };
         // The caller may have gone; the write stands all the same.
         let _ = done.answer.send(answer);
     }
-    Ok(())
 }
 
 struct Drafted {

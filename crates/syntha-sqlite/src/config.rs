@@ -50,6 +50,12 @@ impl SqliteConfig {
         }
     }
 
+    /// The same, in another folder.
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = root.into();
+        self
+    }
+
     /// The most users whose files are open at a time, 1 or more. Default 512. Each costs a thread and 3 descriptors.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);

@@ -1,0 +1,86 @@
+//! The suite on what it must reject, and the list of its checks.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use syntha_conformance::broken::{BrokenHarness, memory_faults, mesh_faults};
+use syntha_conformance::{Check, Harness, MemoryHarness, mesh_checks, run, run_with, store_checks};
+use syntha_mesh::MeshConfig;
+
+/// Each bullet of the contract is a check, and each check but those of isolation and archives is a bullet.
+#[test]
+fn every_bullet_is_a_check() {
+    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../syntha-store/src/store.rs");
+    let text = std::fs::read_to_string(contract).unwrap();
+    let mut bullets: Vec<_> =
+        text.split("/// - `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    let mut checks: Vec<_> = store_checks().iter().map(|check| check.name).collect();
+    checks.retain(|name| !name.starts_with("isolation_") && !name.starts_with("archive_"));
+    bullets.sort_unstable();
+    checks.sort_unstable();
+    assert_eq!(bullets, checks);
+    assert!(bullets.len() > 60);
+}
+
+/// Every check there is, so that none vanishes unseen.
+#[test]
+fn no_check_has_vanished() {
+    let names = |checks: Vec<Check>| checks.iter().map(|check| check.name).collect::<Vec<_>>().join("\n");
+    compare_text("checks.txt", &format!("{}\n{}\n", names(store_checks()), names(mesh_checks())));
+}
+
+/// Both tables: a fault of a store shows in either, one of a mesh only in its own.
+async fn failing(harness: &dyn Harness) -> Vec<&'static str> {
+    run(harness, &[store_checks(), mesh_checks()].concat()).await.failed()
+}
+
+fn compare(file: &str, found: &BTreeMap<&str, Vec<&'static str>>) {
+    for (name, checks) in found {
+        assert!(!checks.is_empty(), "{name} passed every check");
+    }
+    let line = |(name, checks): (&&str, &Vec<&str>)| format!("{name}: {}\n", checks.join(" "));
+    compare_text(file, &found.iter().map(line).collect::<String>());
+}
+
+fn compare_text(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
+    if std::env::var_os("SYNTHA_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert_eq!(
+        text,
+        std::fs::read_to_string(&path).unwrap(),
+        "run with SYNTHA_BLESS=1 if the change is meant"
+    );
+}
+
+#[tokio::test]
+async fn broken_stores_fail_as_they_should() {
+    let mut found = BTreeMap::new();
+    for (name, fault) in memory_faults() {
+        found.insert(name, failing(&BrokenHarness { name, fault }).await);
+    }
+    compare("broken-memory.txt", &found);
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn broken_sqlite_fails_as_it_should() {
+    let mut found = BTreeMap::new();
+    for (name, fault) in syntha_conformance::broken::sqlite_faults() {
+        found.insert(name, failing(&syntha_conformance::SqliteHarness { fault: Some((name, fault)) }).await);
+    }
+    compare("broken-sqlite.txt", &found);
+}
+
+#[tokio::test]
+async fn broken_meshes_fail_as_they_should() {
+    let mut found = BTreeMap::new();
+    for (name, fault) in mesh_faults() {
+        let config = MeshConfig::default().fault(fault);
+        found.insert(name, run_with(&MemoryHarness, name, &config, &mesh_checks()).await.failed());
+    }
+    compare("broken-mesh.txt", &found);
+}

@@ -1,0 +1,86 @@
+//! Planted faults. Without the feature `faults` there is no way to set one, and the places that ask are compiled away.
+
+/// A fault that the conformance suite must find. For tests of the suite only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "faults"), allow(unreachable_pub, reason = "it is public with the feature alone"))]
+#[non_exhaustive]
+pub enum Fault {
+    /// An expired entry is shown until it is swept.
+    ExpiredShown,
+    /// Every agent sees every entry of its user.
+    AudienceIgnored,
+    /// A name that is registered again is the same agent.
+    LifeIgnored,
+    /// A call asks no guard.
+    GuardIgnored,
+    /// A batch keeps what it did before its failing operation.
+    BatchTorn,
+    /// The expected version is not compared.
+    VersionIgnored,
+    /// An operation id is not looked up.
+    OperationForgotten,
+    /// What is deleted still counts.
+    UsageDrifts,
+    /// An entry that an agent can't see is overwritten by it.
+    HiddenOverwritten,
+    /// A write is acknowledged before it is committed.
+    AcknowledgedEarly,
+    /// Another handle's commits are not looked for.
+    StaleIndex,
+    /// One cache of values for all users, by key and version.
+    #[cfg(feature = "faults")]
+    CacheShared,
+    /// An agent that unsubscribes goes on hearing.
+    UnsubscribeForgotten,
+    /// A sweep takes what has just expired.
+    GraceIgnored,
+    /// The time of the last commit is no floor for the clock.
+    ClockFloorIgnored,
+    /// A mesh whose user was erased goes on answering from memory.
+    ErasedShown,
+}
+
+impl crate::MeshConfig {
+    /// Plants a fault.
+    #[cfg(feature = "faults")]
+    pub const fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    #[cfg(not(feature = "faults"))]
+    #[allow(clippy::unused_self, reason = "the form with the feature needs it")]
+    pub(crate) const fn has(&self, _: Fault) -> bool {
+        false
+    }
+}
+
+/// The cache of [`Fault::CacheShared`]: one for all meshes of one clock, so that two runs don't meet.
+#[cfg(feature = "faults")]
+pub(crate) mod shared {
+    use std::collections::HashMap;
+    use std::sync::{Arc, LazyLock};
+
+    use parking_lot::Mutex;
+    use syntha_store::Version;
+
+    use crate::clock::Clock;
+
+    type Key = (usize, String, Version);
+
+    type Values = HashMap<Key, (Arc<dyn Clock>, Arc<str>)>;
+
+    static VALUES: LazyLock<Mutex<Values>> = LazyLock::new(Mutex::default);
+
+    pub(crate) fn value(clock: &Arc<dyn Clock>, key: &str, version: Version, own: &str) -> Arc<str> {
+        let key = (Arc::as_ptr(clock).addr(), key.to_owned(), version);
+        let mut values = VALUES.lock();
+        let (_, value) = values.entry(key).or_insert_with(|| (Arc::clone(clock), own.into()));
+        Arc::clone(value)
+    }
+}
