@@ -21,6 +21,8 @@ const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const QUEUE_MOST: usize = 16_384;
 const ATTEMPTS: usize = 64;
+/// How often a commit is put off for others that are just arriving. Each turn is a few microseconds.
+const GATHER_TURNS: usize = 64;
 
 const WAITING: u8 = 0;
 const STARTED: u8 = 1;
@@ -85,6 +87,7 @@ struct Run {
 impl Run {
     async fn drain(mut self) {
         loop {
+            self.gather().await;
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let taken = take(&mut queue.waiting);
@@ -96,6 +99,21 @@ impl Run {
                 taken
             };
             commit_all(&self.core, taken).await;
+        }
+    }
+}
+
+impl Run {
+    /// Lets those who are about to write do so first, and share the commit: as long as the queue grows.
+    async fn gather(&self) {
+        let mut waiting = 0;
+        for _ in 0..GATHER_TURNS {
+            tokio::task::yield_now().await;
+            let now = self.core.writer.queue.lock().waiting.len();
+            if now <= waiting.max(1) {
+                break;
+            }
+            waiting = now;
         }
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+mod change_log;
 mod config;
 mod connections;
 mod error;

@@ -12,6 +12,7 @@ use syntha_store::{
     Keyspace, Op, RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
 };
 
+use crate::change_log::ChangeLog;
 use crate::config::Synchronous;
 use crate::error::{corrupt, foreign, from_sqlx, gone};
 
@@ -28,7 +29,6 @@ pub(crate) struct UserRow {
     pub(crate) print: [u8; 32],
     pub(crate) state: UserState,
     pub(crate) fence: Option<Fence>,
-    pub(crate) floor: Epoch,
     recent: String,
 }
 
@@ -42,7 +42,7 @@ impl UserRow {
             next_expiry: None,
             time: Timestamp(0),
         };
-        Self { tag, print: *print.as_bytes(), state, fence: None, floor: stamp.epoch, recent: String::new() }
+        Self { tag, print: *print.as_bytes(), state, fence: None, recent: String::new() }
     }
 
     /// The stamp after a remembered batch, and whether every batch since an epoch is remembered.
@@ -121,7 +121,7 @@ pub(crate) async fn build(path: &Path, row: &UserRow, first: Option<&Batch>) -> 
 
 async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Result<(), sqlx::Error> {
     let UserState { stamp, chain, usage, time, .. } = row.state;
-    sqlx::query("INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, '')")
+    sqlx::query("INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')")
         .bind(row.tag.as_slice())
         .bind(row.print.as_slice())
         .bind(stamp.incarnation.0.to_be_bytes().as_slice())
@@ -133,7 +133,6 @@ async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Result<(), sql
         .bind(int(usage.context_bytes))
         .bind(int(usage.history_bytes))
         .bind(int(time.0))
-        .bind(int(row.floor.0))
         .execute(db)
         .await
         .map(drop)
@@ -189,7 +188,7 @@ pub(crate) async fn check_pages(db: &mut SqliteConnection) -> Result<()> {
 pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
     let row = sqlx::query(
         "SELECT tag, key_print, incarnation, epoch, chain_seq, chain_head, contexts, agents, context_bytes,
-                history_bytes, time, fence, floor, recent,
+                history_bytes, time, fence, recent,
                 (SELECT min(expires) FROM record WHERE expires IS NOT NULL)
          FROM user",
     )
@@ -210,19 +209,17 @@ pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
         stamp,
         chain: ChainHead { seq: number(4)?, head: bytes(&row, 5)? },
         usage,
-        next_expiry: expiry(row.try_get(14).map_err(|_| corrupt())?)?,
+        next_expiry: expiry(row.try_get(13).map_err(|_| corrupt())?)?,
         time: Timestamp(number(10)?),
     };
     let fence = Fence::from_code(u8::try_from(number(11)?).map_err(|_| corrupt())?)?;
-    let recent = row.try_get(13).map_err(|_| corrupt())?;
-    Ok(UserRow {
-        tag: bytes(&row, 0)?,
-        print: bytes(&row, 1)?,
-        state,
-        fence,
-        floor: Epoch(number(12)?),
-        recent,
-    })
+    let recent = row.try_get(12).map_err(|_| corrupt())?;
+    Ok(UserRow { tag: bytes(&row, 0)?, print: bytes(&row, 1)?, state, fence, recent })
+}
+
+/// What the last commits changed, as text.
+pub(crate) async fn change_log(db: &mut SqliteConnection) -> Result<String> {
+    sqlx::query_scalar("SELECT log FROM user").fetch_one(db).await.map_err(|error| from_sqlx(&error))
 }
 
 /// Closes the user's present life.
@@ -253,7 +250,7 @@ pub(crate) async fn commit(
 ) -> Result<()> {
     let plan = Plan::new(incarnation, batch)?;
     let usage = |part: fn(&Usage) -> u64| batch.usage.as_ref().map(|usage| int(part(usage)));
-    sqlx::query("INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(incarnation.0.to_be_bytes().to_vec())
         .bind(plan.epoch)
         .bind(plan.chain)
@@ -263,6 +260,7 @@ pub(crate) async fn commit(
         .bind(plan.heads.end())
         .bind(plan.puts.end())
         .bind(plan.data)
+        .bind(plan.log.end())
         .bind(i64::from(raise))
         .bind(format!("{:032x}", batch.id.0))
         .bind(batch.chain.map(|chain| int(chain.seq)))
@@ -278,7 +276,7 @@ pub(crate) async fn commit(
         .map_err(|error| from_sqlx(&error))
 }
 
-/// A batch as the view takes it: lists of numbers, and one blob that they point into.
+/// A batch as the view takes it: one blob with all bytes and rows, and where the rows of each kind stand.
 struct Plan {
     epoch: Option<i64>,
     chain: Option<i64>,
@@ -288,6 +286,7 @@ struct Plan {
     heads: List,
     puts: List,
     data: Vec<u8>,
+    log: ChangeLog,
 }
 
 impl Plan {
@@ -302,12 +301,13 @@ impl Plan {
             puts: List::new(),
             // Never empty: SQLite reads a blob of no bytes as NULL here.
             data: vec![0],
+            log: ChangeLog::new(),
         };
         for expect in &batch.expect {
             plan.expect(incarnation, expect)?;
         }
         for op in &batch.ops {
-            plan.op(op);
+            plan.op(op)?;
         }
         Ok(plan)
     }
@@ -328,9 +328,9 @@ impl Plan {
                 }
             }
             Expect::Version { space, id, version } => {
-                let name = self.blob(id.name());
-                let version = version.map(|version| int(version.0));
-                self.expects.push(&[Some(code(*space)), name.0, name.1, Some(int(id.seq())), version]);
+                let version = version.map_or(NONE, |version| int(version.0));
+                let place = self.row(*space, id.name(), int(id.seq()), version, &[], &[])?;
+                self.expects.push(place);
             }
             _ => {
                 return Err(Error::new(
@@ -342,41 +342,76 @@ impl Plan {
         Ok(())
     }
 
-    fn op(&mut self, op: &Op) {
-        let space = Some(code(op.space()));
-        let at = |expires: &Option<Timestamp>| expires.map(|at| int(at.0));
+    fn op(&mut self, op: &Op) -> Result<()> {
+        let at = |expires: &Option<Timestamp>| expires.map_or(NONE, |at| int(at.0));
         match op {
-            Op::Put { id, head, body, expires, .. } => {
-                let (name, head, body) = (self.blob(id.name()), self.blob(head), self.blob(body));
-                let seq = Some(int(id.seq()));
-                self.puts.push(&[space, name.0, name.1, seq, at(expires), head.0, head.1, body.0, body.1]);
+            Op::Put { space, id, head, body, expires } => {
+                self.log.push('p', *space, id);
+                let place = self.row(*space, id.name(), int(id.seq()), at(expires), head, body)?;
+                self.puts.push(place);
             }
-            Op::PutHead { id, head, expires, .. } => {
-                let (name, head) = (self.blob(id.name()), self.blob(head));
-                self.heads.push(&[space, name.0, name.1, Some(int(id.seq())), at(expires), head.0, head.1]);
+            Op::PutHead { space, id, head, expires } => {
+                self.log.push('p', *space, id);
+                let place = self.row(*space, id.name(), int(id.seq()), at(expires), head, &[])?;
+                self.heads.push(place);
             }
-            Op::Delete { id, .. } => {
-                let name = self.blob(id.name());
-                self.deletes.push(&[space, name.0, name.1, Some(int(id.seq()))]);
+            Op::Delete { space, id } => {
+                self.log.push('d', *space, id);
+                let place = self.row(*space, id.name(), int(id.seq()), NONE, &[], &[])?;
+                self.deletes.push(place);
             }
-            Op::DeleteName { name, .. } => {
-                let name = self.blob(name);
-                self.deletes.push(&[space, name.0, name.1, None]);
+            Op::DeleteName { space, name } => {
+                self.log.give_up();
+                let place = self.row(*space, name, NONE, NONE, &[], &[])?;
+                self.deletes.push(place);
             }
-            Op::Clear { space } => self.clears.push_one(code(*space)),
-            _ => {}
+            Op::Clear { space } => {
+                self.log.give_up();
+                self.clears.push(code(*space));
+            }
+            _ => {
+                return Err(Error::new(ErrorKind::Unsupported, "this backend does not know that operation"));
+            }
         }
+        Ok(())
     }
 
-    /// Start (from 1) and length of some bytes in the blob.
-    fn blob(&mut self, bytes: &[u8]) -> (Option<i64>, Option<i64>) {
-        let start = self.data.len() as u64 + 1;
-        self.data.extend_from_slice(bytes);
-        (Some(int(start)), Some(int(bytes.len() as u64)))
+    /// Adds a row and its bytes, and says where the row stands, from 1. The widths are those in `schema.sql`.
+    fn row(
+        &mut self,
+        space: Keyspace,
+        name: &[u8],
+        seq: i64,
+        at: i64,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<i64> {
+        use std::io::Write as _;
+        let place = self.data.len() + 1;
+        let bytes = place + ROW_WIDTH;
+        let (space, name_len, head_len, body_len) = (code(space), name.len(), head.len(), body.len());
+        write!(self.data, "{space:3}{seq:20}{at:20}{bytes:10}{name_len:5}{head_len:5}{body_len:10}")
+            .map_err(|_| too_big())?;
+        // INVARIANT: a number that is wider than its column would shift all that follow.
+        if self.data.len() + 1 != bytes {
+            return Err(too_big());
+        }
+        for part in [name, head, body] {
+            self.data.extend_from_slice(part);
+        }
+        Ok(int(place as u64))
     }
 }
 
-/// A JSON array of numbers and arrays of numbers.
+/// "None" in a row.
+const NONE: i64 = -1;
+const ROW_WIDTH: usize = 73;
+
+const fn too_big() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "the batch is larger than this backend takes, split it")
+}
+
+/// A JSON array of numbers.
 struct List(String);
 
 impl List {
@@ -384,24 +419,11 @@ impl List {
         Self("[".to_owned())
     }
 
-    fn push(&mut self, row: &[Option<i64>]) {
-        self.separate();
-        let cells: Vec<_> =
-            row.iter().map(|cell| cell.map_or_else(|| "null".to_owned(), |cell| cell.to_string())).collect();
-        self.0.push('[');
-        self.0.push_str(&cells.join(","));
-        self.0.push(']');
-    }
-
-    fn push_one(&mut self, number: i64) {
-        self.separate();
-        self.0.push_str(&number.to_string());
-    }
-
-    fn separate(&mut self) {
+    fn push(&mut self, number: i64) {
         if self.0.len() > 1 {
             self.0.push(',');
         }
+        self.0.push_str(&number.to_string());
     }
 
     fn end(mut self) -> String {

@@ -17,8 +17,11 @@ CREATE TABLE user (
     history_bytes INTEGER NOT NULL,
     time INTEGER NOT NULL,
     fence INTEGER NOT NULL,
-    floor INTEGER NOT NULL,
-    recent TEXT NOT NULL
+    -- The last commits, 48 characters each: batch id and epoch as hexadecimal text.
+    recent TEXT NOT NULL,
+    -- What the last commits changed, so that another handle can follow: for each '|', the epoch, and then either '!' for
+    -- "more than fits" or ',' and for each record 'p' (written) or 'd' (deleted), keyspace, ':', sequence, ':', name, as hexadecimal text.
+    log TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE record (
@@ -34,14 +37,15 @@ CREATE TABLE record (
     body BLOB NOT NULL,
     UNIQUE (space, name, seq)
 ) STRICT;
-CREATE INDEX record_version ON record (version);
 CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
 
 -- A commit is one INSERT into this view: one statement, so nothing is left half-done by a caller who goes.
--- Lists are JSON arrays of arrays; texts and blobs stand in `data` and are named by start (from 1) and length.
-CREATE VIEW do_commit (incarnation, epoch, chain, expects, clears, deletes, heads, puts, data,
+-- `expects`, `deletes`, `heads` and `puts` are JSON arrays of the places (from 1) of rows in the blob `data`. A row is ASCII numbers of a fixed
+-- width: keyspace 3, sequence 20, expiry or expected version 20, place of the bytes 10, lengths of name 5, head 5 and body 10, where name, head
+-- and body stand one after the other; -1 is "none".
+CREATE VIEW do_commit (incarnation, epoch, chain, expects, clears, deletes, heads, puts, data, log,
                        raise, batch, chain_seq, chain_head, contexts, agents, context_bytes, history_bytes, time)
-AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
@@ -50,13 +54,19 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
     SELECT RAISE(ABORT, 'syntha:chain') FROM user WHERE NEW.chain IS NOT NULL AND chain_seq <> NEW.chain;
     SELECT RAISE(ABORT, 'syntha:version')
         FROM json_each(NEW.expects) AS e
-        LEFT JOIN record AS r ON r.space = e.value ->> 0 AND r.name = substr(NEW.data, e.value ->> 1, e.value ->> 2)
-                             AND r.seq = e.value ->> 3
-        WHERE r.version IS NOT (e.value ->> 4);
+        LEFT JOIN record AS r
+            ON r.space = CAST(substr(NEW.data, e.value, 3) AS INTEGER)
+            AND r.name = substr(NEW.data, CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER),
+                                CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER))
+            AND r.seq = CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER)
+        WHERE coalesce(r.version, -1) <> CAST(substr(NEW.data, e.value + 23, 20) AS INTEGER);
     SELECT RAISE(ABORT, 'syntha:absent')
         FROM json_each(NEW.heads) AS e
-        LEFT JOIN record AS r ON r.space = e.value ->> 0 AND r.name = substr(NEW.data, e.value ->> 1, e.value ->> 2)
-                             AND r.seq = e.value ->> 3
+        LEFT JOIN record AS r
+            ON r.space = CAST(substr(NEW.data, e.value, 3) AS INTEGER)
+            AND r.name = substr(NEW.data, CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER),
+                                CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER))
+            AND r.seq = CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER)
         WHERE r.row IS NULL;
     UPDATE user SET
         epoch = epoch + NEW.raise,
@@ -67,25 +77,39 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
         context_bytes = coalesce(NEW.context_bytes, context_bytes),
         history_bytes = coalesce(NEW.history_bytes, history_bytes),
         time = max(time, NEW.time),
-        floor = CASE WHEN NEW.clears = '[]' AND NEW.deletes = '[]' THEN floor ELSE epoch + NEW.raise END,
-        recent = substr(recent || NEW.batch || printf('%016x', epoch + NEW.raise), -1536);
+        recent = substr(recent || NEW.batch || printf('%016x', epoch + NEW.raise), -1536),
+        log = CASE WHEN NEW.raise THEN substr(log || '|' || printf('%016x', epoch + NEW.raise) || NEW.log, -1920) ELSE log END;
     DELETE FROM record WHERE space IN (SELECT value FROM json_each(NEW.clears));
     DELETE FROM record WHERE row IN (
         SELECT r.row FROM json_each(NEW.deletes) AS e
-        JOIN record AS r ON r.space = e.value ->> 0 AND r.name = substr(NEW.data, e.value ->> 1, e.value ->> 2)
-                        AND (e.value ->> 3 IS NULL OR r.seq = e.value ->> 3));
+        JOIN record AS r
+            ON r.space = CAST(substr(NEW.data, e.value, 3) AS INTEGER)
+            AND r.name = substr(NEW.data, CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER),
+                                CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER))
+            AND CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER) IN (-1, r.seq));
     INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
-        SELECT e.value ->> 0, substr(NEW.data, e.value ->> 1, e.value ->> 2), e.value ->> 3,
-               u.epoch, u.epoch, e.value ->> 4, substr(u.tag, 1, 16),
-               substr(NEW.data, e.value ->> 5, e.value ->> 6), substr(NEW.data, e.value ->> 7, e.value ->> 8)
-        FROM json_each(NEW.puts) AS e, user AS u WHERE true
+        SELECT p.space, substr(NEW.data, p.place, p.name), p.seq, u.epoch, u.epoch, nullif(p.expires, -1), substr(u.tag, 1, 16),
+               substr(NEW.data, p.place + p.name, p.head), substr(NEW.data, p.place + p.name + p.head, p.body)
+        FROM (SELECT CAST(substr(NEW.data, e.value, 3) AS INTEGER) AS space,
+                     CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER) AS seq,
+                     CAST(substr(NEW.data, e.value + 23, 20) AS INTEGER) AS expires,
+                     CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER) AS place,
+                     CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER) AS name,
+                     CAST(substr(NEW.data, e.value + 58, 5) AS INTEGER) AS head,
+                     CAST(substr(NEW.data, e.value + 63, 10) AS INTEGER) AS body
+              FROM json_each(NEW.puts) AS e) AS p, user AS u WHERE true
         ON CONFLICT (space, name, seq) DO UPDATE SET
             version = excluded.version, body_version = excluded.body_version, expires = excluded.expires,
             owner = excluded.owner, head = excluded.head, body = excluded.body;
     UPDATE record SET
-        head = substr(NEW.data, e.value ->> 5, e.value ->> 6), expires = e.value ->> 4,
+        head = substr(NEW.data, p.place + p.name, p.head), expires = nullif(p.expires, -1),
         version = (SELECT epoch FROM user)
-        FROM json_each(NEW.heads) AS e
-        WHERE record.space = e.value ->> 0 AND record.name = substr(NEW.data, e.value ->> 1, e.value ->> 2)
-          AND record.seq = e.value ->> 3;
+        FROM (SELECT CAST(substr(NEW.data, e.value, 3) AS INTEGER) AS space,
+                     CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER) AS seq,
+                     CAST(substr(NEW.data, e.value + 23, 20) AS INTEGER) AS expires,
+                     CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER) AS place,
+                     CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER) AS name,
+                     CAST(substr(NEW.data, e.value + 58, 5) AS INTEGER) AS head
+              FROM json_each(NEW.heads) AS e) AS p
+        WHERE record.space = p.space AND record.name = substr(NEW.data, p.place, p.name) AND record.seq = p.seq;
 END;

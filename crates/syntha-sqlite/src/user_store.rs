@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -5,12 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 use syntha_store::{
-    At, Batch, BatchId, Changes, Commit, DEPLOYMENT_OWNER, Delta, Epoch, Error, ErrorKind, Head, Incarnation,
+    At, Batch, BatchId, Changes, Commit, DEPLOYMENT_OWNER, Delta, Error, ErrorKind, Head, Incarnation,
     Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, UserState, UserStore, UserTag,
     Want,
 };
 
 use crate::backup::SqliteSnapshot;
+use crate::change_log;
 use crate::connections::{Connections, Held, Slot};
 use crate::error::{from_sqlx, gone};
 use crate::schema::{self, body, code, head, int};
@@ -126,46 +128,33 @@ impl UserStore for SqliteUser {
 
     async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
         let mut held = self.hold().await?;
-        let floor = schema::user_row(&mut held.db).await?.floor;
-        // Deletes leave no mark, so before the last one nobody knows what is gone.
-        if since.incarnation != self.incarnation || since.epoch < floor {
+        let now = held.stamp.epoch;
+        if since.incarnation != self.incarnation {
             return Ok(Changes::TooOld);
         }
-        let until: Option<i64> = sqlx::query_scalar(
-            "SELECT version FROM record WHERE version > ? AND space <> 5 ORDER BY version LIMIT 1 OFFSET ?",
-        )
-        .bind(int(since.epoch.0))
-        .bind(int(limit.max(1) as u64 - 1))
-        .fetch_optional(&mut held.db)
-        .await
-        .map_err(|error| from_sqlx(&error))?;
-        let until = until.unwrap_or(i64::MAX);
-        let rows = sqlx::query(
-            "SELECT name, seq, version, body_version, expires, owner, head, space FROM record
-             WHERE version > ? AND version <= ? AND space <> 5",
-        )
-        .bind(int(since.epoch.0))
-        .bind(until)
-        .fetch_all(&mut held.db)
-        .await
-        .map_err(|error| from_sqlx(&error))?;
-        let more: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM record WHERE version > ? AND space <> 5)")
-                .bind(until)
-                .fetch_one(&mut held.db)
-                .await
-                .map_err(|error| from_sqlx(&error))?;
-        let mut heads = Vec::with_capacity(rows.len());
-        for row in &rows {
-            heads.push((schema::space(row, 7)?, head(row, 0, &self.slot.owner)?));
+        let text = schema::change_log(&mut held.db).await?;
+        let Some(mut changed) = change_log::since(&text, since.epoch, now) else {
+            return Ok(Changes::TooOld);
+        };
+        // The page ends with the commit that holds its last record.
+        let at = changed.get(limit.max(1) - 1).map_or(now, |last| last.epoch);
+        changed.retain(|one| one.epoch <= at);
+        let (mut heads, mut deleted, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for one in changed.into_iter().rev() {
+            if !seen.insert((one.space, one.id.clone())) {
+                continue;
+            }
+            if one.deleted {
+                deleted.push((one.space, one.id));
+            } else if let Some(head) = self.head(&mut held, one.space, &one.id).await?
+                // Written again later: then it is on a later page.
+                && head.version.0 <= at.0
+            {
+                heads.push((one.space, head));
+            }
         }
-        let epoch = if more { Epoch(until.cast_unsigned()) } else { held.stamp.epoch };
-        Ok(Changes::Delta(Delta::new(
-            Stamp { incarnation: self.incarnation, epoch },
-            heads,
-            Vec::new(),
-            more,
-        )))
+        let stamp = Stamp { incarnation: self.incarnation, epoch: at };
+        Ok(Changes::Delta(Delta::new(stamp, heads, deleted, at < now)))
     }
 
     async fn changed(&self, since: Stamp) -> Result<Stamp> {
@@ -189,6 +178,17 @@ impl UserStore for SqliteUser {
 }
 
 impl SqliteUser {
+    async fn head(&self, held: &mut Held, space: Keyspace, id: &RecordId) -> Result<Option<Head>> {
+        let row = sqlx::query(select!("NULL", "space = ? AND name = ? AND seq = ?"))
+            .bind(code(space))
+            .bind(id.name().as_ref())
+            .bind(int(id.seq()))
+            .fetch_optional(&mut held.db)
+            .await
+            .map_err(|error| from_sqlx(&error))?;
+        row.map(|row| head(&row, 0, &self.slot.owner)).transpose()
+    }
+
     fn record(&self, row: &SqliteRow) -> Result<(Head, Bytes)> {
         Ok((head(row, 0, &self.slot.owner)?, body(row, 7)?))
     }

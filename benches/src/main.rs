@@ -1,0 +1,61 @@
+//! `cargo xtask bench`: what Syntha costs beside the bare engine, in one run on one machine.
+//!
+//! Each row is the median of interleaved pairs with its minimum and maximum. *Bare* is the same rows, pragmas and durability in
+//! hand-written statements of the same driver, or for reads a `RwLock<HashMap>`. Values have 300 bytes and change on every write.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that can't run stops")]
+
+mod bare;
+mod crowd;
+mod pair;
+mod peer;
+mod reads;
+mod writes;
+
+use clap::Parser;
+
+use crate::pair::Report;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about = "Measures Syntha beside the bare engine")]
+struct Arguments {
+    /// Prints JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Pairs of each row
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Users of the rows with many users
+    #[arg(long, default_value_t = 10_000)]
+    users: usize,
+    /// Only rows whose name holds this text
+    #[arg(long, default_value = "")]
+    only: String,
+    /// A Python interpreter with the package `syntha` 0.2.7, to measure beside (see tests/python-syntha/README.md)
+    #[arg(long)]
+    python: Option<std::path::PathBuf>,
+}
+
+#[tokio::main]
+async fn main() {
+    let arguments = Arguments::parse();
+    let mut report = Report::new(arguments.pairs, &arguments.only);
+    // A task of its own: callers run on a worker of the runtime, as in a server.
+    let run = tokio::spawn(async move {
+        reads::run(&mut report).await;
+        writes::run(&mut report).await;
+        crowd::run(&mut report, arguments.users).await;
+        if let Some(python) = &arguments.python {
+            peer::run(&mut report, python);
+        }
+        report
+    });
+    let report = run.await.unwrap();
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        println!("{}", report.text());
+    }
+}
