@@ -426,9 +426,9 @@ impl List {
         self.0.push_str(&number.to_string());
     }
 
-    fn end(mut self) -> String {
+    fn end(mut self) -> Option<String> {
         self.0.push(']');
-        self.0
+        Some(self.0).filter(|list| list.len() > 2)
     }
 }
 

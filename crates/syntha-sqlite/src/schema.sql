@@ -42,16 +42,18 @@ CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
 -- A commit is one INSERT into this view: one statement, so nothing is left half-done by a caller who goes.
 -- `expects`, `deletes`, `heads` and `puts` are JSON arrays of the places (from 1) of rows in the blob `data`. A row is ASCII numbers of a fixed
 -- width: keyspace 3, sequence 20, expiry or expected version 20, place of the bytes 10, lengths of name 5, head 5 and body 10, where name, head
--- and body stand one after the other; -1 is "none".
+-- and body stand one after the other; -1 is "none". An empty list is NULL, so that its statement does nothing at all.
 CREATE VIEW do_commit (incarnation, epoch, chain, expects, clears, deletes, heads, puts, data, log,
                        raise, batch, chain_seq, chain_head, contexts, agents, context_bytes, history_bytes, time)
 AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
-    SELECT RAISE(ABORT, 'syntha:gone') FROM user WHERE incarnation IS NOT NEW.incarnation OR fence <> 0;
-    SELECT RAISE(ABORT, 'syntha:stamp') FROM user WHERE NEW.epoch IS NOT NULL AND epoch <> NEW.epoch;
-    SELECT RAISE(ABORT, 'syntha:chain') FROM user WHERE NEW.chain IS NOT NULL AND chain_seq <> NEW.chain;
+    SELECT CASE
+        WHEN incarnation IS NOT NEW.incarnation OR fence <> 0 THEN RAISE(ABORT, 'syntha:gone')
+        WHEN NEW.epoch IS NOT NULL AND epoch <> NEW.epoch THEN RAISE(ABORT, 'syntha:stamp')
+        WHEN NEW.chain IS NOT NULL AND chain_seq <> NEW.chain THEN RAISE(ABORT, 'syntha:chain') END
+        FROM user;
     SELECT RAISE(ABORT, 'syntha:version')
         FROM json_each(NEW.expects) AS e
         LEFT JOIN record AS r
@@ -59,7 +61,7 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
             AND r.name = substr(NEW.data, CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER),
                                 CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER))
             AND r.seq = CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER)
-        WHERE coalesce(r.version, -1) <> CAST(substr(NEW.data, e.value + 23, 20) AS INTEGER);
+        WHERE NEW.expects IS NOT NULL AND coalesce(r.version, -1) <> CAST(substr(NEW.data, e.value + 23, 20) AS INTEGER);
     SELECT RAISE(ABORT, 'syntha:absent')
         FROM json_each(NEW.heads) AS e
         LEFT JOIN record AS r
@@ -67,7 +69,7 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
             AND r.name = substr(NEW.data, CAST(substr(NEW.data, e.value + 43, 10) AS INTEGER),
                                 CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER))
             AND r.seq = CAST(substr(NEW.data, e.value + 3, 20) AS INTEGER)
-        WHERE r.row IS NULL;
+        WHERE NEW.heads IS NOT NULL AND r.row IS NULL;
     UPDATE user SET
         epoch = epoch + NEW.raise,
         chain_seq = coalesce(NEW.chain_seq, chain_seq),
@@ -79,8 +81,8 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
         time = max(time, NEW.time),
         recent = substr(recent || NEW.batch || printf('%016x', epoch + NEW.raise), -1536),
         log = CASE WHEN NEW.raise THEN substr(log || '|' || printf('%016x', epoch + NEW.raise) || NEW.log, -1920) ELSE log END;
-    DELETE FROM record WHERE space IN (SELECT value FROM json_each(NEW.clears));
-    DELETE FROM record WHERE row IN (
+    DELETE FROM record WHERE NEW.clears IS NOT NULL AND space IN (SELECT value FROM json_each(NEW.clears));
+    DELETE FROM record WHERE NEW.deletes IS NOT NULL AND row IN (
         SELECT r.row FROM json_each(NEW.deletes) AS e
         JOIN record AS r
             ON r.space = CAST(substr(NEW.data, e.value, 3) AS INTEGER)
@@ -97,7 +99,7 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
                      CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER) AS name,
                      CAST(substr(NEW.data, e.value + 58, 5) AS INTEGER) AS head,
                      CAST(substr(NEW.data, e.value + 63, 10) AS INTEGER) AS body
-              FROM json_each(NEW.puts) AS e) AS p, user AS u WHERE true
+              FROM json_each(NEW.puts) AS e) AS p, user AS u WHERE NEW.puts IS NOT NULL
         ON CONFLICT (space, name, seq) DO UPDATE SET
             version = excluded.version, body_version = excluded.body_version, expires = excluded.expires,
             owner = excluded.owner, head = excluded.head, body = excluded.body;
@@ -111,5 +113,5 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
                      CAST(substr(NEW.data, e.value + 53, 5) AS INTEGER) AS name,
                      CAST(substr(NEW.data, e.value + 58, 5) AS INTEGER) AS head
               FROM json_each(NEW.heads) AS e) AS p
-        WHERE record.space = p.space AND record.name = substr(NEW.data, p.place, p.name) AND record.seq = p.seq;
+        WHERE NEW.heads IS NOT NULL AND record.space = p.space AND record.name = substr(NEW.data, p.place, p.name) AND record.seq = p.seq;
 END;
