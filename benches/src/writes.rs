@@ -3,7 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use syntha::{Agent, ContextMesh, UserManager};
 use tokio::sync::Mutex;
@@ -81,7 +81,7 @@ async fn agents(report: &mut Report) {
         let agents = Arc::clone(&agents);
         async move {
             for (n, agent) in (0..).zip(&*agents) {
-                let value = value(1 << 32 | round * CROWD + n);
+                let value = value((1 << 32) + round * CROWD + n);
                 agent.push(format!("key-{n}"), value).await.unwrap();
             }
             CROWD
@@ -91,7 +91,7 @@ async fn agents(report: &mut Report) {
         let agents = Arc::clone(&agents);
         async move {
             for turn in 0..10 {
-                all_push(&agents, 1 << 33 | (round * 10 + turn) * CROWD).await;
+                all_push(&agents, (1 << 33) + (round * 10 + turn) * CROWD).await;
             }
             10 * CROWD
         }
@@ -176,9 +176,12 @@ async fn new_user(report: &mut Report) {
         if size == 0 {
             size = largest(&folder.path().join("data").join("users"));
         }
+        tokio::time::sleep(Duration::from_millis(5)).await;
         let start = Instant::now();
         publish(folder.path(), n, size);
         let bare = start.elapsed().as_secs_f64() * 1e6;
+        // New users come one at a time.
+        tokio::time::sleep(Duration::from_millis(5)).await;
         if n >= 10 {
             mine.push(took);
             bares.push(bare);
@@ -203,10 +206,14 @@ fn largest(folder: &Path) -> usize {
     most
 }
 
-/// Two shard folders, a private file, its sync, its link under the final name, the folders' syncs: what any store has to do.
+/// What any store has to do that spreads its files over folders of two levels: the folders if they are new, a private file,
+/// its sync, its link under the final name, the folder's sync, and the syncs of the folders above if the folder is new.
 fn publish(folder: &Path, number: u64, size: usize) {
     let bytes = vec![u8::try_from(number % 251).unwrap(); size];
-    let shard = folder.join("bare").join(format!("{:02}", number % 32));
+    let (first, second) = (number * 7 % 32, number * 13 % 32);
+    let above = folder.join("bare").join(format!("{first:02}"));
+    let shard = above.join(format!("{second:02}"));
+    let is_new = !shard.exists();
     std::fs::create_dir_all(&shard).unwrap();
     let (new, last) = (shard.join(format!("{number}.new")), shard.join(format!("{number}.db")));
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).unwrap();
@@ -214,5 +221,10 @@ fn publish(folder: &Path, number: u64, size: usize) {
     file.sync_all().unwrap();
     std::fs::hard_link(&new, &last).unwrap();
     std::fs::remove_file(&new).unwrap();
-    std::fs::File::open(&shard).unwrap().sync_all().unwrap();
+    let sync = |folder: &Path| std::fs::File::open(folder).unwrap().sync_all().unwrap();
+    sync(&shard);
+    if is_new {
+        sync(&above);
+        sync(&folder.join("bare"));
+    }
 }

@@ -28,7 +28,8 @@ pub(crate) struct Index {
     pub(crate) roster: Roster,
     pub(crate) operations: HashMap<Arc<str>, Operation>,
     entries: HashMap<Arc<str>, Arc<Entry>>,
-    order: BTreeMap<Arc<str>, ()>,
+    /// The same entries in order of their keys.
+    order: BTreeMap<Arc<str>, Arc<Entry>>,
     cache: Cache,
 }
 
@@ -231,9 +232,8 @@ impl Index {
         let prefix: Arc<str> = prefix.into();
         self.order
             .range::<str, _>((low, Bound::Unbounded))
-            .map(|(key, ())| key)
-            .take_while(move |key| key.starts_with(&*prefix))
-            .filter_map(|key| self.entries.get(key))
+            .take_while(move |(key, _)| key.starts_with(&*prefix))
+            .map(|(_, entry)| entry)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -243,12 +243,10 @@ impl Index {
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
         let key = Arc::clone(&entry.key);
         let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
+        self.order.insert(Arc::clone(&key), Arc::clone(&entry));
         let old = self.entries.insert(Arc::clone(&key), entry);
         let old_bytes = old.as_ref().and_then(|old| old.value.as_ref()).map_or(0, |value| value.len());
         self.cache.bytes = (self.cache.bytes + value_bytes).saturating_sub(old_bytes);
-        if old.is_none() {
-            self.order.insert(Arc::clone(&key), ());
-        }
         if value_bytes > 0 && old_bytes == 0 {
             self.cache.hand.push_back(key);
         }
@@ -301,6 +299,7 @@ impl Index {
             } else {
                 self.cache.bytes = self.cache.bytes.saturating_sub(value.len());
                 *slot = Arc::new(slot.with_value(None));
+                self.order.insert(key, Arc::clone(slot));
             }
         }
     }

@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{Error, ErrorKind, Result, Snapshot, StoredRecord, UserState, UserTag, Writer};
 
 use crate::error::from_sqlx;
+use crate::image::Images;
 use crate::schema::{self, UserRow, body, code, head, int, space};
 
 /// The most bytes of heads and bodies in a chunk, but for one record that is larger.
@@ -84,10 +85,16 @@ impl Snapshot for SqliteSnapshot {
 }
 
 /// Writes a finished, durable file that holds a user row and a snapshot's records.
-pub(crate) async fn write(path: &Path, row: &UserRow, snapshot: &mut dyn Snapshot) -> Result<()> {
+pub(crate) async fn write(
+    images: &Images,
+    path: &Path,
+    row: &UserRow,
+    snapshot: &mut dyn Snapshot,
+) -> Result<()> {
     crate::files::remove(path)?;
-    schema::build(path, row, None).await?;
+    crate::files::write_private(path, &images.build(row, None).await?)?;
     let mut db = schema::private_options(path).connect().await.map_err(|error| from_sqlx(&error))?;
+    sqlx::query("BEGIN").execute(&mut db).await.map_err(|error| from_sqlx(&error))?;
     while let Some(chunk) = snapshot.next().await? {
         for StoredRecord { space, record } in &chunk {
             if space.writer() == Writer::Manager {
@@ -109,6 +116,7 @@ pub(crate) async fn write(path: &Path, row: &UserRow, snapshot: &mut dyn Snapsho
                 .map_err(|error| from_sqlx(&error))?;
         }
     }
+    sqlx::query("COMMIT").execute(&mut db).await.map_err(|error| from_sqlx(&error))?;
     db.close().await.map_err(|error| from_sqlx(&error))?;
     crate::files::set_write_ahead(path)?;
     crate::files::make_durable(path)

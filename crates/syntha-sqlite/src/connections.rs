@@ -14,6 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 use crate::config::SqliteConfig;
 use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found, spoils_connection};
 use crate::files::{Root, UserFiles};
+use crate::image::Images;
 use crate::schema;
 
 /// What all handles of a store share.
@@ -22,6 +23,7 @@ pub(crate) struct Connections {
     pub(crate) root: Root,
     pub(crate) print: KeyFingerprint,
     pub(crate) config: SqliteConfig,
+    pub(crate) images: Images,
     slots: Mutex<HashMap<[u8; 32], Weak<Slot>>>,
     open: Mutex<Vec<Arc<Slot>>>,
     permits: Arc<Semaphore>,
@@ -65,6 +67,7 @@ impl Connections {
             root,
             print,
             config,
+            images: Images::default(),
             slots: Mutex::default(),
             open: Mutex::default(),
             permits,
@@ -236,6 +239,7 @@ impl Connections {
     /// Closes every file and refuses what comes later.
     pub(crate) async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
+        self.images.clear();
         self.idle.notify(usize::MAX);
         let open = std::mem::take(&mut *self.open.lock());
         for slot in open {

@@ -1,9 +1,11 @@
 //! Folders, names, permissions, and how a file comes and goes.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind as IoKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result, UserTag};
@@ -16,6 +18,7 @@ pub(crate) struct Root {
     folder: PathBuf,
     /// Held until the store is closed. The lock goes with the descriptor, whatever becomes of the process.
     lock: Mutex<Option<File>>,
+    synced: Arc<Synced>,
 }
 
 /// The files of one user.
@@ -23,7 +26,11 @@ pub(crate) struct Root {
 pub(crate) struct UserFiles {
     folder: PathBuf,
     stem: String,
+    synced: Arc<Synced>,
 }
+
+/// Folders whose own entries in their parents this process has synced: at most 1,024 + 1.
+type Synced = Mutex<HashSet<PathBuf>>;
 
 impl Root {
     /// Makes or opens the folder and takes its lock.
@@ -32,6 +39,10 @@ impl Root {
         let folder = folder.canonicalize().map_err(from_io)?;
         check_folder(&folder)?;
         let lock = take_lock(&folder)?;
+        if let Some(parent) = folder.parent() {
+            // A folder above that this user may not read can't be synced by it.
+            let _ = sync_folder(parent);
+        }
         for name in ["users", "tmp"] {
             make_folder(&folder.join(name))?;
             check_folder(&folder.join(name))?;
@@ -41,7 +52,7 @@ impl Root {
             std::fs::remove_file(entry.map_err(from_io)?.path()).map_err(from_io)?;
         }
         let key = deployment_key(&folder)?;
-        Ok((Self { folder, lock: Mutex::new(Some(lock)) }, key))
+        Ok((Self { folder, lock: Mutex::new(Some(lock)), synced: Arc::default() }, key))
     }
 
     /// A name for a temporary file.
@@ -55,14 +66,15 @@ impl Root {
     }
 
     pub(crate) fn user_by_stem(&self, stem: &str) -> UserFiles {
-        let shard = |range| stem.get(range).unwrap_or("__");
-        let folder = self.folder.join("users").join(shard(0..2)).join(shard(2..4));
-        UserFiles { folder, stem: stem.to_owned() }
+        let shard = |range| stem.get(range).unwrap_or("_");
+        let folder = self.folder.join("users").join(shard(0..1)).join(shard(1..2));
+        UserFiles { folder, stem: stem.to_owned(), synced: Arc::clone(&self.synced) }
     }
 
     /// The deployment's own file.
     pub(crate) fn deployment(&self) -> UserFiles {
-        UserFiles { folder: self.folder.clone(), stem: "deployment".to_owned() }
+        let synced = Arc::clone(&self.synced);
+        UserFiles { folder: self.folder.clone(), stem: "deployment".to_owned(), synced }
     }
 
     /// The tags of all users that have a file and no mark of erasure, in order.
@@ -153,14 +165,17 @@ impl UserFiles {
     pub(crate) fn publish(&self, from: &Path) -> Result<()> {
         make_durable(from)?;
         let linked = std::fs::hard_link(from, self.database());
-        let removed = std::fs::remove_file(from);
+        let removed = remove(from);
         match linked {
             Ok(()) => {}
             Err(error) if error.kind() == IoKind::AlreadyExists => return Err(crate::error::present()),
             Err(error) => return Err(from_io(error)),
         }
-        removed.map_err(from_io)?;
-        self.sync_folders()
+        // The file stands under its name now, so nobody may take a failure for "it is not there".
+        removed.and_then(|()| self.sync_folders()).map_err(|error| {
+            Error::new(ErrorKind::Unknown, "whether the file is durable is not known, ask for the outcome")
+                .with_source(error)
+        })
     }
 
     /// Puts a finished file in the place of a closed database.
@@ -220,15 +235,14 @@ impl UserFiles {
     }
 
     fn sync_folders(&self) -> Result<()> {
-        let mut folder = self.folder.as_path();
-        for _ in 0..3 {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(from_io)?;
-            if self.stem == "deployment" {
-                break;
-            }
-            let Some(parent) = folder.parent() else { break };
-            folder = parent;
+        sync_folder(&self.folder)?;
+        if self.stem == "deployment" || self.synced.lock().contains(&self.folder) {
+            return Ok(());
         }
+        for parent in self.folder.ancestors().skip(1).take(2) {
+            sync_folder(parent)?;
+        }
+        self.synced.lock().insert(self.folder.clone());
         Ok(())
     }
 }
@@ -247,6 +261,16 @@ pub(crate) fn set_write_ahead(path: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let file = OpenOptions::new().write(true).open(path).map_err(from_io)?;
     file.write_all_at(&[2, 2], 18).map_err(from_io)
+}
+
+/// Writes a new file that only this user can read. It is not synced.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = private_file().write(true).create_new(true).open(path).map_err(from_io)?;
+    file.write_all(bytes).map_err(from_io)
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(from_io)
 }
 
 pub(crate) fn make_durable(path: &Path) -> Result<()> {
@@ -362,7 +386,7 @@ fn deployment_key(folder: &Path) -> Result<DeploymentKey> {
             _ => {}
         }
         remove(&new)?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(from_io)?;
+        sync_folder(folder)?;
         check_file(&path)?;
     }
     let bytes = std::fs::read(&path).map_err(from_io)?;

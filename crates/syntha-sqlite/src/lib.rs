@@ -7,6 +7,7 @@ mod config;
 mod connections;
 mod error;
 mod files;
+mod image;
 mod schema;
 mod store;
 mod user_store;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Executor, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Row, SqliteConnection};
 use syntha_store::{
     Batch, BatchId, ChainHead, Epoch, Error, ErrorKind, Expect, Fence, Head, Incarnation, KeyFingerprint,
     Keyspace, Op, RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
@@ -16,7 +16,12 @@ use crate::change_log::ChangeLog;
 use crate::config::Synchronous;
 use crate::error::{corrupt, foreign, from_sqlx, gone};
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// Makes the tables.
+pub(crate) const SCHEMA: &str = include_str!("schema.sql");
+pub(crate) const INSERT_USER: &str =
+    "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')";
+pub(crate) const COMMIT: &str =
+    "INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const FORMAT: i64 = 1;
 const APPLICATION: i64 = 0x5359_4e54;
 /// 3.51.3 mends the write-ahead log's reset race, <https://www.sqlite.org/wal.html#walresetbug>.
@@ -95,33 +100,10 @@ fn plain_options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Writes a new file that holds one user row and what a batch puts.
-pub(crate) async fn build(path: &Path, row: &UserRow, first: Option<&Batch>) -> Result<()> {
-    let name = path
-        .to_str()
-        .ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
-    let mut memory =
-        plain_options(Path::new(":memory:")).connect().await.map_err(|error| from_sqlx(&error))?;
-    let built = async {
-        memory.execute(SCHEMA).await?;
-        insert_user(&mut memory, row).await?;
-        if let Some(batch) = first {
-            match commit(&mut memory, row.state.stamp.incarnation, batch, true).await {
-                Ok(()) => {}
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        sqlx::query("VACUUM INTO ?").bind(name).execute(&mut memory).await?;
-        Ok::<_, sqlx::Error>(Ok(()))
-    };
-    built.await.map_err(|error| from_sqlx(&error))??;
-    memory.close().await.map_err(|error| from_sqlx(&error))?;
-    crate::files::set_write_ahead(path)
-}
-
-async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Result<(), sqlx::Error> {
+/// Writes a new user's row.
+pub(crate) async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Result<(), sqlx::Error> {
     let UserState { stamp, chain, usage, time, .. } = row.state;
-    sqlx::query("INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')")
+    sqlx::query(INSERT_USER)
         .bind(row.tag.as_slice())
         .bind(row.print.as_slice())
         .bind(stamp.incarnation.0.to_be_bytes().as_slice())
@@ -250,7 +232,7 @@ pub(crate) async fn commit(
 ) -> Result<()> {
     let plan = Plan::new(incarnation, batch)?;
     let usage = |part: fn(&Usage) -> u64| batch.usage.as_ref().map(|usage| int(part(usage)));
-    sqlx::query("INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    sqlx::query(COMMIT)
         .bind(incarnation.0.to_be_bytes().to_vec())
         .bind(plan.epoch)
         .bind(plan.chain)

@@ -68,15 +68,21 @@ impl SqliteStore {
 
     /// Builds a file beside its place and publishes it.
     async fn publish(&self, slot: &Slot, first: Option<&Batch>) -> Result<Stamp> {
-        slot.files.make_folder()?;
         let mut stamp = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
         let path = slot.files.temporary(self.connections.tick());
         let row = UserRow::new(slot.owner, self.connections.print, stamp);
-        let built = schema::build(&path, &row, first).await.and_then(|()| slot.files.publish(&path));
-        if let Err(error) = built {
-            crate::files::remove(&path)?;
-            return Err(error);
-        }
+        let image = self.connections.images.build(&row, first).await?;
+        let files = slot.files.clone();
+        off_the_runtime(move || {
+            files.make_folder()?;
+            let written = crate::files::write_private(&path, &image).and_then(|()| files.publish(&path));
+            if written.is_err() {
+                crate::files::remove(&path)?;
+            }
+            written
+        })
+        .await?;
+        self.connections.images.refill();
         stamp.epoch.0 += u64::from(first.is_some());
         Ok(stamp)
     }
@@ -89,14 +95,23 @@ impl SqliteStore {
             held.close().await?;
             self.connections.forget(slot);
         }
-        slot.files.mark_erased()?;
+        let files = slot.files.clone();
+        off_the_runtime(move || files.mark_erased()).await?;
         slot.event.notify(usize::MAX);
         #[cfg(feature = "faults")]
         if self.connections.config.has(crate::Fault::EraseKeepsFile) {
             return Ok(1);
         }
-        slot.files.remove_all()
+        let files = slot.files.clone();
+        off_the_runtime(move || files.remove_all()).await
     }
+}
+
+/// Runs work that waits for the disk where it holds up no task.
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Unknown, "the runtime ended while a file was written, ask for the outcome"))
+    })
 }
 
 #[async_trait]
@@ -194,7 +209,7 @@ impl Store for SqliteStore {
         row.state.time = state.time;
         slot.files.make_folder()?;
         let path = slot.files.restore();
-        if let Err(error) = backup::write(&path, &row, snapshot).await {
+        if let Err(error) = backup::write(&self.connections.images, &path, &row, snapshot).await {
             crate::files::remove(&path)?;
             return Err(error);
         }
@@ -205,9 +220,11 @@ impl Store for SqliteStore {
             held.set_fence(Fence::Restoring);
             held.close().await?;
             self.connections.forget(&slot);
-            slot.files.replace(&path)?;
+            let files = slot.files.clone();
+            off_the_runtime(move || files.replace(&path)).await?;
         } else {
-            slot.files.publish(&path)?;
+            let files = slot.files.clone();
+            off_the_runtime(move || files.publish(&path)).await?;
         }
         slot.event.notify(usize::MAX);
         Ok(stamp)

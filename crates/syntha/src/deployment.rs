@@ -13,8 +13,9 @@ use syntha_store::{
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Standing, erased};
 use crate::error::{Error, ErrorKind, Result};
+use crate::newborn::Newborn;
 
 /// What every handle on one deployment shares.
 pub(crate) struct Deployment {
@@ -22,10 +23,21 @@ pub(crate) struct Deployment {
     pub(crate) directory: Directory,
     key: DeploymentKey,
     config: MeshConfig,
-    users: Mutex<HashMap<UserTag, Arc<AsyncMutex<Option<Mesh>>>>>,
+    users: Mutex<HashMap<UserTag, Arc<Place>>>,
     /// A user manager owns it, and nobody gets in beside.
     managed: AtomicBool,
 }
+
+/// Where a user's mesh is while it is open.
+#[derive(Default)]
+struct Place {
+    mesh: AsyncMutex<Option<Mesh>>,
+    /// Asked for since idle meshes were last dropped.
+    used: AtomicBool,
+}
+
+/// How many users' meshes are kept before those that nobody holds are dropped: 4 KiB each, if they hold ten entries.
+const MESHES_KEPT: usize = 16_384;
 
 impl Deployment {
     pub(crate) async fn new(store: Arc<dyn Store>, key: DeploymentKey, config: MeshConfig) -> Result<Self> {
@@ -58,46 +70,75 @@ impl Deployment {
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
         let tag = self.tag(user);
         let place = self.place(tag);
-        let mut place = place.lock().await;
-        if let Some(mesh) = &*place {
+        place.used.store(true, Ordering::Relaxed);
+        let mut mesh = place.mesh.lock().await;
+        if let Some(mesh) = &*mesh {
             return Ok(mesh.clone());
         }
-        let opened = match self.store.open(tag).await {
-            Err(error) if create && error.kind() == StoreErrorKind::NotFound => {
-                self.make(user, tag, CreateMode::New).await?
+        let (opened, mode) = match self.store.open(tag).await {
+            Ok(opened) => (Some(opened), CreateMode::New),
+            Err(error) => match error.kind() {
+                StoreErrorKind::NotFound => (None, CreateMode::New),
+                StoreErrorKind::Erased => (None, CreateMode::Recreate),
+                _ => return Err(error.into()),
+            },
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                self.enter(user, tag, create && mode == CreateMode::New).await?;
+                Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode)?)
             }
-            opened => opened?,
         };
         let exclusive = self.store.capabilities().exclusive;
-        let mesh = Mesh::open(opened, exclusive, self.config.clone()).await?;
-        *place = Some(mesh.clone());
-        Ok(mesh)
+        let opened = Mesh::open(opened, exclusive, self.config.clone()).await?;
+        *mesh = Some(opened.clone());
+        Ok(opened)
     }
 
+    /// Sees to it that a user who has no data is there: admitted before, or now.
+    async fn enter(&self, user: &UserId, tag: UserTag, create: bool) -> Result<()> {
+        if create {
+            return match self.directory.admit(user, tag, false).await {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                admitted => admitted,
+            };
+        }
+        self.enter_known(tag).await
+    }
+
+    async fn enter_known(&self, tag: UserTag) -> Result<()> {
+        match self.directory.standing(tag).await? {
+            Standing::There => Ok(()),
+            Standing::Absent => Err(not_found()),
+            Standing::Erased => Err(erased()),
+        }
+    }
+
+    /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
         let tag = self.tag(user);
         let place = self.place(tag);
-        let mut place = place.lock().await;
-        self.make(user, tag, mode).await?;
-        *place = None;
-        Ok(())
+        let _held = place.mesh.lock().await;
+        self.directory.admit(user, tag, mode == CreateMode::Recreate).await
     }
 
     /// Erases a user: intent in the ledger, data, then name and intent's end in one commit. Resumed at the next start.
     pub(crate) async fn erase(&self, user: &UserId) -> Result<bool> {
         let tag = self.tag(user);
         let place = self.place(tag);
-        let mut place = place.lock().await;
+        let mut mesh = place.mesh.lock().await;
         // A user who never was leaves no intent behind.
-        match self.store.open(tag).await {
-            Err(error) if error.kind() == StoreErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        if self.directory.standing(tag).await? == Standing::Absent {
+            return Err(not_found());
         }
-        *place = None;
+        if let Some(mesh) = mesh.take() {
+            mesh.retire();
+        }
         self.directory.intend_erasure(tag, self.config.clock.wall()).await?;
-        let erased = self.store.erase(tag).await?;
+        let removed = self.destroy(tag).await?;
         self.directory.finish_erasure(tag, self.config.clock.wall()).await?;
-        Ok(erased.removed)
+        Ok(removed)
     }
 
     pub(crate) async fn restore(
@@ -108,10 +149,32 @@ impl Deployment {
     ) -> Result<()> {
         let tag = self.tag(user);
         let place = self.place(tag);
-        let mut place = place.lock().await;
-        self.store.import(tag, snapshot, mode).await?;
-        *place = None;
-        self.directory.confirm(user, tag).await
+        let mut mesh = place.mesh.lock().await;
+        // INVARIANT: the name is written before the data, so that no data is there which no list shows.
+        let new = self.directory.standing(tag).await? == Standing::Absent;
+        if new {
+            self.directory.admit(user, tag, false).await?;
+        } else {
+            self.bear(tag).await?;
+        }
+        if let Err(error) = self.store.import(tag, snapshot, mode).await {
+            if new {
+                self.directory.remove(tag).await?;
+            }
+            return Err(error.into());
+        }
+        if let Some(mesh) = mesh.take() {
+            mesh.retire();
+        }
+        Ok(())
+    }
+
+    /// The user's data as of one commit.
+    pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Box<dyn Snapshot>> {
+        let tag = self.tag(user);
+        self.bear(tag).await?;
+        let opened = self.store.open(tag).await?;
+        Ok(opened.snapshot().await?)
     }
 
     /// Forgets the meshes and closes the store.
@@ -120,59 +183,70 @@ impl Deployment {
         Ok(self.store.close().await?)
     }
 
-    async fn make(
-        &self,
-        user: &UserId,
-        tag: UserTag,
-        mode: CreateMode,
-    ) -> Result<Arc<dyn syntha_store::UserStore>> {
-        // Looked at first, so that a refused create leaves the row of the user who is there as it is.
-        match self.store.open(tag).await {
-            Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already")),
-            Err(error) => match error.kind() {
-                StoreErrorKind::NotFound => {}
-                StoreErrorKind::Erased if mode == CreateMode::Recreate => {}
-                _ => return Err(error.into()),
-            },
+    /// Makes the data of a user who is there and has not written yet.
+    async fn bear(&self, tag: UserTag) -> Result<()> {
+        let mode = match self.store.open(tag).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => CreateMode::New,
+            Err(error) if error.kind() == StoreErrorKind::Erased => CreateMode::Recreate,
+            _ => return Ok(()),
+        };
+        self.enter_known(tag).await?;
+        match self.store.create(tag, Batch::new(self.config.clock.wall())?, mode).await {
+            Err(error) if error.kind() != StoreErrorKind::AlreadyExists => Err(error.into()),
+            _ => Ok(()),
         }
-        self.directory.announce(user, tag).await?;
-        let (opened, _) = self.store.create(tag, Batch::new(self.config.clock.wall())?, mode).await?;
-        self.directory.confirm(user, tag).await?;
-        Ok(opened)
     }
 
-    fn place(&self, tag: UserTag) -> Arc<AsyncMutex<Option<Mesh>>> {
-        Arc::clone(self.users.lock().entry(tag).or_default())
+    async fn destroy(&self, tag: UserTag) -> Result<bool> {
+        match self.store.erase(tag).await {
+            Ok(erased) => Ok(erased.removed),
+            // The user never wrote.
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The user's place. Meshes that nobody holds are dropped when there are many.
+    fn place(&self, tag: UserTag) -> Arc<Place> {
+        let mut users = self.users.lock();
+        if users.len() >= MESHES_KEPT && !users.contains_key(&tag) {
+            drop_idle(&mut users);
+        }
+        Arc::clone(users.entry(tag).or_default())
     }
 
     /// Ends what a process that died had begun.
     async fn resume(&self) -> Result<()> {
         for tag in self.directory.unfinished_erasures().await? {
-            match self.store.erase(tag).await {
-                Err(error) if error.kind() != StoreErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            self.destroy(tag).await?;
             self.directory.finish_erasure(tag, self.config.clock.wall()).await?;
         }
-        let mut after = None;
-        loop {
-            let page = self.directory.page(after, 1_000).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = Some(last.tag);
-            for (entry, _) in page.iter().filter(|(_, pending)| *pending) {
-                match self.store.open(entry.tag).await {
-                    Ok(_) => self.directory.confirm(&entry.user, entry.tag).await?,
-                    Err(error) => match error.kind() {
-                        StoreErrorKind::NotFound | StoreErrorKind::Erased => {
-                            self.directory.remove(entry.tag).await?
-                        }
-                        // A damaged or refused file keeps its row; the user's own open says what is wrong.
-                        _ => {}
-                    },
-                }
-            }
+        Ok(())
+    }
+}
+
+/// Drops meshes that no handle and no write keeps: those that were not asked for since the last time, and if these are few, all.
+fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
+    let before = users.len();
+    for all in [false, true] {
+        // INVARIANT: places are handed out under the lock that is held here, so what nobody holds now stays so.
+        users.retain(|_, place| {
+            let held =
+                Arc::strong_count(place) > 1 || place.mesh.try_lock().map_or(true, |mesh| is_held(&mesh));
+            held || (!all && place.used.swap(false, Ordering::Relaxed))
+        });
+        if users.len() < before / 8 * 7 {
+            break;
         }
     }
+}
+
+fn is_held(mesh: &Option<Mesh>) -> bool {
+    mesh.as_ref().is_some_and(Mesh::is_shared)
+}
+
+const fn not_found() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such user, create it first")
 }
 
 impl fmt::Debug for Deployment {

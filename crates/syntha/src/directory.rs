@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use syntha_store::{
-    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, Op, RecordId, Scan, UserId,
+    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Expect, Keyspace, Op, RecordId, Scan, UserId,
 };
 use syntha_store::{Timestamp, UserStore, UserTag};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A user in the directory.
 #[derive(Clone, Debug)]
@@ -20,14 +20,11 @@ pub struct UserEntry {
     pub tag: UserTag,
 }
 
-/// What a directory row holds, as JSON.
+/// What a directory row holds, as JSON. The user is there if and only if the row is; the user's data may not be, yet.
 #[derive(Serialize, Deserialize)]
 struct Row {
     v: u8,
     user: String,
-    /// The row was written before the user's data was; it is checked at the next start.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pending: bool,
 }
 
 /// What a ledger row holds, as JSON. It names no user: the tag is the record's name.
@@ -44,6 +41,15 @@ pub(crate) struct Directory {
     space: Arc<dyn UserStore>,
 }
 
+/// Whether a user is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    There,
+    Absent,
+    /// Or about to be.
+    Erased,
+}
+
 const PAGE: usize = 1_000;
 
 impl Directory {
@@ -51,25 +57,52 @@ impl Directory {
         Self { space }
     }
 
-    /// Writes a user's row before the user's data is made.
-    pub(crate) async fn announce(&self, user: &UserId, tag: UserTag) -> Result<()> {
-        self.put_user(user, tag, true).await
+    /// Writes a user's row, if there is none. `again`: also for a user who was erased.
+    pub(crate) async fn admit(&self, user: &UserId, tag: UserTag, again: bool) -> Result<()> {
+        let row = Row { v: 1, user: user.as_str().to_owned() };
+        let body = serde_json::to_vec(&row).map_err(|_| damaged())?;
+        let id = id(tag)?;
+        let absent = |space| Expect::Version { space, id: id.clone(), version: None };
+        let mut batch = Batch::new(Timestamp(0))?.put(Keyspace::Directory, id.clone(), "", body);
+        batch = batch.expect(absent(Keyspace::Directory));
+        if !again {
+            batch = batch.expect(absent(Keyspace::Ledger));
+        }
+        match self.space.commit(batch).await {
+            Err(error) if error.kind() == StoreErrorKind::Conflict => match self.standing(tag).await? {
+                Standing::Erased => Err(erased()),
+                _ => Err(Error::new(ErrorKind::AlreadyExists, "the user is there already")),
+            },
+            committed => Ok(committed.map(drop)?),
+        }
     }
 
-    /// Says that the user's data is there.
-    pub(crate) async fn confirm(&self, user: &UserId, tag: UserTag) -> Result<()> {
-        self.put_user(user, tag, false).await
+    /// Whether a user is there.
+    pub(crate) async fn standing(&self, tag: UserTag) -> Result<Standing> {
+        let ids = [id(tag)?];
+        let read =
+            async |space| Ok::<_, StoreError>(self.space.read(space, &ids).await?.value.pop().flatten());
+        let erasure = match read(Keyspace::Ledger).await? {
+            None => None,
+            Some(record) => Some(serde_json::from_slice::<Erasure>(&record.body).map_err(|_| damaged())?),
+        };
+        let named = read(Keyspace::Directory).await?.is_some();
+        Ok(match erasure {
+            Some(erasure) if !erasure.done || !named => Standing::Erased,
+            _ if named => Standing::There,
+            _ => Standing::Absent,
+        })
     }
 
-    /// Drops a user's row.
+    /// Drops a user's row, when what was to follow it failed.
     pub(crate) async fn remove(&self, tag: UserTag) -> Result<()> {
         let batch = Batch::new(Timestamp(0))?.delete(Keyspace::Directory, id(tag)?);
         self.space.commit(batch).await?;
         Ok(())
     }
 
-    /// Users in order of their tags, after one, and those whose data may be missing.
-    pub(crate) async fn page(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<(UserEntry, bool)>> {
+    /// Users in order of their tags, after one.
+    pub(crate) async fn page(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
         let scan = Scan::records(Keyspace::Directory, limit.clamp(1, PAGE));
         let page = self.space.scan(match after {
             Some(after) => scan.from(id(after)?),
@@ -79,7 +112,7 @@ impl Directory {
         for (head, body) in page.await?.value.records {
             let row: Row = serde_json::from_slice(&body.unwrap_or_default()).map_err(|_| damaged())?;
             let user = UserId::new(row.user).map_err(|_| damaged())?;
-            users.push((UserEntry { user, tag: tag(head.id.name())? }, row.pending));
+            users.push(UserEntry { user, tag: tag(head.id.name())? });
         }
         Ok(users)
     }
@@ -118,14 +151,6 @@ impl Directory {
         }
     }
 
-    async fn put_user(&self, user: &UserId, tag: UserTag, pending: bool) -> Result<()> {
-        let row = Row { v: 1, user: user.as_str().to_owned(), pending };
-        let body = serde_json::to_vec(&row).map_err(|_| damaged())?;
-        let batch = Batch::new(Timestamp(0))?.put(Keyspace::Directory, id(tag)?, "", body);
-        self.space.commit(batch).await?;
-        Ok(())
-    }
-
     async fn put_erasure(&self, tag: UserTag, done: bool, at: Timestamp) -> Result<()> {
         let body = serde_json::to_vec(&Erasure { v: 1, done, at: at.0 }).map_err(|_| damaged())?;
         let mut batch = Batch::new(at)?.put(Keyspace::Ledger, id(tag)?, "", body);
@@ -143,6 +168,13 @@ fn id(tag: UserTag) -> Result<RecordId> {
 
 fn tag(name: &[u8]) -> Result<UserTag> {
     Ok(UserTag::from_bytes(name.try_into().map_err(|_| damaged())?)?)
+}
+
+pub(crate) const fn erased() -> Error {
+    Error::new(
+        ErrorKind::Erased,
+        "the user was erased, only an explicit recreate makes one of that name again",
+    )
 }
 
 const fn damaged() -> StoreError {

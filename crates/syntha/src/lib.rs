@@ -6,6 +6,7 @@ mod deployment;
 mod directory;
 mod error;
 mod manager;
+mod newborn;
 mod session;
 
 pub use context_mesh::ContextMesh;

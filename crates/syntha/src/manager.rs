@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syntha_mesh::{Guard, MeshConfig};
 use syntha_store::archive::{self, ArchiveInfo};
-use syntha_store::{CreateMode, ImportMode, MemoryStore, SelfCheck, UserId, UserTag};
+use syntha_store::{CreateMode, DeploymentKey, ImportMode, MemoryStore, SelfCheck, Store, UserId, UserTag};
 
 use crate::context_mesh::ContextMesh;
 use crate::deployment::Deployment;
@@ -27,17 +27,16 @@ pub struct HostAuthority {
 }
 
 /// How to open a [`UserManager`].
-#[derive(Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
     backend: Backend,
     mesh: MeshConfig,
 }
 
-#[derive(Debug)]
 enum Backend {
     Unnamed,
     Memory,
+    Store(std::sync::Arc<dyn Store>, DeploymentKey),
     #[cfg(feature = "sqlite")]
     Sqlite(syntha_sqlite::SqliteConfig, std::path::PathBuf),
 }
@@ -46,6 +45,12 @@ impl Builder {
     /// Data in memory, gone with the process.
     pub fn memory(mut self) -> Self {
         self.backend = Backend::Memory;
+        self
+    }
+
+    /// A backend of one's own, and the key that users' tags are derived with: the same one at every start.
+    pub fn store(mut self, store: Arc<dyn Store>, key: DeploymentKey) -> Self {
+        self.backend = Backend::Store(store, key);
         self
     }
 
@@ -86,6 +91,7 @@ impl Builder {
                     "no backend was named, call `sqlite(folder)` or `memory()`",
                 ));
             }
+            Backend::Store(store, key) => Arc::new(Deployment::new(store, key, self.mesh).await?),
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
@@ -109,7 +115,7 @@ impl UserManager {
         Builder { backend: Backend::Unnamed, mesh: MeshConfig::default() }
     }
 
-    /// Makes a user.
+    /// Makes a user. The user's data is made with the first write.
     ///
     /// # Errors
     ///
@@ -138,6 +144,7 @@ impl UserManager {
     }
 
     /// A session for a user whom the host has authenticated. Makes the user if new; never brings back an erased one.
+    /// A new user's data, a file of its own on SQLite, is made with the first write.
     ///
     /// # Errors
     ///
@@ -171,7 +178,7 @@ impl UserManager {
     ///
     /// `Storage`.
     pub async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
-        Ok(self.deployment.directory.page(after, limit).await?.into_iter().map(|(entry, _)| entry).collect())
+        self.deployment.directory.page(after, limit).await
     }
 
     /// Erases a user: data, files and name. Says whether there was data. Open handles fail from now on.
@@ -200,8 +207,8 @@ impl UserManager {
         W: Write + Send,
     {
         let user = user.try_into()?;
-        let opened = self.deployment.store.open(self.deployment.tag(&user)).await?;
-        Ok(archive::write(&mut *opened.snapshot().await?, sink).await?)
+        let mut snapshot = self.deployment.snapshot(&user).await?;
+        Ok(archive::write(&mut *snapshot, sink).await?)
     }
 
     /// Puts an archive of the same user in the place of the user's data, as a new life. Open handles fail from now on.
@@ -268,6 +275,12 @@ impl UserManager {
 impl Drop for UserManager {
     fn drop(&mut self) {
         self.deployment.release();
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("mesh", &self.mesh).finish_non_exhaustive()
     }
 }
 

@@ -61,7 +61,7 @@ impl Bed {
 
     fn file(&self, name: &str) -> PathBuf {
         let tag = self.tag(name).to_string();
-        self.root().join("users").join(&tag[0..2]).join(&tag[2..4]).join(format!("{tag}.db"))
+        self.root().join("users").join(&tag[0..1]).join(&tag[1..2]).join(format!("{tag}.db"))
     }
 
     /// Every byte under the root.
