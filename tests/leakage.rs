@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use syntha::sqlite::SqliteConfig;
 use syntha::{
     Filter, HostAuthority, ManualClock, MeshConfig, Role, Session, Timestamp, ToolHandler, UserManager,
 };
+use syntha_conformance::{Harness, Instance, broken};
+use syntha_mesh::Fault;
 
 const USERS: usize = 20;
 const AGENTS: usize = 4;
@@ -80,8 +84,16 @@ impl std::io::Write for Logs {
     }
 }
 
+/// What a world stands on.
+enum Ground {
+    Sqlite(SqliteConfig),
+    Store(Box<dyn Instance>),
+}
+
 struct World {
     data: PathBuf,
+    ground: Ground,
+    mesh: MeshConfig,
     clock: Arc<ManualClock>,
     manager: Option<(UserManager, HostAuthority)>,
     sessions: HashMap<usize, Session>,
@@ -91,19 +103,26 @@ struct World {
 
 impl World {
     async fn new(data: &Path) -> Self {
+        Self::on(data, Ground::Sqlite(SqliteConfig::new(data)), MeshConfig::default()).await
+    }
+
+    async fn on(data: &Path, ground: Ground, mut mesh: MeshConfig) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
-        let mut world =
-            Self { data: data.into(), clock, manager: None, sessions: HashMap::new(), counter: 0, seen: 0 };
+        mesh.clock = Arc::clone(&clock) as _;
+        mesh.cache_bytes = 2_000;
+        let (data, sessions) = (data.into(), HashMap::new());
+        let mut world = Self { data, ground, mesh, clock, manager: None, sessions, counter: 0, seen: 0 };
         world.open().await;
         world
     }
 
     async fn open(&mut self) {
-        let mut config = MeshConfig::default();
-        config.clock = Arc::clone(&self.clock) as _;
-        config.cache_bytes = 2_000;
-        let opened = UserManager::builder().sqlite(&self.data).connections(5).mesh(config).open().await;
-        self.manager = Some(opened.unwrap());
+        let builder = UserManager::builder().mesh(self.mesh.clone());
+        let builder = match &self.ground {
+            Ground::Sqlite(config) => builder.sqlite_with(config.clone().connections(5)),
+            Ground::Store(instance) => builder.store(instance.store(), instance.key()),
+        };
+        self.manager = Some(builder.open().await.unwrap());
     }
 
     async fn session(&mut self, user: usize) -> Session {
@@ -226,8 +245,10 @@ impl World {
                     let (users, _) = self.manager.as_ref().unwrap();
                     let mut archive = Vec::new();
                     users.backup(name_of(from), &mut archive).await.unwrap();
-                    let error = users.restore(name_of(into), archive.as_slice()).await.unwrap_err();
-                    self.check(into, &texts(error));
+                    match users.restore(name_of(into), archive.as_slice()).await {
+                        Err(error) => self.check(into, &texts(error)),
+                        Ok(()) => panic!("user {into} was given something of user {from}: its archive"),
+                    }
                 }
             }
             Op::OwnRestore { user } => {
@@ -250,10 +271,11 @@ impl World {
         let (users, _) = self.manager.as_ref().unwrap();
         users.erase(name_of(user)).await.unwrap();
         let late = old.agent("late").unwrap().push("late", canary(user)).await.unwrap_err();
+        let read = old.entries(&Filter::new()).await.unwrap_err();
         users.recreate(name_of(user)).await.unwrap();
         let later = old.agent("late").unwrap().push("late", canary(user)).await.unwrap_err();
         assert_eq!(self.session(user).await.size().await.unwrap(), 0);
-        self.check(user, &format!("{} {}", texts(late), texts(later)));
+        self.check(user, &format!("{} {} {}", texts(late), texts(read), texts(later)));
     }
 
     async fn reopen(&mut self, orderly: bool) {
@@ -266,7 +288,10 @@ impl World {
         } else {
             drop(users);
         }
-        self.check_files(&self.data, &tags);
+        match &mut self.ground {
+            Ground::Sqlite(_) => self.check_files(&self.data, &tags),
+            Ground::Store(instance) => instance.reopen().await,
+        }
         self.open().await;
     }
 
@@ -374,6 +399,48 @@ fn leakage_under_random_operations() {
             Ok(())
         })
         .unwrap();
+}
+
+/// Runs random worlds on something broken until one shows something of another user.
+fn crosses(ground: impl Fn(&Path) -> Ground, mesh: &MeshConfig) -> bool {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut runner = TestRunner::deterministic();
+    let ops = prop::collection::vec(op(), OPS_A_CASE);
+    (0..6).any(|_| {
+        let ops = ops.new_tree(&mut runner).unwrap().current();
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let (ground, mesh) = (ground(&data), mesh.clone());
+        let ended = runtime.block_on(runtime.spawn(async move {
+            let mut world = World::on(&data, ground, mesh).await;
+            for op in ops {
+                world.apply(op).await;
+            }
+            world.reopen(true).await;
+        }));
+        // Other failures don't count: a broken store may fail in many ways before it leaks.
+        let failure = ended.err().and_then(|error| error.into_panic().downcast::<String>().ok());
+        failure.is_some_and(|text| text.contains("something of user"))
+    })
+}
+
+#[test]
+fn a_world_on_a_crossing_store_is_found() {
+    let sqlite =
+        |data: &Path| Ground::Sqlite(SqliteConfig::new(data).fault(syntha::sqlite::Fault::TagTruncated));
+    assert!(crosses(sqlite, &MeshConfig::default()), "users that share a file");
+    let plain = |data: &Path| Ground::Sqlite(SqliteConfig::new(data));
+    assert!(
+        crosses(plain, &MeshConfig::default().fault(Fault::CacheShared)),
+        "users that share a cache of values"
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for fault in [broken::Fault::CacheWithoutUser, broken::Fault::ForeignImport] {
+        let memory = |_: &Path| {
+            Ground::Store(runtime.block_on(broken::BrokenHarness { name: "broken", fault }.fresh()))
+        };
+        assert!(crosses(memory, &MeshConfig::default()), "{fault:?}");
+    }
 }
 
 #[test]

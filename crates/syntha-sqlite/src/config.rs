@@ -56,6 +56,12 @@ impl SqliteConfig {
         self
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        &self.root
+    }
+
     /// The most users whose files are open at a time, 1 or more. Default 512. Each costs a thread and 3 descriptors.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);

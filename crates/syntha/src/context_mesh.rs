@@ -27,9 +27,8 @@ impl ContextMesh {
         use crate::error::{Error, ErrorKind};
 
         let user = user.try_into()?;
-        let folder = folder.as_ref();
-        let config = syntha_sqlite::SqliteConfig::new(folder);
-        let deployment = registry::open(config, folder, syntha_mesh::MeshConfig::default()).await?;
+        let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
+        let deployment = registry::open(config, syntha_mesh::MeshConfig::default()).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

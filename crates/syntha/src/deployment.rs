@@ -259,7 +259,7 @@ impl fmt::Debug for Deployment {
 #[cfg(feature = "sqlite")]
 pub(crate) mod registry {
     use std::collections::HashMap;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::sync::{Arc, LazyLock, Weak};
 
     use syntha_mesh::MeshConfig;
@@ -272,14 +272,10 @@ pub(crate) mod registry {
     static FOLDERS: LazyLock<Mutex<HashMap<PathBuf, Weak<Deployment>>>> = LazyLock::new(Mutex::default);
 
     /// The folder's deployment, opened if it is not yet. The first opener's configuration holds.
-    pub(crate) async fn open(
-        config: SqliteConfig,
-        folder: &Path,
-        mesh: MeshConfig,
-    ) -> Result<Arc<Deployment>> {
+    pub(crate) async fn open(config: SqliteConfig, mesh: MeshConfig) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
         folders.retain(|_, deployment| deployment.strong_count() > 0);
-        let name = std::path::absolute(folder)
+        let name = std::path::absolute(config.folder())
             .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
         let name = name.canonicalize().unwrap_or(name);
         if let Some(deployment) = folders.get(&name).and_then(Weak::upgrade) {

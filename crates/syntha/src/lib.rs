@@ -26,5 +26,9 @@ pub use syntha_tools::{Role, ToolHandler};
 /// The storage contract, for backends and layers of your own.
 pub use syntha_store as store;
 
+/// The SQLite backend, to configure it.
+#[cfg(feature = "sqlite")]
+pub use syntha_sqlite as sqlite;
+
 /// The tools that a language model is offered.
 pub use syntha_tools as tools;

@@ -38,7 +38,7 @@ enum Backend {
     Memory,
     Store(std::sync::Arc<dyn Store>, DeploymentKey),
     #[cfg(feature = "sqlite")]
-    Sqlite(syntha_sqlite::SqliteConfig, std::path::PathBuf),
+    Sqlite(syntha_sqlite::SqliteConfig),
 }
 
 impl Builder {
@@ -56,17 +56,22 @@ impl Builder {
 
     /// SQLite files in a folder.
     #[cfg(feature = "sqlite")]
-    pub fn sqlite(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
-        let folder = folder.into();
-        self.backend = Backend::Sqlite(syntha_sqlite::SqliteConfig::new(&folder), folder);
+    pub fn sqlite(self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder))
+    }
+
+    /// SQLite files in a folder, configured.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_with(mut self, config: syntha_sqlite::SqliteConfig) -> Self {
+        self.backend = Backend::Sqlite(config);
         self
     }
 
     /// At most so many users' files open at a time. Default 512.
     #[cfg(feature = "sqlite")]
     pub fn connections(mut self, connections: usize) -> Self {
-        if let Backend::Sqlite(config, folder) = self.backend {
-            self.backend = Backend::Sqlite(config.connections(connections), folder);
+        if let Backend::Sqlite(config) = self.backend {
+            self.backend = Backend::Sqlite(config.connections(connections));
         }
         self
     }
@@ -98,9 +103,7 @@ impl Builder {
                 Arc::new(Deployment::new(Arc::new(store), key, self.mesh).await?)
             }
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite(config, folder) => {
-                crate::deployment::registry::open(config, &folder, self.mesh).await?
-            }
+            Backend::Sqlite(config) => crate::deployment::registry::open(config, self.mesh).await?,
         };
         if !deployment.manage() {
             return Err(Error::new(ErrorKind::Locked, "another user manager of this process owns the data"));
