@@ -47,7 +47,7 @@ impl Root {
             make_folder(&folder.join(name))?;
             check_folder(&folder.join(name))?;
         }
-        // Snapshots of a process that ended early.
+        // Snapshots and unfinished files of a process that ended early.
         for entry in std::fs::read_dir(folder.join("tmp")).map_err(from_io)? {
             std::fs::remove_file(entry.map_err(from_io)?.path()).map_err(from_io)?;
         }
@@ -55,7 +55,7 @@ impl Root {
         Ok((Self { folder, lock: Mutex::new(Some(lock)), synced: Arc::default() }, key))
     }
 
-    /// A name for a temporary file.
+    /// A name for a temporary file. What a process that died left there is removed at the next start.
     pub(crate) fn temporary(&self, number: u64) -> PathBuf {
         self.folder.join("tmp").join(format!("{}-{number}", std::process::id()))
     }
@@ -120,10 +120,6 @@ impl UserFiles {
 
     pub(crate) fn restore(&self) -> PathBuf {
         self.with(".restore")
-    }
-
-    pub(crate) fn temporary(&self, number: u64) -> PathBuf {
-        self.with(&format!(".new-{}-{number}", std::process::id()))
     }
 
     pub(crate) fn is_marked_erased(&self) -> bool {

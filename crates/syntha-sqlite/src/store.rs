@@ -69,7 +69,7 @@ impl SqliteStore {
     /// Builds a file beside its place and publishes it.
     async fn publish(&self, slot: &Slot, first: Option<&Batch>) -> Result<Stamp> {
         let mut stamp = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
-        let path = slot.files.temporary(self.connections.tick());
+        let path = self.connections.root.temporary(self.connections.tick());
         let row = UserRow::new(slot.owner, self.connections.print, stamp);
         let image = self.connections.images.build(&row, first).await?;
         let files = slot.files.clone();
