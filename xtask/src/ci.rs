@@ -34,7 +34,7 @@ fn run_tests(packages: &[Package]) -> Result {
             run(&format!("builds: {} {}", package.name, features.join(" ")), &mut cargo(&arguments))?;
         }
     }
-    timed("dependency rules", || dependencies(packages))?;
+    timed("dependency rules", || dependencies(packages).and_then(|()| engine_features()))?;
     run("document tests", &mut cargo(&["test", "--workspace", "--all-features", "--doc", "--quiet"]))?;
     for package in packages {
         for example in &package.examples {
@@ -112,6 +112,20 @@ fn dependencies(packages: &[Package]) -> Result {
         }
     }
     Ok(())
+}
+
+/// The engine must not be built with loadable extensions: a feature that another crate asks for would switch it on for all.
+fn engine_features() -> Result {
+    let arguments =
+        ["tree", "--workspace", "--all-features", "-e", "normal", "--prefix", "none", "--format", "{p} {f}"];
+    let tree = output(&mut cargo(&arguments))?;
+    match tree.lines().find(|line| line.starts_with("sqlx-sqlite ") && line.contains("load-extension")) {
+        Some(line) => Err(format!("loadable extensions are on: {line}").into()),
+        None if !tree.contains("sqlx-sqlite ") => {
+            Err("the engine is not in the tree, mend this check".into())
+        }
+        None => Ok(()),
+    }
 }
 
 fn find_banned<'a>(tree: &str, banned: &[&'a str]) -> Option<&'a str> {

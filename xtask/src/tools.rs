@@ -21,6 +21,18 @@ const TOOLS: &[Tool] = &[
         probe: &["cargo", "nextest", "--version"],
         install: &["cargo", "install", "--locked", "cargo-nextest"],
     },
+    #[cfg(target_os = "linux")]
+    Tool {
+        name: "strace, which records system calls",
+        probe: &["strace", "-V"],
+        install: &["sh", "-c", "apt-get update && apt-get install -y strace"],
+    },
+    #[cfg(target_os = "linux")]
+    Tool {
+        name: "unshare, for a disk of the test's own",
+        probe: &["unshare", "--version"],
+        install: &["sh", "-c", "apt-get update && apt-get install -y util-linux"],
+    },
 ];
 
 /// Checks that every tool is there; with `install`, installs what is not.

@@ -190,6 +190,7 @@ impl Connections {
             options
         };
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
+        crate::handle::harden(&mut db).await?;
         schema::check_format(&mut db).await?;
         let row = schema::user_row(&mut db).await?;
         if row.tag != slot.owner || row.print != *self.print.as_bytes() {

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backup;
 mod change_log;
@@ -7,6 +7,7 @@ mod config;
 mod connections;
 mod error;
 mod files;
+mod handle;
 mod image;
 mod schema;
 mod store;
