@@ -1,0 +1,5 @@
+fn copy(authority: &syntha::HostAuthority) -> syntha::HostAuthority {
+    authority.clone()
+}
+
+fn main() {}

@@ -1,0 +1,5 @@
+fn show(key: &syntha::store::DeploymentKey) {
+    println!("{key:?}");
+}
+
+fn main() {}
