@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 
 mod ci;
+mod evidence;
 mod step;
 mod tidy;
 mod tools;
@@ -27,6 +28,25 @@ enum Verb {
         #[arg(long)]
         install: bool,
     },
+    /// Measures Syntha beside the bare engine; see `--help` after it
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// `--json`, `--pairs N`, `--users N`, `--only TEXT`, `--python PATH`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs the long tests and the benchmark and writes `docs/evidence.md` (about ten minutes)
+    Evidence {
+        /// Only tests whose name holds this text
+        #[arg(long, default_value = "")]
+        only: String,
+        /// A database of the Python package to import, made as tests/python-syntha/README.md says
+        #[arg(long)]
+        import: Option<String>,
+        /// Leaves the benchmark out
+        #[arg(long)]
+        no_bench: bool,
+    },
     /// Runs the conformance checks on backends; see `--help` after it
     #[command(disable_help_flag = true)]
     Conformance {
@@ -41,8 +61,12 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Ci { install } => ci::run_ci(install),
+        Verb::Bench { arguments } => {
+            step::pass_on(&["--release", "-p", "syntha-benches", "--bin", "syntha-bench"], &arguments)
+        }
+        Verb::Evidence { only, import, no_bench } => evidence::run(&only, import.as_deref(), !no_bench),
         Verb::Conformance { arguments } => {
-            step::pass_on("syntha-tests", "syntha-conformance-report", &arguments)
+            step::pass_on(&["-p", "syntha-tests", "--bin", "syntha-conformance-report"], &arguments)
         }
         Verb::Tidy => tidy::run(),
     };

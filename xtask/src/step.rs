@@ -32,9 +32,9 @@ pub(crate) fn run_last(heading: &str, command: &mut Command) -> Result {
 }
 
 /// Runs a program of the workspace with arguments that it understands itself, and prints nothing of its own.
-pub(crate) fn pass_on(package: &str, program: &str, arguments: &[String]) -> Result {
-    let mut command = cargo(&["run", "--quiet", "-p", package, "--bin", program, "--"]);
-    status(program, command.args(arguments))
+pub(crate) fn pass_on(program: &[&str], arguments: &[String]) -> Result {
+    let mut command = cargo(&["run", "--quiet"]);
+    status(program.last().unwrap_or(&"program"), command.args(program).arg("--").args(arguments))
 }
 
 fn status(heading: &str, command: &mut Command) -> Result {

@@ -1,0 +1,110 @@
+//! `cargo xtask evidence`: runs the long tests and the benchmark, and writes what they found.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::step::{Result, cargo, output, root};
+
+/// A test with a count that CI does not have the time for. It prints its own result, on lines that begin with `evidence:`.
+struct Run {
+    what: &'static str,
+    package: &'static str,
+    filter: &'static str,
+    variable: &'static str,
+    count: &'static str,
+}
+
+const RUNS: &[Run] = &[
+    Run {
+        what: "leakage",
+        package: "syntha-tests",
+        filter: "test(leakage_under_random_operations)",
+        variable: "SYNTHA_LEAKAGE_OPS",
+        count: "200000",
+    },
+    Run {
+        what: "loss",
+        package: "syntha-tests",
+        filter: "test(loss_after_a_kill)",
+        variable: "SYNTHA_KILLS",
+        count: "200",
+    },
+    Run {
+        what: "lives",
+        package: "syntha-tests",
+        filter: "test(lives_after_a_kill_are_old_or_new)",
+        variable: "SYNTHA_LIFE_KILLS",
+        count: "200",
+    },
+    Run {
+        what: "cancellation",
+        package: "syntha-tests",
+        filter: "test(cancellation_tears_nothing_and_loses_no_permit)",
+        variable: "SYNTHA_CANCELLATIONS",
+        count: "20000",
+    },
+];
+
+const IMPORT: Run = Run {
+    what: "import",
+    package: "syntha-cli",
+    filter: "test(a_python_syntha_database_becomes_users_of_their_own)",
+    variable: "SYNTHA_IMPORT",
+    count: "",
+};
+
+/// Runs everything whose name holds a text, and writes `docs/evidence.md`.
+pub(crate) fn run(only: &str, import: Option<&str>, bench: bool) -> Result {
+    let path = root().join("docs/evidence.md");
+    let mut rows = String::new();
+    for run in RUNS.iter().filter(|run| run.what.contains(only)) {
+        rows += &row(run, run.count)?;
+    }
+    if let Some(database) = import.filter(|_| IMPORT.what.contains(only)) {
+        rows += &row(&IMPORT, database)?;
+    }
+    let mut text = format!(
+        "# Evidence\n\nWritten by `cargo xtask evidence` on {} with {} cores, at commit {}. CI runs each test at a small count.\n\n\
+         | what | command | count | time | result |\n|---|---|---|---|---|\n{rows}",
+        std::env::consts::OS,
+        std::thread::available_parallelism()?,
+        commit()?,
+    );
+    if bench {
+        println!("\n== benchmark");
+        let table = output(&mut cargo(&["run", "--quiet", "--release", "-p", "syntha-benches"]))?;
+        println!("{table}");
+        write!(
+            text,
+            "\n## Benchmark\n\n`cargo xtask bench`, the budgets of the design beside it.\n\n```text\n{}\n```\n",
+            table.trim_end()
+        )?;
+    }
+    std::fs::write(path, text)?;
+    Ok(())
+}
+
+fn row(run: &Run, count: &str) -> Result<String> {
+    println!("\n== {}: {}={count}", run.what, run.variable);
+    let arguments = ["nextest", "run", "-p", run.package, "-E", run.filter, "--no-capture", "--no-fail-fast"];
+    let start = Instant::now();
+    let printed = output(cargo(&arguments).env(run.variable, count))?;
+    let took = start.elapsed().as_secs();
+    let found: Vec<_> = printed.lines().filter_map(|line| line.trim().strip_prefix("evidence: ")).collect();
+    let found =
+        found.last().ok_or_else(|| format!("{}: the test said nothing of what it found", run.what))?;
+    println!("{found} ({took} s)");
+    let command =
+        format!("{}={count} cargo nextest run -p {} -E '{}'", run.variable, run.package, run.filter);
+    Ok(format!("| {} | `{command}` | {count} | {took} s | {found} |\n", run.what))
+}
+
+/// The commit, and whether the tree differs from it.
+fn commit() -> Result<String> {
+    let git =
+        |arguments: &[&str]| output(std::process::Command::new("git").args(arguments).current_dir(root()));
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    let note =
+        if changed.lines().all(|line| line.ends_with("docs/evidence.md")) { "" } else { ", with changes" };
+    Ok(format!("{}{note}", git(&["rev-parse", "--short", "HEAD"])?.trim()))
+}
