@@ -33,6 +33,9 @@ struct Arguments {
     /// Only rows whose name holds this text
     #[arg(long, default_value = "")]
     only: String,
+    /// What a process of its own does for the row of idle users
+    #[arg(long, hide = true)]
+    idle_in: Option<std::path::PathBuf>,
     /// A Python interpreter with the package `syntha` 0.2.7, to measure beside (see tests/python-syntha/README.md)
     #[arg(long)]
     python: Option<std::path::PathBuf>,
@@ -41,6 +44,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
+    if let Some(data) = &arguments.idle_in {
+        crowd::idle_child(data, arguments.users).await;
+        return;
+    }
     let mut report = Report::new(arguments.pairs, &arguments.only);
     // A task of its own: callers run on a worker of the runtime, as in a server.
     let run = tokio::spawn(async move {
