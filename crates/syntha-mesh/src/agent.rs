@@ -9,6 +9,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::index::Index;
+use crate::life::Life;
 use crate::mesh::{Filter, Mesh, TopicInfo, filtered, parse, topics};
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
@@ -20,6 +21,7 @@ use crate::push::{Batch, Push};
 pub struct Agent {
     pub(crate) mesh: Mesh,
     pub(crate) name: AgentName,
+    pub(crate) life: Life,
 }
 
 impl Agent {
@@ -40,12 +42,18 @@ impl Agent {
         K: TryInto<EntryKey>,
         Error: From<K::Error>,
     {
-        Push::new(self.mesh.clone(), Some(self.name.clone()), key.try_into().map_err(Error::from), &value)
+        Push::new(
+            self.mesh.clone(),
+            Some(self.name.clone()),
+            self.life.clone(),
+            key.try_into().map_err(Error::from),
+            &value,
+        )
     }
 
     /// Starts an atomic batch of several writes.
     pub fn batch(&self) -> Batch {
-        Batch::new(self.mesh.clone(), Some(self.name.clone()))
+        Batch::new(self.mesh.clone(), Some(self.name.clone()), self.life.clone())
     }
 
     /// The value under a key; `None` if it is absent, expired or not for this agent: the three are one answer.
@@ -70,6 +78,7 @@ impl Agent {
         let core = &self.mesh.core;
         {
             let index = core.index.read();
+            self.life.bind(self.name.as_str(), &index.roster)?;
             match index.get(key.as_ref()) {
                 None => return Ok(None),
                 Some(entry) => {
@@ -94,7 +103,7 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
-        self.mesh.fresh().await?;
+        self.fresh().await?;
         let core = &self.mesh.core;
         core.load_many(|index| {
             let seen =
@@ -110,11 +119,20 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
-        self.mesh.fresh().await?;
+        self.fresh().await?;
         self.mesh
             .core
             .load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index)))
             .await
+    }
+
+    /// The entries that the agent can see and the filter wants, in order of keys. Values are not loaded; their sizes are known.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+        self.visible(filter).await
     }
 
     /// The keys that the agent can see and the filter wants, in order.
@@ -126,14 +144,18 @@ impl Agent {
         Ok(self.visible(filter).await?.iter().map(|entry| Arc::clone(&entry.key)).collect())
     }
 
-    /// Each key that the agent can see, in order, with the topics that the entry is on.
+    /// Each key that the agent can see, in order, with the topics that the entry is on and the agent may read.
     ///
     /// # Errors
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn keys_by_topic(&self) -> Result<Vec<(Arc<str>, Vec<Arc<str>>)>> {
         let entries = self.visible(&Filter::new()).await?;
-        Ok(entries.iter().map(|entry| (Arc::clone(&entry.key), entry.audience.topics.clone())).collect())
+        let index = self.mesh.core.index.read();
+        let own = index.roster.get(self.name.as_str());
+        let readable = |topic: &&Arc<str>| own.is_none_or(|state| state.may_read(topic));
+        let topics = |entry: &Entry| entry.audience.topics.iter().filter(readable).cloned().collect();
+        Ok(entries.iter().map(|entry| (Arc::clone(&entry.key), topics(entry))).collect())
     }
 
     /// Removes an entry that the agent can see or wrote; says whether it was there.
@@ -147,7 +169,7 @@ impl Agent {
         Error: From<K::Error>,
     {
         let (key, by) = (key.try_into()?, Some(self.name.clone()));
-        self.mesh.flag(Change::Remove { key, by, expected }).await
+        self.mesh.flag(self.own(Change::Remove { key, by, expected })).await
     }
 
     /// Subscribes to topics, besides those it has. It sees entries on them from now on, older ones too.
@@ -161,7 +183,7 @@ impl Agent {
         Error: From<T::Error>,
     {
         let (agent, topics) = (self.name.clone(), parse(topics)?);
-        self.mesh.subscriptions(Change::Subscribe { agent, topics, replace: false }).await
+        self.mesh.subscriptions(self.own(Change::Subscribe { agent, topics, replace: false })).await
     }
 
     /// Unsubscribes from topics. It no longer sees entries on them.
@@ -175,7 +197,7 @@ impl Agent {
         Error: From<T::Error>,
     {
         let (agent, topics) = (self.name.clone(), parse(topics)?);
-        self.mesh.subscriptions(Change::Unsubscribe { agent, topics }).await
+        self.mesh.subscriptions(self.own(Change::Unsubscribe { agent, topics })).await
     }
 
     /// The topics that the agent is subscribed to, in order.
@@ -184,7 +206,7 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn topics(&self) -> Result<Vec<Arc<str>>> {
-        self.mesh.fresh().await?;
+        self.fresh().await?;
         let index = self.mesh.core.index.read();
         Ok(index.roster.get(self.name.as_str()).map(|state| state.topics.clone()).unwrap_or_default())
     }
@@ -195,7 +217,7 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn discover(&self) -> Result<Vec<TopicInfo>> {
-        self.mesh.fresh().await?;
+        self.fresh().await?;
         let core = &self.mesh.core;
         let index = core.index.read();
         let own = index.roster.get(self.name.as_str());
@@ -212,11 +234,23 @@ impl Agent {
         T: TryInto<Topic>,
         Error: From<T::Error>,
     {
+        self.fresh().await?;
         self.mesh.delete_topic(topic).await
     }
 
-    async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+    /// A change that is refused if the agent is no longer the one that this handle was for.
+    fn own(&self, change: Change) -> Change {
+        Change::By { agent: self.name.clone(), life: self.life.clone(), change: Box::new(change) }
+    }
+
+    /// As the mesh's own, and the agent is still the one that this handle was for.
+    async fn fresh(&self) -> Result<()> {
         self.mesh.fresh().await?;
+        self.life.bind(self.name.as_str(), &self.mesh.core.index.read().roster)
+    }
+
+    async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
+        self.fresh().await?;
         let index = self.mesh.core.index.read();
         Ok(filtered(&index, filter, |entry| self.may_see_now(entry, &index)))
     }

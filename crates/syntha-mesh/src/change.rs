@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use syntha_store::Version;
 
+use crate::life::Life;
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
 
 /// What an entry's version must be for a write to happen.
@@ -59,17 +60,48 @@ pub struct SweepReport {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Push(PushChange),
-    Remove { key: EntryKey, by: Option<AgentName>, expected: Option<Expected> },
+    Remove {
+        key: EntryKey,
+        by: Option<AgentName>,
+        expected: Option<Expected>,
+    },
     Clear,
-    Sweep { grace: Duration },
-    Register { agent: AgentName },
-    Unregister { agent: AgentName },
-    Subscribe { agent: AgentName, topics: Vec<Topic>, replace: bool },
-    Unsubscribe { agent: AgentName, topics: Vec<Topic> },
-    DeleteTopic { topic: Topic },
-    PostPermissions { agent: AgentName, topics: Option<Vec<Topic>> },
-    ReadPermissions { agent: AgentName, topics: Option<Vec<Topic>> },
+    Sweep {
+        grace: Duration,
+    },
+    Register {
+        agent: AgentName,
+    },
+    Unregister {
+        agent: AgentName,
+    },
+    Subscribe {
+        agent: AgentName,
+        topics: Vec<Topic>,
+        replace: bool,
+    },
+    Unsubscribe {
+        agent: AgentName,
+        topics: Vec<Topic>,
+    },
+    DeleteTopic {
+        topic: Topic,
+    },
+    PostPermissions {
+        agent: AgentName,
+        topics: Option<Vec<Topic>>,
+    },
+    ReadPermissions {
+        agent: AgentName,
+        topics: Option<Vec<Topic>>,
+    },
     Batch(Vec<Self>),
+    /// A change by an agent's handle, for the life of the agent's name that the handle was for.
+    By {
+        agent: AgentName,
+        life: Life,
+        change: Box<Self>,
+    },
 }
 
 #[derive(Clone)]
@@ -110,6 +142,7 @@ impl Change {
         match self {
             Self::Push(push) => push.text.len() + push.key.as_str().len() + 256,
             Self::Batch(changes) => changes.iter().map(Self::bytes).sum(),
+            Self::By { change, .. } => change.bytes(),
             _ => 256,
         }
     }
@@ -118,6 +151,7 @@ impl Change {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Batch(changes) => changes.iter().map(Self::weight).sum(),
+            Self::By { change, .. } => change.weight(),
             // They can touch everything, so they go in a batch of their own.
             Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } => usize::MAX / 4,
             _ => 1,

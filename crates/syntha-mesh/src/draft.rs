@@ -62,6 +62,7 @@ impl<'a> Draft<'a> {
             Change::Push(push) => written(push.key.as_str()),
             Change::Remove { key, .. } => written(key.as_str()),
             Change::Batch(changes) => changes.iter().any(|change| self.has_written(change)),
+            Change::By { change, .. } => self.has_written(change),
             Change::Clear | Change::Sweep { .. } | Change::DeleteTopic { .. } => {
                 self.overlay.cleared || !self.overlay.entries.is_empty()
             }
@@ -71,8 +72,7 @@ impl<'a> Draft<'a> {
 
     /// Applies one operation. An error leaves the draft as it was.
     pub(crate) fn apply(&mut self, change: &Change) -> Result<Answer> {
-        let whole = matches!(change, Change::Batch(_)) && !self.config.has(Fault::BatchTorn);
-        let before = self.overlay.clone_if(whole);
+        let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
         match self.try_apply(change) {
             Ok(answer) => Ok(answer),
             Err(error) => {
@@ -84,8 +84,26 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Whether a change can fail after it has changed the draft: a batch, and what registers agents.
+    fn may_fail_late(&self, change: &Change) -> bool {
+        match change {
+            Change::Batch(_) => true,
+            Change::By { change, .. } => self.may_fail_late(change),
+            Change::Push(push) => {
+                !push.agents.is_empty()
+                    || push.by.as_ref().is_some_and(|by| self.agent(by.as_str()).is_none())
+            }
+            Change::Subscribe { agent, .. } => self.agent(agent.as_str()).is_none(),
+            _ => false,
+        }
+    }
+
     fn try_apply(&mut self, change: &Change) -> Result<Answer> {
         match change {
+            Change::By { agent, life, change } => {
+                life.allows(self.agent(agent.as_str()))?;
+                self.try_apply(change)
+            }
             Change::Push(push) => self.push(push),
             Change::Remove { key, by, expected } => self.remove(key.as_str(), by.as_ref(), *expected),
             Change::Clear => Ok(Answer::Count(self.clear())),

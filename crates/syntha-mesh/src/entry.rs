@@ -115,7 +115,13 @@ impl Entry {
         }
     }
 
-    /// The value as JSON text.
+    /// Bytes of the value's JSON text.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// The value as JSON text; `null` where a list did not load it.
     #[must_use]
     pub fn json(&self) -> &str {
         self.value.as_deref().unwrap_or("null")

@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub struct Guard {
     ended: Arc<AtomicBool>,
+    /// The guard of the handle that this one was made from: a session can't be left by starting another in it.
+    outer: Option<Arc<Self>>,
     /// Dropped with the last handle.
     #[allow(dead_code, reason = "it is held, never read")]
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -24,7 +26,7 @@ impl Guard {
     #[must_use]
     pub fn new() -> (Self, Revoker) {
         let ended = Arc::new(AtomicBool::new(false));
-        (Self { ended: Arc::clone(&ended), kept: None }, Revoker(ended))
+        (Self { ended: Arc::clone(&ended), outer: None, kept: None }, Revoker(ended))
     }
 
     /// The same guard, which keeps something alive as long as a handle of the session is.
@@ -34,8 +36,17 @@ impl Guard {
         self
     }
 
+    pub(crate) fn within(mut self, outer: &Self) -> Self {
+        self.outer = Some(Arc::new(outer.clone()));
+        self
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) || self.outer.as_ref().is_some_and(|outer| outer.has_ended())
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
-        if self.ended.load(Ordering::Acquire) {
+        if self.has_ended() {
             Err(Error::new(ErrorKind::SessionEnded, "the session has ended, ask for a new one"))
         } else {
             Ok(())
@@ -52,7 +63,7 @@ impl Revoker {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guard(ended: {})", self.ended.load(Ordering::Acquire))
+        write!(f, "Guard(ended: {})", self.has_ended())
     }
 }
 

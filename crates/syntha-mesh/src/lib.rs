@@ -10,6 +10,7 @@ mod error;
 mod fault;
 mod guard;
 mod index;
+mod life;
 mod mesh;
 mod names;
 mod push;

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::index::Index;
+use crate::life::Life;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 use crate::writer::{self, Writer};
@@ -63,6 +64,8 @@ impl Default for MeshConfig {
 pub struct Mesh {
     pub(crate) core: Arc<Core>,
     pub(crate) guard: Guard,
+    /// The handle that the mesh was opened with, which alone may end it.
+    owner: bool,
 }
 
 /// What all handles of one user share.
@@ -175,19 +178,28 @@ impl Mesh {
             retired: AtomicBool::new(false),
             opened,
         };
-        Ok(Self { core: Arc::new(core), guard: Guard::new().0 })
+        Ok(Self { core: Arc::new(core), guard: Guard::new().0, owner: true })
     }
 
-    /// The same mesh for another session: its handles end when the guard's session does.
+    /// The same mesh for another session: its handles end when the guard's session does, or this handle's own.
     #[must_use]
     pub fn guarded(&self, guard: Guard) -> Self {
-        Self { core: Arc::clone(&self.core), guard }
+        Self { core: Arc::clone(&self.core), guard: guard.within(&self.guard), owner: false }
     }
 
     /// Ends every handle of this mesh, whoever holds it, and forgets what it kept in memory: the user was erased or
-    /// restored. Calls are `Gone` from now on.
-    pub fn retire(&self) {
-        self.core.retire();
+    /// restored. Calls are `Gone` from now on. Only a handle that no session was given can do it; says whether it did.
+    pub fn retire(&self) -> bool {
+        if self.owner {
+            self.core.retire();
+        }
+        self.owner
+    }
+
+    /// Whether the mesh was ended.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.core.retired.load(Ordering::Acquire)
     }
 
     /// Whether somebody else holds a handle of this mesh, or a write is under way.
@@ -206,7 +218,9 @@ impl Mesh {
         N: TryInto<AgentName>,
         Error: From<N::Error>,
     {
-        Ok(Agent { mesh: self.clone(), name: name.try_into()? })
+        let (name, life) = (name.try_into()?, Life::default());
+        life.bind(name.as_str(), &self.core.index.read().roster)?;
+        Ok(Agent { mesh: self.clone(), name, life })
     }
 
     /// Starts a write by the host: it is bound by no agent's permissions.
@@ -215,12 +229,12 @@ impl Mesh {
         K: TryInto<EntryKey>,
         Error: From<K::Error>,
     {
-        Push::new(self.clone(), None, key.try_into().map_err(Error::from), &value)
+        Push::new(self.clone(), None, Life::default(), key.try_into().map_err(Error::from), &value)
     }
 
     /// Starts an atomic batch of several writes by the host.
     pub fn batch(&self) -> Batch {
-        Batch::new(self.clone(), None)
+        Batch::new(self.clone(), None, Life::default())
     }
 
     /// Removes an entry, whoever sees it. Says whether it was there.
@@ -496,7 +510,13 @@ impl Mesh {
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
         self.check()?;
-        writer::write(&self.core, change).await
+        let Change::By { agent, life, .. } = &change else { return writer::write(&self.core, change).await };
+        let (agent, life) = (agent.clone(), life.clone());
+        life.bind(agent.as_str(), &self.core.index.read().roster)?;
+        let answer = writer::write(&self.core, change).await?;
+        // The write may have registered the agent. If it was unregistered again already, the next call says so.
+        let _ = life.bind(agent.as_str(), &self.core.index.read().roster);
+        Ok(answer)
     }
 
     pub(crate) async fn flag(&self, change: Change) -> Result<bool> {
@@ -536,7 +556,7 @@ impl Mesh {
         if !self.core.config.has(Fault::GuardIgnored) {
             self.guard.check()?;
         }
-        if self.core.retired.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
+        if self.is_retired() { Err(gone()) } else { Ok(()) }
     }
 }
 

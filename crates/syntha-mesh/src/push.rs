@@ -8,6 +8,7 @@ use syntha_store::Version;
 
 use crate::change::{Answer, Change, Expected, PushChange};
 use crate::error::{Error, ErrorKind, Result};
+use crate::life::Life;
 use crate::mesh::{Mesh, mismatch, parse};
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
 
@@ -18,6 +19,7 @@ use crate::names::{AgentName, EntryKey, OperationId, Topic};
 #[must_use = "a push does nothing until it is awaited"]
 pub struct Push {
     mesh: Mesh,
+    life: Life,
     change: Result<PushChange>,
 }
 
@@ -33,6 +35,7 @@ impl Push {
     pub(crate) fn new(
         mesh: Mesh,
         by: Option<AgentName>,
+        life: Life,
         key: Result<EntryKey>,
         value: &impl Serialize,
     ) -> Self {
@@ -52,7 +55,7 @@ impl Push {
                 operation: None,
             })
         });
-        Self { mesh, change }
+        Self { mesh, life, change }
     }
 
     /// For agents that are subscribed to this topic when they read. Again for more topics.
@@ -140,7 +143,9 @@ impl IntoFuture for Push {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            match self.mesh.write(Change::Push(self.change?)).await? {
+            let push = self.change?;
+            let by = push.by.clone();
+            match self.mesh.write(bound(by, self.life, Change::Push(push))).await? {
                 Answer::Pushed(version) => Ok(Pushed { version }),
                 _ => Err(mismatch()),
             }
@@ -154,12 +159,13 @@ impl IntoFuture for Push {
 pub struct Batch {
     mesh: Mesh,
     by: Option<AgentName>,
+    life: Life,
     changes: Result<Vec<Change>>,
 }
 
 impl Batch {
-    pub(crate) const fn new(mesh: Mesh, by: Option<AgentName>) -> Self {
-        Self { mesh, by, changes: Ok(Vec::new()) }
+    pub(crate) const fn new(mesh: Mesh, by: Option<AgentName>, life: Life) -> Self {
+        Self { mesh, by, life, changes: Ok(Vec::new()) }
     }
 
     /// Adds a push for every agent.
@@ -177,7 +183,9 @@ impl Batch {
         K: TryInto<EntryKey>,
         Error: From<K::Error>,
     {
-        let push = Push::new(self.mesh.clone(), self.by.clone(), key.try_into().map_err(Error::from), &value);
+        let life = self.life.clone();
+        let push =
+            Push::new(self.mesh.clone(), self.by.clone(), life, key.try_into().map_err(Error::from), &value);
         let change = describe(push).change.map(Change::Push);
         self.changes = self.changes.and_then(|mut changes| {
             changes.push(change?);
@@ -215,9 +223,17 @@ impl Batch {
         if changes.len() > 256 {
             return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 256 operations, split it"));
         }
-        match self.mesh.write(Change::Batch(changes)).await? {
+        match self.mesh.write(bound(self.by, self.life, Change::Batch(changes))).await? {
             Answer::Batch => Ok(()),
             _ => Err(mismatch()),
         }
+    }
+}
+
+/// A change that is refused if the agent is no longer the one that the handle was for.
+fn bound(by: Option<AgentName>, life: Life, change: Change) -> Change {
+    match by {
+        Some(agent) => Change::By { agent, life, change: Box::new(change) },
+        None => change,
     }
 }

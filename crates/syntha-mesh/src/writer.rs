@@ -188,7 +188,9 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
         let stamp = match core.store.commit(batch).await {
             Ok(commit) => commit.stamp,
             Err(error) if error.kind() == StoreErrorKind::Unknown => {
-                match core.store.outcome(id, since).await? {
+                // INVARIANT: an outcome that can't be asked for is unknown too; nobody is told "nothing was written".
+                let Ok(outcome) = core.store.outcome(id, since).await else { return Err(error) };
+                match outcome {
                     Outcome::Committed(stamp) => stamp,
                     Outcome::Not => {
                         return Err(StoreError::new(

@@ -14,6 +14,8 @@ checks![
     audience_host_sees_everything,
     agent_registered_again_is_another,
     agent_forgotten_hears_nothing,
+    agent_forgotten_ends_its_handle,
+    agent_of_a_refused_push_is_not_registered,
     agent_is_registered_once,
     topic_unsubscribed_is_unheard,
     topic_registering_replaces,
@@ -114,7 +116,7 @@ async fn agent_registered_again_is_another(mut bed: Bed) {
     ben.push("own", 1).agents(["ann"]).await.unwrap();
     assert_eq!(ben.get::<u8>("letter").await.unwrap(), Some(1));
     assert!(mesh.unregister_agent("ben").await.unwrap());
-    assert_unseen(&ben, "letter").await;
+    assert_unseen(&mesh.agent("ben").unwrap(), "letter").await;
     assert!(mesh.register_agent("ben").await.unwrap());
     for _ in 0..2 {
         let mesh = bed.mesh("a").await;
@@ -133,11 +135,51 @@ async fn agent_forgotten_hears_nothing(bed: Bed) {
     mesh.agent("ann").unwrap().push("k", 1).topic("t").await.unwrap();
     mesh.unregister_agent("ben").await.unwrap();
     assert!(!mesh.unregister_agent("ben").await.unwrap());
+    let ben = mesh.agent("ben").unwrap();
     assert_unseen(&ben, "k").await;
     assert!(ben.topics().await.unwrap().is_empty());
     assert!(mesh.subscribers("t").await.unwrap().is_empty());
     mesh.register_agent("ben").await.unwrap();
     assert_unseen(&ben, "k").await;
+}
+
+/// The handle of an agent that was unregistered neither comes back without its limits nor becomes its successor.
+async fn agent_forgotten_ends_its_handle(bed: Bed) {
+    let mesh = bed.mesh("a").await;
+    mesh.push("finance", 1).topic("money").await.unwrap();
+    let minted_before = mesh.agent("m").unwrap();
+    minted_before.push("own", 1).await.unwrap();
+    mesh.set_post_permissions("m", Some(vec![])).await.unwrap();
+    mesh.set_read_permissions("m", Some(vec![])).await.unwrap();
+    let handles = [minted_before.clone(), minted_before, mesh.agent("m").unwrap()];
+    mesh.unregister_agent("m").await.unwrap();
+    for again in [false, true] {
+        if again {
+            mesh.register_agent("m").await.unwrap();
+            mesh.push("mail", 1).agents(["m"]).await.unwrap();
+        }
+        for handle in &handles {
+            assert_eq!(kind(handle.subscribe(["money"]).await), ErrorKind::Gone);
+            assert_eq!(kind(handle.push("new", 1).await), ErrorKind::Gone);
+            assert_eq!(kind(handle.batch().push("new", 1).commit().await), ErrorKind::Gone);
+            assert_eq!(kind(handle.get::<u8>("mail").await), ErrorKind::Gone);
+            assert_eq!(kind(handle.get_many(&["mail"]).await), ErrorKind::Gone);
+            assert_eq!(kind(handle.remove("own", None).await), ErrorKind::Gone);
+            assert_eq!(kind(handle.discover().await), ErrorKind::Gone);
+            assert_eq!(kind(handle.delete_topic("money").await), ErrorKind::Gone);
+        }
+    }
+    assert_eq!(mesh.agent("m").unwrap().get::<u8>("mail").await.unwrap(), Some(1));
+}
+
+/// An operation that is refused leaves no agents behind.
+async fn agent_of_a_refused_push_is_not_registered(bed: Bed) {
+    let mesh = bed.mesh("a").await;
+    let names = (0..40).map(|n| format!("{}{n}", "a".repeat(200)));
+    assert_eq!(kind(mesh.agent("ann").unwrap().push("k", 1).agents(names).await), ErrorKind::LimitExceeded);
+    mesh.push("other", 1).await.unwrap();
+    assert!(mesh.agents().await.unwrap().is_empty());
+    assert_usage(&mesh).await;
 }
 
 async fn agent_is_registered_once(bed: Bed) {
@@ -235,6 +277,8 @@ async fn permission_to_read_binds(bed: Bed) {
     let [real, absent] = refused.map(|result| format!("{:?}", result.unwrap_err()));
     assert_eq!(real, absent, "a forbidden and an absent topic are one answer");
     assert!(ann.discover().await.unwrap().is_empty());
+    mesh.push("shown", 1).topic("news").agents(["ann"]).await.unwrap();
+    assert!(ann.keys_by_topic().await.unwrap().iter().all(|(_, topics)| topics.is_empty()));
     mesh.set_read_permissions("ann", None).await.unwrap();
     ann.subscribe(["news"]).await.unwrap();
     assert_eq!(ann.get::<u8>("k").await.unwrap(), Some(1));
