@@ -20,7 +20,6 @@ pub(crate) struct SqliteSnapshot {
     state: UserState,
     db: SqliteConnection,
     after: (i64, Vec<u8>, i64),
-    _file: Temporary,
 }
 
 /// A file that goes when this does.
@@ -44,7 +43,9 @@ impl SqliteSnapshot {
         let options = schema::private_options(&path).immutable(true).read_only(true);
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
         let state = schema::user_row(&mut db).await?.state;
-        Ok(Self { owner, state, db, after: (-1, Vec::new(), -1), _file: file })
+        // The open connection keeps the copy; its name goes now, so that an erase or a crash leaves no copy behind.
+        drop(file);
+        Ok(Self { owner, state, db, after: (-1, Vec::new(), -1) })
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Open {
     fence: Option<Fence>,
     /// A caller went while a commit was under way: the stamp is to be read again.
     dirty: bool,
+    /// Something was deleted, and the write-ahead log may still hold it.
+    checkpoint_due: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -159,7 +161,7 @@ impl Connections {
         }
         let (db, row) = opened?;
         let (stamp, chain) = (row.state.stamp, row.state.chain);
-        Ok(Open { db, stamp, chain, fence: row.fence, dirty: false, _permit: permit })
+        Ok(Open { db, stamp, chain, fence: row.fence, dirty: false, checkpoint_due: false, _permit: permit })
     }
 
     async fn try_open(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow)> {
@@ -287,9 +289,10 @@ impl Slot {
         held.chain = batch.chain.unwrap_or(held.chain);
         held.dirty = false;
         let commit = Commit::new(held.stamp, held.chain);
-        if batch.deletes() {
-            // INVARIANT: what was deleted is in no file when the delete is acknowledged.
-            schema::checkpoint(&mut held.db).await?;
+        // INVARIANT: what was deleted is in no file when the delete is acknowledged, unless another program reads the file
+        // or the disk fails. Then the delete stands all the same, and every later commit tries again; so does the close.
+        if batch.deletes() || held.checkpoint_due {
+            held.checkpoint_due = !schema::checkpoint(&mut held.db).await.unwrap_or(false);
         }
         self.event.notify(usize::MAX);
         Ok(commit)
@@ -318,8 +321,13 @@ impl Held {
         }
     }
 
-    pub(crate) fn set_fence(&mut self, fence: Fence) {
+    /// Closes the life to commits. If the caller goes meanwhile, the next one reads what came of it.
+    pub(crate) async fn fence(&mut self, fence: Fence) -> Result<()> {
+        self.dirty = true;
+        schema::set_fence(&mut self.db, fence).await?;
         self.fence = Some(fence);
+        self.dirty = false;
+        Ok(())
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -148,7 +148,10 @@ impl UserFiles {
         let there = check_file(&self.database())?;
         let log = check_file(&self.with(".db-wal"))?;
         let index = check_file(&self.with(".db-shm"))?;
-        if there.is_none() && (log.is_some() || index.is_some()) {
+        if there.is_none() && (log.is_some() || index.is_some()) && self.is_corrupt() {
+            // A quarantine that ended early.
+            self.quarantine()?;
+        } else if there.is_none() && (log.is_some() || index.is_some()) {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "a write-ahead log lies here without its database, put the database back or remove the log",
@@ -160,15 +163,12 @@ impl UserFiles {
     /// Publishes a finished file under the database's name; it must be free.
     pub(crate) fn publish(&self, from: &Path) -> Result<()> {
         make_durable(from)?;
-        let linked = std::fs::hard_link(from, self.database());
-        let removed = remove(from);
-        match linked {
-            Ok(()) => {}
-            Err(error) if error.kind() == IoKind::AlreadyExists => return Err(crate::error::present()),
-            Err(error) => return Err(from_io(error)),
+        if !place(from, &self.database())? {
+            remove(from)?;
+            return Err(crate::error::present());
         }
         // The file stands under its name now, so nobody may take a failure for "it is not there".
-        removed.and_then(|()| self.sync_folders()).map_err(|error| {
+        self.sync_folders().map_err(|error| {
             Error::new(ErrorKind::Unknown, "whether the file is durable is not known, ask for the outcome")
                 .with_source(error)
         })
@@ -185,7 +185,8 @@ impl UserFiles {
 
     /// Puts a damaged, closed database aside.
     pub(crate) fn quarantine(&self) -> Result<()> {
-        for (from, to) in [(".db-wal", ".corrupt-wal"), (".db-shm", ".corrupt-shm"), (".db", ".corrupt")] {
+        // INVARIANT: the database goes first. Without its log it would open, short of the commits that the log holds.
+        for (from, to) in [(".db", ".corrupt"), (".db-wal", ".corrupt-wal"), (".db-shm", ".corrupt-shm")] {
             match std::fs::rename(self.with(from), self.with(to)) {
                 Err(error) if error.kind() != IoKind::NotFound => return Err(from_io(error)),
                 _ => {}
@@ -257,6 +258,24 @@ pub(crate) fn set_write_ahead(path: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let file = OpenOptions::new().write(true).open(path).map_err(from_io)?;
     file.write_all_at(&[2, 2], 18).map_err(from_io)
+}
+
+/// Gives a file its final name, if that is free; says whether it was. In one step, so that a process that dies leaves one name.
+fn place(from: &Path, to: &Path) -> Result<bool> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        // A file system without that step has links; both names are one file then, until the old one is removed.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            match std::fs::hard_link(from, to) {
+                Ok(()) => remove(from).map(|()| true),
+                Err(error) if error.kind() == IoKind::AlreadyExists => Ok(false),
+                Err(error) => Err(from_io(error)),
+            }
+        }
+        Err(error) => Err(from_io(error.into())),
+    }
 }
 
 /// Writes a new file that only this user can read. It is not synced.
@@ -377,10 +396,7 @@ fn deployment_key(folder: &Path) -> Result<DeploymentKey> {
         let mut file = private_file().write(true).create(true).truncate(true).open(&new).map_err(from_io)?;
         file.write_all(DeploymentKey::generate()?.as_bytes()).map_err(from_io)?;
         file.sync_all().map_err(from_io)?;
-        match std::fs::hard_link(&new, &path) {
-            Err(error) if error.kind() != IoKind::AlreadyExists => return Err(from_io(error)),
-            _ => {}
-        }
+        place(&new, &path)?;
         remove(&new)?;
         sync_folder(folder)?;
         check_file(&path)?;

@@ -214,13 +214,14 @@ pub(crate) async fn set_fence(db: &mut SqliteConnection, fence: Fence) -> Result
         .map_err(|error| from_sqlx(&error))
 }
 
-/// Moves the write-ahead log into the file and empties it, so that deleted bytes are in neither.
-pub(crate) async fn checkpoint(db: &mut SqliteConnection) -> Result<()> {
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .execute(db)
+/// Moves the write-ahead log into the file and empties it, so that deleted bytes are in neither. Says whether it could: another
+/// program that reads the file keeps the log.
+pub(crate) async fn checkpoint(db: &mut SqliteConnection) -> Result<bool> {
+    let (busy, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(db)
         .await
-        .map(drop)
-        .map_err(|error| from_sqlx(&error))
+        .map_err(|error| from_sqlx(&error))?;
+    Ok(busy == 0)
 }
 
 /// Applies a batch: one statement, all or nothing.

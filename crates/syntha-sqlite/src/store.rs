@@ -90,8 +90,7 @@ impl SqliteStore {
     /// Fences an open life and removes its files. The caller holds the place.
     async fn destroy(&self, slot: &Arc<Slot>, held: &mut Held) -> Result<u64> {
         if held.is_open() {
-            schema::set_fence(&mut held.db, Fence::Erased).await?;
-            held.set_fence(Fence::Erased);
+            held.fence(Fence::Erased).await?;
             held.close().await?;
             self.connections.forget(slot);
         }
@@ -161,8 +160,7 @@ impl Store for SqliteStore {
         if at.is_some_and(|at| at != held.stamp) {
             return Err(Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again"));
         }
-        schema::set_fence(&mut held.db, fence).await?;
-        held.set_fence(fence);
+        held.fence(fence).await?;
         slot.event.notify(usize::MAX);
         Ok(held.stamp)
     }
@@ -216,8 +214,7 @@ impl Store for SqliteStore {
         // INVARIANT: the new file is complete and durable before the old life is fenced, so whoever finds the fence
         // may finish the move, and whoever finds none may drop the file.
         if held.is_open() {
-            schema::set_fence(&mut held.db, Fence::Restoring).await?;
-            held.set_fence(Fence::Restoring);
+            held.fence(Fence::Restoring).await?;
             held.close().await?;
             self.connections.forget(&slot);
             let files = slot.files.clone();

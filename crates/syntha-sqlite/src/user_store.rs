@@ -173,7 +173,11 @@ impl UserStore for SqliteUser {
             .map_err(|_| Error::new(ErrorKind::Unsupported, "the deployment's own space has no archive"))?;
         let mut held = self.hold().await?;
         let path = self.connections.root.temporary(self.connections.tick());
-        Ok(Box::new(SqliteSnapshot::take(&mut held.db, owner, path).await?))
+        // A task of its own: the engine goes on copying when a caller goes, and somebody must remove the copy then.
+        let copy = tokio::spawn(async move { SqliteSnapshot::take(&mut held.db, owner, path).await });
+        let copy =
+            copy.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime ended, try again"))?;
+        Ok(Box::new(copy?))
     }
 }
 
