@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "standard output is how it acknowledges")]
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{Cursor, Write};
 
 use syntha::sqlite::SqliteConfig;
 use syntha::{HostAuthority, UserManager};
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         number += 1;
         write(&users, &host, number).await?;
         say(&format!("to {first}"));
-        users.restore("victim", archive.as_slice()).await?;
+        users.restore("victim", Cursor::new(archive.clone())).await?;
         say(&format!("now {first}"));
         say("to erased");
         users.erase("victim").await?;

@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use syntha_mesh::{Mesh, MeshConfig};
 use syntha_store::{
     Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, UserId,
-    UserTag,
+    UserStore, UserTag,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::directory::{Directory, Standing, erased};
 use crate::error::{Error, ErrorKind, Result};
+use crate::incoming::Incoming;
 use crate::newborn::Newborn;
 
 /// What every handle on one deployment shares.
@@ -24,16 +25,25 @@ pub(crate) struct Deployment {
     key: DeploymentKey,
     config: MeshConfig,
     users: Mutex<HashMap<UserTag, Arc<Place>>>,
-    /// A user manager owns it, and nobody gets in beside.
-    managed: AtomicBool,
+    /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
+    manager: AtomicU64,
+    managers: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// Where a user's mesh is while it is open.
 #[derive(Default)]
 struct Place {
-    mesh: AsyncMutex<Option<Mesh>>,
+    open: AsyncMutex<Option<Opened>>,
     /// Asked for since idle meshes were last dropped.
     used: AtomicBool,
+}
+
+/// A user's open mesh.
+struct Opened {
+    mesh: Mesh,
+    /// Its store, if it had no data when it was opened.
+    newborn: Option<Arc<Newborn>>,
 }
 
 /// How many users' meshes are kept before those that nobody holds are dropped: 4 KiB each, if they hold ten entries.
@@ -42,24 +52,38 @@ const MESHES_KEPT: usize = 16_384;
 impl Deployment {
     pub(crate) async fn new(store: Arc<dyn Store>, key: DeploymentKey, config: MeshConfig) -> Result<Self> {
         let directory = Directory::new(store.deployment().await?);
-        let deployment =
-            Self { store, directory, key, config, users: Mutex::default(), managed: AtomicBool::new(false) };
+        directory.check_key(key.fingerprint()).await?;
+        let deployment = Self {
+            store,
+            directory,
+            key,
+            config,
+            users: Mutex::default(),
+            manager: AtomicU64::new(0),
+            managers: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        };
         deployment.resume().await?;
         Ok(deployment)
     }
 
-    /// Takes it for a manager; `false` if one has it.
-    pub(crate) fn manage(&self) -> bool {
-        !self.managed.swap(true, Ordering::AcqRel)
+    /// Takes it for a manager, and gives the manager's number; `None` if one has it, or if anybody holds a handle of it.
+    pub(crate) fn manage(self: &Arc<Self>) -> Option<u64> {
+        if Arc::strong_count(self) > 1 {
+            return None;
+        }
+        let number = self.managers.fetch_add(1, Ordering::AcqRel) + 1;
+        self.manager.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        Some(number)
     }
 
     pub(crate) fn release(&self) {
-        self.managed.store(false, Ordering::Release);
+        self.manager.store(0, Ordering::Release);
     }
 
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_managed(&self) -> bool {
-        self.managed.load(Ordering::Acquire)
+        self.manager.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn tag(&self, user: &UserId) -> UserTag {
@@ -69,42 +93,51 @@ impl Deployment {
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
         let tag = self.tag(user);
-        let place = self.place(tag);
+        let place = self.place(tag)?;
         place.used.store(true, Ordering::Relaxed);
-        let mut mesh = place.mesh.lock().await;
-        if let Some(mesh) = &*mesh {
-            return Ok(mesh.clone());
+        let mut open = place.open.lock().await;
+        self.check_open()?;
+        if let Some(opened) = open.as_ref().filter(|opened| !opened.mesh.is_retired()) {
+            return Ok(opened.mesh.clone());
         }
-        let (opened, mode) = match self.store.open(tag).await {
-            Ok(opened) => (Some(opened), CreateMode::New),
-            Err(error) => match error.kind() {
-                StoreErrorKind::NotFound => (None, CreateMode::New),
-                StoreErrorKind::Erased => (None, CreateMode::Recreate),
-                _ => return Err(error.into()),
-            },
-        };
-        let opened = match opened {
-            Some(opened) => opened,
-            None => {
-                self.enter(user, tag, create && mode == CreateMode::New).await?;
-                Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode)?)
+        *open = None;
+        // INVARIANT: the directory and the ledger are asked first. Data that is there alone proves nothing: its user may be
+        // erased, or half-way.
+        let new = self.enter(user, tag, create).await?;
+        let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+            Ok(_) if new => {
+                self.directory.remove(tag).await?;
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "there is data of a user whom the directory does not know, put the deployment's own file back",
+                ));
+            }
+            Ok(opened) => (opened, None),
+            Err(error) => {
+                let mode = match error.kind() {
+                    StoreErrorKind::NotFound => CreateMode::New,
+                    StoreErrorKind::Erased => CreateMode::Recreate,
+                    _ => return Err(error.into()),
+                };
+                let newborn = Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode)?);
+                (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
         let exclusive = self.store.capabilities().exclusive;
-        let opened = Mesh::open(opened, exclusive, self.config.clone()).await?;
-        *mesh = Some(opened.clone());
-        Ok(opened)
+        let mesh = Mesh::open(store, exclusive, self.config.clone()).await?;
+        *open = Some(Opened { mesh: mesh.clone(), newborn });
+        Ok(mesh)
     }
 
-    /// Sees to it that a user who has no data is there: admitted before, or now.
-    async fn enter(&self, user: &UserId, tag: UserTag, create: bool) -> Result<()> {
+    /// Sees to it that a user is there: admitted before, or now. Says whether it was now.
+    async fn enter(&self, user: &UserId, tag: UserTag, create: bool) -> Result<bool> {
         if create {
             return match self.directory.admit(user, tag, false).await {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-                admitted => admitted,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+                admitted => admitted.map(|()| true),
             };
         }
-        self.enter_known(tag).await
+        self.enter_known(tag).await.map(|()| false)
     }
 
     async fn enter_known(&self, tag: UserTag) -> Result<()> {
@@ -118,22 +151,32 @@ impl Deployment {
     /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
         let tag = self.tag(user);
-        let place = self.place(tag);
-        let _held = place.mesh.lock().await;
+        let place = self.place(tag)?;
+        let _held = place.open.lock().await;
         self.directory.admit(user, tag, mode == CreateMode::Recreate).await
     }
 
     /// Erases a user: intent in the ledger, data, then name and intent's end in one commit. Resumed at the next start.
-    pub(crate) async fn erase(&self, user: &UserId) -> Result<bool> {
-        let tag = self.tag(user);
-        let place = self.place(tag);
-        let mut mesh = place.mesh.lock().await;
+    ///
+    /// A task of its own does it, so that a caller who goes leaves nothing half-done in a process that goes on.
+    pub(crate) async fn erase(self: &Arc<Self>, user: &UserId) -> Result<bool> {
+        let (deployment, tag) = (Arc::clone(self), self.tag(user));
+        finish(tokio::spawn(async move { deployment.erase_now(tag).await })).await
+    }
+
+    async fn erase_now(&self, tag: UserTag) -> Result<bool> {
+        let place = self.place(tag)?;
+        let mut open = place.open.lock().await;
         // A user who never was leaves no intent behind.
         if self.directory.standing(tag).await? == Standing::Absent {
             return Err(not_found());
         }
-        if let Some(mesh) = mesh.take() {
-            mesh.retire();
+        if let Some(opened) = open.take() {
+            opened.mesh.retire();
+            if let Some(newborn) = opened.newborn {
+                // A first write that is under way ends before the data is looked for, and none begins after.
+                newborn.close().await;
+            }
         }
         self.directory.intend_erasure(tag, self.config.clock.wall()).await?;
         let removed = self.destroy(tag).await?;
@@ -141,15 +184,21 @@ impl Deployment {
         Ok(removed)
     }
 
+    /// Puts an archive in the place of a user's data, in a task of its own as an erase.
     pub(crate) async fn restore(
-        &self,
+        self: &Arc<Self>,
         user: &UserId,
-        snapshot: &mut dyn Snapshot,
+        mut snapshot: Incoming,
         mode: ImportMode,
     ) -> Result<()> {
+        let (deployment, user) = (Arc::clone(self), user.clone());
+        finish(tokio::spawn(async move { deployment.restore_now(&user, &mut snapshot, mode).await })).await
+    }
+
+    async fn restore_now(&self, user: &UserId, snapshot: &mut Incoming, mode: ImportMode) -> Result<()> {
         let tag = self.tag(user);
-        let place = self.place(tag);
-        let mut mesh = place.mesh.lock().await;
+        let place = self.place(tag)?;
+        let mut open = place.open.lock().await;
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
@@ -157,40 +206,53 @@ impl Deployment {
         } else {
             self.bear(tag).await?;
         }
-        if let Err(error) = self.store.import(tag, snapshot, mode).await {
-            if new {
-                self.directory.remove(tag).await?;
-            }
-            return Err(error.into());
+        let imported = self.store.import(tag, snapshot, mode).await;
+        let untouched = imported.as_ref().is_err_and(|error| leaves_old(error.kind()));
+        if !untouched && let Some(opened) = open.take() {
+            opened.mesh.retire();
         }
-        if let Some(mesh) = mesh.take() {
-            mesh.retire();
+        if imported.is_err() && new {
+            self.directory.remove(tag).await?;
         }
-        Ok(())
+        Ok(imported.map(drop)?)
     }
 
     /// The user's data as of one commit.
     pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Box<dyn Snapshot>> {
         let tag = self.tag(user);
+        let place = self.place(tag)?;
+        let _held = place.open.lock().await;
         self.bear(tag).await?;
-        let opened = self.store.open(tag).await?;
-        Ok(opened.snapshot().await?)
+        Ok(self.store.open(tag).await?.snapshot().await?)
     }
 
-    /// Forgets the meshes and closes the store.
+    /// Ends every mesh and closes the store.
     pub(crate) async fn close(&self) -> Result<()> {
-        self.users.lock().clear();
+        self.closed.store(true, Ordering::Release);
+        let places: Vec<_> = self.users.lock().drain().map(|(_, place)| place).collect();
+        for place in places {
+            if let Some(opened) = place.open.lock().await.take() {
+                opened.mesh.retire();
+            }
+        }
         Ok(self.store.close().await?)
     }
 
-    /// Makes the data of a user who is there and has not written yet.
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Storage, "the deployment was shut down, open it again"));
+        }
+        Ok(())
+    }
+
+    /// Makes the data of a user who is there and has not written yet. The caller holds the place.
     async fn bear(&self, tag: UserTag) -> Result<()> {
+        self.enter_known(tag).await?;
         let mode = match self.store.open(tag).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => CreateMode::New,
             Err(error) if error.kind() == StoreErrorKind::Erased => CreateMode::Recreate,
             _ => return Ok(()),
         };
-        self.enter_known(tag).await?;
         match self.store.create(tag, Batch::new(self.config.clock.wall())?, mode).await {
             Err(error) if error.kind() != StoreErrorKind::AlreadyExists => Err(error.into()),
             _ => Ok(()),
@@ -207,19 +269,23 @@ impl Deployment {
     }
 
     /// The user's place. Meshes that nobody holds are dropped when there are many.
-    fn place(&self, tag: UserTag) -> Arc<Place> {
+    fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
+        self.check_open()?;
         let mut users = self.users.lock();
         if users.len() >= MESHES_KEPT && !users.contains_key(&tag) {
             drop_idle(&mut users);
         }
-        Arc::clone(users.entry(tag).or_default())
+        Ok(Arc::clone(users.entry(tag).or_default()))
     }
 
     /// Ends what a process that died had begun.
     async fn resume(&self) -> Result<()> {
         for tag in self.directory.unfinished_erasures().await? {
-            self.destroy(tag).await?;
-            self.directory.finish_erasure(tag, self.config.clock.wall()).await?;
+            // One user's damaged or refused file stops nobody else. The user stays erased to everybody, the intent stays in the
+            // ledger, and `unfinished_erasures` names it.
+            if self.destroy(tag).await.is_ok() {
+                self.directory.finish_erasure(tag, self.config.clock.wall()).await?;
+            }
         }
         Ok(())
     }
@@ -232,7 +298,7 @@ fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
         // INVARIANT: places are handed out under the lock that is held here, so what nobody holds now stays so.
         users.retain(|_, place| {
             let held =
-                Arc::strong_count(place) > 1 || place.mesh.try_lock().map_or(true, |mesh| is_held(&mesh));
+                Arc::strong_count(place) > 1 || place.open.try_lock().map_or(true, |open| is_held(&open));
             held || (!all && place.used.swap(false, Ordering::Relaxed))
         });
         if users.len() < before / 8 * 7 {
@@ -241,8 +307,21 @@ fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
     }
 }
 
-fn is_held(mesh: &Option<Mesh>) -> bool {
-    mesh.as_ref().is_some_and(Mesh::is_shared)
+fn is_held(open: &Option<Opened>) -> bool {
+    open.as_ref().is_some_and(|opened| opened.mesh.is_shared())
+}
+
+/// Waits for a task that goes on when the caller goes.
+async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+    task.await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Storage, "the runtime ended meanwhile, the next start finishes the work"))
+    })
+}
+
+/// Whether an import that failed so has not touched the old data.
+const fn leaves_old(kind: StoreErrorKind) -> bool {
+    use StoreErrorKind as Kind;
+    matches!(kind, Kind::Invalid | Kind::Corrupt | Kind::Unsupported | Kind::AlreadyExists | Kind::Erased)
 }
 
 const fn not_found() -> Error {
@@ -252,6 +331,39 @@ const fn not_found() -> Error {
 impl fmt::Debug for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deployment").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Deployments on stores of the host's own: the same store opened twice is the same deployment, never a second one beside it.
+pub(crate) mod stores {
+    use std::sync::{Arc, LazyLock, Weak};
+
+    use syntha_mesh::MeshConfig;
+    use syntha_store::{DeploymentKey, Store};
+    use tokio::sync::Mutex;
+
+    use super::Deployment;
+    use crate::error::Result;
+
+    type Known = (Weak<dyn Store>, Weak<Deployment>);
+
+    static STORES: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
+
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        key: DeploymentKey,
+        mesh: MeshConfig,
+    ) -> Result<Arc<Deployment>> {
+        let mut stores = STORES.lock().await;
+        stores.retain(|(_, deployment)| deployment.strong_count() > 0);
+        let same = |(known, _): &&Known| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(&store));
+        if let Some(deployment) = stores.iter().find(same).and_then(|(_, deployment)| deployment.upgrade()) {
+            return Ok(deployment);
+        }
+        let known = Arc::downgrade(&store);
+        let deployment = Arc::new(Deployment::new(store, key, mesh).await?);
+        stores.push((known, Arc::downgrade(&deployment)));
+        Ok(deployment)
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use syntha_store::{
-    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Expect, Keyspace, Op, RecordId, Scan, UserId,
+    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Expect, KeyFingerprint, Keyspace, Op, RecordId,
+    Scan, UserId,
 };
 use syntha_store::{Timestamp, UserStore, UserTag};
 
@@ -55,6 +56,34 @@ const PAGE: usize = 1_000;
 impl Directory {
     pub(crate) const fn new(space: Arc<dyn UserStore>) -> Self {
         Self { space }
+    }
+
+    /// Checks that the users here were tagged with this key; the first one to ask writes its fingerprint down.
+    pub(crate) async fn check_key(&self, print: KeyFingerprint) -> Result<()> {
+        let id = RecordId::new(&b"key-fingerprint"[..], 0)?;
+        for _ in 0..2 {
+            let read =
+                self.space.read(Keyspace::Meta, std::slice::from_ref(&id)).await?.value.pop().flatten();
+            match read {
+                Some(record) if **record.body == print.as_bytes()[..] => return Ok(()),
+                Some(_) => break,
+                None => {
+                    let absent = Expect::Version { space: Keyspace::Meta, id: id.clone(), version: None };
+                    let body = print.as_bytes().to_vec();
+                    let batch =
+                        Batch::new(Timestamp(0))?.put(Keyspace::Meta, id.clone(), "", body).expect(absent);
+                    match self.space.commit(batch).await {
+                        // Somebody else was first: look at what was written.
+                        Err(error) if error.kind() == StoreErrorKind::Conflict => {}
+                        committed => return Ok(committed.map(drop)?),
+                    }
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Denied,
+            "the deployment's users were tagged with another key, put that key back: with this one no user is found",
+        ))
     }
 
     /// Writes a user's row, if there is none. `again`: also for a user who was erased.
@@ -111,7 +140,7 @@ impl Directory {
         let mut users = Vec::new();
         for (head, body) in page.await?.value.records {
             let row: Row = serde_json::from_slice(&body.unwrap_or_default()).map_err(|_| damaged())?;
-            let user = UserId::new(row.user).map_err(|_| damaged())?;
+            let user = UserId::stored(row.user);
             users.push(UserEntry { user, tag: tag(head.id.name())? });
         }
         Ok(users)

@@ -5,6 +5,7 @@ mod context_mesh;
 mod deployment;
 mod directory;
 mod error;
+mod incoming;
 mod manager;
 mod newborn;
 mod session;

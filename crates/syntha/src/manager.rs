@@ -10,6 +10,7 @@ use crate::context_mesh::ContextMesh;
 use crate::deployment::Deployment;
 use crate::directory::UserEntry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::incoming::Incoming;
 use crate::session::Session;
 
 /// The users of a deployment: who there is, their sessions, archives and erasure.
@@ -17,6 +18,7 @@ use crate::session::Session;
 /// The one place, beside [`ContextMesh::open`], that takes a user's id. Agents never see one.
 pub struct UserManager {
     deployment: Arc<Deployment>,
+    number: u64,
 }
 
 /// The proof that the holder has authenticated the user it asks a session for.
@@ -24,6 +26,7 @@ pub struct UserManager {
 /// It comes with its manager, once, and can't be cloned: who has it decided to pass it on.
 pub struct HostAuthority {
     deployment: Arc<Deployment>,
+    manager: u64,
 }
 
 /// How to open a [`UserManager`].
@@ -96,7 +99,7 @@ impl Builder {
                     "no backend was named, call `sqlite(folder)` or `memory()`",
                 ));
             }
-            Backend::Store(store, key) => Arc::new(Deployment::new(store, key, self.mesh).await?),
+            Backend::Store(store, key) => crate::deployment::stores::open(store, key, self.mesh).await?,
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
@@ -105,10 +108,14 @@ impl Builder {
             #[cfg(feature = "sqlite")]
             Backend::Sqlite(config) => crate::deployment::registry::open(config, self.mesh).await?,
         };
-        if !deployment.manage() {
-            return Err(Error::new(ErrorKind::Locked, "another user manager of this process owns the data"));
-        }
-        Ok((UserManager { deployment: Arc::clone(&deployment) }, HostAuthority { deployment }))
+        let Some(number) = deployment.manage() else {
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "this process uses the data already: shut its manager down, and drop the meshes, sessions and authority of it",
+            ));
+        };
+        let authority = HostAuthority { deployment: Arc::clone(&deployment), manager: number };
+        Ok((UserManager { deployment, number }, authority))
     }
 }
 
@@ -198,7 +205,8 @@ impl UserManager {
         self.deployment.erase(&user).await
     }
 
-    /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`. The caller makes it durable.
+    /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`. The caller makes it durable. It is written on
+    /// the calling task: give a sink that does not wait, a file or a buffer.
     ///
     /// # Errors
     ///
@@ -218,16 +226,27 @@ impl UserManager {
     ///
     /// # Errors
     ///
-    /// `Invalid` for another user's archive; `Erased`; `Corrupt` for a damaged archive; `Storage`. Nothing changed then.
+    /// `Invalid` for another user's archive; `Erased`; `Corrupt` for a damaged archive: nothing changed then. `Storage`: the
+    /// data is the old or the new, and open handles fail. An archive that takes longer than 60 seconds to arrive is refused.
     pub async fn restore<U, R>(&self, user: U, source: R) -> Result<()>
     where
         U: TryInto<UserId>,
         Error: From<U::Error>,
-        R: Read + Send,
+        R: Read + Send + 'static,
     {
         let user = user.try_into()?;
-        let mut reader = archive::Reader::open(source)?;
-        self.deployment.restore(&user, &mut reader, ImportMode::Replace).await
+        let archive = Incoming::read(source).await?;
+        self.deployment.restore(&user, archive, ImportMode::Replace).await
+    }
+
+    /// Users whose erasure was begun and could not be finished, because their files are refused or damaged. They stay erased to
+    /// everybody; every start tries again.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`.
+    pub async fn unfinished_erasures(&self) -> Result<Vec<UserTag>> {
+        self.deployment.directory.unfinished_erasures().await
     }
 
     /// The tag of a user, which names the user's file.
@@ -265,7 +284,7 @@ impl UserManager {
     }
 
     async fn session(&self, host: &HostAuthority, user: &UserId, create: bool) -> Result<Session> {
-        if !Arc::ptr_eq(&host.deployment, &self.deployment) {
+        if !Arc::ptr_eq(&host.deployment, &self.deployment) || host.manager != self.number {
             return Err(Error::new(ErrorKind::Denied, "the authority belongs to another user manager"));
         }
         let mesh = self.deployment.mesh(user, create).await?;

@@ -7,7 +7,7 @@ use syntha_store::{
     Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store, Timestamp,
     Usage, UserState, UserStore, UserTag,
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// The store of a user who has not written yet: empty, until the first commit makes the user's data with its batch in it, so
 /// that a new user costs one durable step and not two.
@@ -18,16 +18,23 @@ pub(crate) struct Newborn {
     /// Where the data stands as long as there is none. Its incarnation is no store's.
     nominal: Stamp,
     born: watch::Sender<Option<Arc<dyn UserStore>>>,
+    /// Whether the user was erased. Held while the data is made.
+    closed: Mutex<bool>,
 }
 
 impl Newborn {
     pub(crate) fn new(store: Arc<dyn Store>, tag: UserTag, mode: CreateMode) -> Result<Self> {
         let nominal = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
-        Ok(Self { store, tag, mode, nominal, born: watch::Sender::new(None) })
+        Ok(Self { store, tag, mode, nominal, born: watch::Sender::new(None), closed: Mutex::new(false) })
     }
 
     fn born(&self) -> Option<Arc<dyn UserStore>> {
         self.born.borrow().clone()
+    }
+
+    /// Waits for the data that is being made, and makes none later.
+    pub(crate) async fn close(&self) {
+        *self.closed.lock().await = true;
     }
 
     /// Takes over data that somebody else made.
@@ -78,6 +85,13 @@ impl UserStore for Newborn {
         if let Some(store) = self.born() {
             return if self.expects_nothing(&batch) { Err(moved_on()) } else { store.commit(batch).await };
         }
+        let closed = self.closed.lock().await;
+        if *closed {
+            return Err(gone());
+        }
+        if self.born().is_some() {
+            return Err(moved_on());
+        }
         batch.expect.retain(|expect| !matches!(expect, Expect::Stamp(stamp) if *stamp == self.nominal));
         match self.store.create(self.tag, batch, self.mode).await {
             Ok((store, commit)) => {
@@ -93,6 +107,9 @@ impl UserStore for Newborn {
     }
 
     async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
+        if *self.closed.lock().await {
+            return Err(gone());
+        }
         let store = match self.born() {
             Some(store) => store,
             None => match self.adopt().await {
@@ -139,6 +156,10 @@ impl fmt::Debug for Newborn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Newborn").field("nominal", &self.nominal).finish_non_exhaustive()
     }
+}
+
+const fn gone() -> Error {
+    Error::new(ErrorKind::Gone, "the user was erased since this handle was opened, open it again")
 }
 
 const fn moved_on() -> Error {

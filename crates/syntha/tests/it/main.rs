@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(feature = "sqlite")]
 
+mod attacks;
+
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use syntha::{ContextMesh, ErrorKind, HostAuthority, UserManager};
@@ -56,7 +59,10 @@ async fn an_erased_user_stays_erased_until_recreated() {
     assert!(users.list(None, 10).await.unwrap().is_empty());
     let again = users.create_user_session(&host, "alice").await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Erased);
-    assert_eq!(users.restore("alice", archive.as_slice()).await.unwrap_err().kind(), ErrorKind::Erased);
+    assert_eq!(
+        users.restore("alice", Cursor::new(archive.clone())).await.unwrap_err().kind(),
+        ErrorKind::Erased
+    );
     users.shutdown().await.unwrap();
     let (users, host) = open(&data).await;
     assert_eq!(users.open(&host, "alice").await.unwrap_err().kind(), ErrorKind::Erased);
@@ -77,11 +83,17 @@ async fn an_archive_goes_back_into_its_own_user() {
     let mut archive = Vec::new();
     users.backup("alice", &mut archive).await.unwrap();
     alice.push("k", "new").await.unwrap();
-    assert_eq!(users.restore("bob", archive.as_slice()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        users.restore("bob", Cursor::new(archive.clone())).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     let cut = &archive[..archive.len() / 2];
-    assert_eq!(users.restore("alice", cut).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(
+        users.restore("alice", Cursor::new(cut.to_vec())).await.unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
     assert_eq!(alice.get::<String>("k").await.unwrap().as_deref(), Some("new"));
-    users.restore("alice", archive.as_slice()).await.unwrap();
+    users.restore("alice", Cursor::new(archive.clone())).await.unwrap();
     assert!(alice.push("k", "late").await.is_err());
     let alice = users.open(&host, "alice").await.unwrap().agent("a").unwrap();
     assert_eq!(alice.get::<String>("k").await.unwrap().as_deref(), Some("old"));
