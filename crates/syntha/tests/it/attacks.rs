@@ -4,46 +4,94 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 
-use syntha::store::{DeploymentKey, MemoryStore};
-use syntha::{ContextMesh, ErrorKind, Filter, UserManager};
+use async_trait::async_trait;
+use syntha::store::{
+    Batch, Capabilities, Commit, CreateMode, DeploymentKey, Erased, Fence, ImportMode, MemoryStore, Result,
+    SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
+};
+use syntha::{ContextMesh, ErrorKind, UserManager};
 
 use crate::{data, open};
 
-/// A first write that is queued while its user is erased brings nobody back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_erase_beside_a_first_write_is_final() {
-    let (_folder, data) = data();
-    let (users, host) = open(&data).await;
-    for number in 0..60 {
-        let user = format!("user-{number}");
-        let session = users.create_user_session(&host, user.as_str()).await.unwrap();
-        let agent = session.agent("a").unwrap();
-        let pushes: Vec<_> =
-            (0..3).map(|n| tokio::spawn(agent.push(format!("k{n}"), n).into_future())).collect();
-        for _ in 0..number % 5 {
+/// The reference, and a user's data takes long to be made.
+#[derive(Debug)]
+struct Slow(MemoryStore);
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Slow {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn create(
+        &self,
+        user: UserTag,
+        first: Batch,
+        mode: CreateMode,
+    ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
-        users.erase(user.as_str()).await.unwrap();
-        for push in pushes {
-            drop(push.await.unwrap());
-        }
-        assert!(agent.entry("k0").await.is_err(), "an erased user answers");
-        let again = users.create_user_session(&host, user.as_str()).await.unwrap_err();
-        assert_eq!(again.kind(), ErrorKind::Erased);
-        if number % 2 == 0 {
-            users.recreate(user.as_str()).await.unwrap();
-            let new = users.open(&host, user.as_str()).await.unwrap();
-            assert!(agent.push("late", 1).await.is_err());
-            assert!(new.entries(&Filter::new()).await.unwrap().is_empty());
-        }
+        self.0.create(user, first, mode).await
     }
-    users.shutdown().await.unwrap();
-    let (users, host) = open(&data).await;
-    for number in 0..60 {
-        match users.open(&host, format!("user-{number}")).await {
-            Ok(session) => assert_eq!((number % 2, session.size().await.unwrap()), (0, 0)),
-            Err(error) => assert_eq!((number % 2, error.kind()), (1, ErrorKind::Erased)),
+
+    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        self.0.open(user).await
+    }
+
+    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.0.fence(user, at, fence).await
+    }
+
+    async fn erase(&self, user: UserTag) -> Result<Erased> {
+        self.0.erase(user).await
+    }
+
+    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        self.0.import(user, snapshot, mode).await
+    }
+
+    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
+        self.0.list(after, limit).await
+    }
+
+    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
+        self.0.deployment().await
+    }
+
+    async fn verify(&self) -> Result<SelfCheck> {
+        self.0.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+}
+
+/// A first write that is under way while its user is erased brings nobody back.
+#[tokio::test]
+async fn an_erase_beside_a_first_write_is_final() {
+    let store = Arc::new(Slow(MemoryStore::new().unwrap()));
+    let key = store.0.deployment_key().clone();
+    let (users, host) = UserManager::builder().store(Arc::clone(&store) as _, key).open().await.unwrap();
+    for (round, again) in [false, true, true].into_iter().enumerate() {
+        if again {
+            users.recreate("alice").await.unwrap();
         }
+        let session = users.create_user_session(&host, "alice").await.unwrap();
+        let agent = session.agent("a").unwrap();
+        let push = tokio::spawn(agent.push("k", 1).into_future());
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        users.erase("alice").await.unwrap();
+        drop(push.await.unwrap());
+        assert!(agent.entry("k").await.is_err(), "an erased user answers");
+        assert!(agent.push("late", 1).await.is_err());
+        assert!(store.open(users.tag("alice").unwrap()).await.is_err(), "round {round}: the data is back");
+        let refused = users.create_user_session(&host, "alice").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Erased);
     }
 }
 
