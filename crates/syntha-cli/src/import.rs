@@ -67,8 +67,9 @@ pub(crate) async fn run(import: Import, users: &UserManager, host: &HostAuthorit
     let nobodys = import.user.as_deref().map(UserId::new).transpose()?;
     let mut report = Report::default();
     let ids: Vec<Option<String>> = sqlx::query_scalar(
-        "SELECT user_id FROM context_items UNION SELECT user_id FROM agent_topics
-         UNION SELECT user_id FROM agent_permissions ORDER BY 1",
+        // Byte for byte, whatever collation the file gives its columns: two users never become one.
+        "SELECT user_id COLLATE BINARY FROM context_items UNION SELECT user_id COLLATE BINARY FROM agent_topics
+         UNION SELECT user_id COLLATE BINARY FROM agent_permissions ORDER BY 1",
     )
     .fetch_all(&mut db)
     .await?;
@@ -138,8 +139,9 @@ async fn open(file: &Path) -> Result<SqliteConnection> {
     let mut db = options.connect().await.map_err(|_| "the file is not a SQLite database")?;
     for table in ["context_items", "agent_topics", "agent_permissions"] {
         let plain: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?
-             AND sql NOT LIKE '%VIRTUAL%' AND sql NOT LIKE '%GENERATED%')",
+            // No view, no virtual table, no column that is computed.
+            "SELECT EXISTS (SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name = ?1)
+                AND NOT EXISTS (SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0)",
         )
         .bind(table)
         .fetch_one(&mut db)
@@ -160,10 +162,11 @@ async fn skip_all(
     why: &'static str,
     report: &mut Report,
 ) -> Result<()> {
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM context_items WHERE user_id IS ?")
-        .bind(id)
-        .fetch_one(db)
-        .await?;
+    let rows: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM context_items WHERE user_id COLLATE BINARY IS ?")
+            .bind(id)
+            .fetch_one(db)
+            .await?;
     *report.skipped.entry(why).or_default() += rows.unsigned_abs();
     Ok(())
 }
@@ -174,15 +177,18 @@ async fn user_rows(
     session: &Session,
     report: &mut Report,
 ) -> Result<()> {
-    let rows = sqlx::query("SELECT agent_name, topics FROM agent_topics WHERE user_id IS ?").bind(id);
+    let rows =
+        sqlx::query("SELECT agent_name, topics FROM agent_topics WHERE user_id COLLATE BINARY IS ?").bind(id);
     for row in rows.fetch_all(&mut *db).await? {
         match (agent(&row), topics(&row)) {
             (Some(agent), Some(topics)) => drop(session.register_agent_topics(agent, topics).await?),
             _ => report.skip("bad-agent-topics"),
         }
     }
-    let rows =
-        sqlx::query("SELECT agent_name, allowed_topics FROM agent_permissions WHERE user_id IS ?").bind(id);
+    let rows = sqlx::query(
+        "SELECT agent_name, allowed_topics FROM agent_permissions WHERE user_id COLLATE BINARY IS ?",
+    )
+    .bind(id);
     for row in rows.fetch_all(&mut *db).await? {
         match (agent(&row), topics(&row)) {
             // There an empty list means any topic.
@@ -194,7 +200,7 @@ async fn user_rows(
     }
     // The newest of several rows of one key comes last and wins.
     let rows = sqlx::query(
-        "SELECT key, value, subscribers, ttl, created_at FROM context_items WHERE user_id IS ? ORDER BY created_at, rowid",
+        "SELECT key, value, subscribers, ttl, created_at FROM context_items WHERE user_id COLLATE BINARY IS ? ORDER BY created_at, rowid",
     )
     .bind(id)
     .fetch_all(&mut *db)

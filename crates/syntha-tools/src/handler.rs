@@ -1,12 +1,13 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON object takes a new name by index")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use syntha_mesh::{Agent, ErrorKind, Filter};
 
-use crate::reply::{bounded, failure, take_fitting};
+use crate::reply::{bounded, failure, names_fitting, take_fitting};
 use crate::schema::{self, TOOLS, Tool};
 
 /// Which tools an agent has.
@@ -140,15 +141,35 @@ impl ToolHandler {
     }
 
     async fn get(&self, arguments: GetArguments) -> Result<Value, String> {
-        let entries = match &arguments.keys {
-            None => self.agent.all(&Filter::new()).await,
-            Some(keys) => self.agent.get_many(keys).await,
+        let heads = self.agent.entries(&Filter::new()).await.map_err(words)?;
+        let (heads, requested) = match arguments.keys {
+            None => {
+                let count = heads.len();
+                (heads, count)
+            }
+            Some(keys) if keys.len() > KEYS_AT_ONCE => {
+                return Err(format!("Ask for at most {KEYS_AT_ONCE} keys at once."));
+            }
+            Some(keys) => {
+                let wanted: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+                (heads.into_iter().filter(|head| wanted.contains(head.key())).collect(), wanted.len())
+            }
         };
-        let entries = entries.map_err(words)?;
-        let requested = arguments.keys.as_ref().map_or(entries.len(), Vec::len);
+        // Sizes are known before values are read, so that no more is read than an answer holds.
+        let (mut keys, mut too_large, mut bytes) = (Vec::new(), 0, 0);
+        for head in &heads {
+            if bytes + head.size() > crate::REPLY_BYTES {
+                too_large += 1;
+            } else {
+                bytes += head.size();
+                keys.push(head.key());
+            }
+        }
+        let entries = self.agent.get_many(&keys).await.map_err(words)?;
         let pairs =
             entries.iter().map(|entry| (entry.key().to_owned(), entry.value().unwrap_or(Value::Null)));
         let (context, left) = take_fitting(pairs);
+        let left = left + too_large;
         let found = context.len();
         let mut answer = json!({
             "success": true, "context": context, "agent_name": self.agent.name(), "keys_requested": requested,
@@ -156,7 +177,7 @@ impl ToolHandler {
         if left > 0 {
             answer["omitted"] = left.into();
             answer["message"] =
-                format!("{left} entries were left out because the answer is full. Ask for them by key.")
+                format!("{left} entries were left out because the answer is full. Ask for them one by one; a value over 56 KiB is never shown whole.")
                     .into();
         }
         Ok(answer)
@@ -215,26 +236,37 @@ impl ToolHandler {
         } else {
             format!("You can see {total} keys; {left} were left out because the answer is full.")
         };
-        Ok(json!({
+        let (topics, topics_left) = names_fitting(&topics, 4);
+        let mut answer = json!({
             "success": true, "keys_by_topic": by_topic, "all_accessible_keys": keys, "topics_subscribed": topics,
-            "total_keys": total, "agent_name": self.agent.name(), "message": message }))
+            "total_keys": total, "agent_name": self.agent.name(), "message": message });
+        note_omitted(&mut answer, topics_left);
+        Ok(answer)
     }
 
     async fn subscribe(&self, arguments: TopicsArguments) -> Result<Value, String> {
         let topics = some(&arguments.topics)?;
         let report = self.agent.subscribe(topics.iter().map(String::as_str)).await.map_err(words)?;
-        Ok(json!({
-            "success": true, "agent": self.agent.name(), "topics": report.topics,
-            "message": format!("Subscribed to {} new topics.", report.changed.len()) }))
+        let (topics, left) = names_fitting(&report.topics, 1);
+        let mut answer = json!({
+            "success": true, "agent": self.agent.name(), "topics": topics,
+            "message": format!("Subscribed to {} new topics.", report.changed.len()) });
+        note_omitted(&mut answer, left);
+        Ok(answer)
     }
 
     async fn unsubscribe(&self, arguments: TopicsArguments) -> Result<Value, String> {
         let topics = some(&arguments.topics)?;
         let report = self.agent.unsubscribe(topics.iter().map(String::as_str)).await.map_err(words)?;
-        Ok(json!({
-            "success": true, "agent": self.agent.name(), "topics_unsubscribed": report.changed,
-            "topics_not_subscribed": report.unchanged, "remaining_topics": report.topics,
-            "message": format!("Unsubscribed from {} topics.", report.changed.len()) }))
+        let (changed, changed_left) = names_fitting(&report.changed, 3);
+        let (unchanged, unchanged_left) = names_fitting(&report.unchanged, 3);
+        let (remaining, remaining_left) = names_fitting(&report.topics, 3);
+        let mut answer = json!({
+            "success": true, "agent": self.agent.name(), "topics_unsubscribed": changed,
+            "topics_not_subscribed": unchanged, "remaining_topics": remaining,
+            "message": format!("Unsubscribed from {} topics.", report.changed.len()) });
+        note_omitted(&mut answer, changed_left + unchanged_left + remaining_left);
+        Ok(answer)
     }
 
     async fn discover(&self, arguments: DiscoverArguments) -> Result<Value, String> {
@@ -278,6 +310,9 @@ impl ToolHandler {
         }
     }
 }
+
+/// The most keys of one `get_context`.
+const KEYS_AT_ONCE: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -327,6 +362,13 @@ fn parse<T: serde::de::DeserializeOwned>(arguments: Map<String, Value>) -> Resul
 
 fn some(topics: &[String]) -> Result<&[String], String> {
     if topics.is_empty() { Err("Name at least one topic.".to_owned()) } else { Ok(topics) }
+}
+
+/// Says in an answer how many topics it left out.
+fn note_omitted(answer: &mut Value, topics: usize) {
+    if topics > 0 {
+        answer["topics_omitted"] = topics.into();
+    }
 }
 
 fn words(error: syntha_mesh::Error) -> String {

@@ -1,5 +1,7 @@
 //! Answers and their size.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 /// The most bytes of a reply's JSON text.
@@ -24,6 +26,19 @@ pub(crate) fn take_fitting(pairs: impl IntoIterator<Item = (String, Value)>) -> 
             taken.insert(key, value);
         }
     }
+    (taken, left)
+}
+
+/// Takes names while they fit into one of so many equal parts of a reply; says how many did not.
+pub(crate) fn names_fitting(names: &[Arc<str>], parts: usize) -> (Vec<&str>, usize) {
+    let mut bytes = 0;
+    // A name's JSON text: at worst every character is escaped.
+    let fits = |name: &&Arc<str>| {
+        bytes += name.len() * 2 + 3;
+        bytes <= (REPLY_BYTES - FRAME_BYTES) / parts
+    };
+    let taken: Vec<_> = names.iter().take_while(fits).map(|name| &**name).collect();
+    let left = names.len() - taken.len();
     (taken, left)
 }
 

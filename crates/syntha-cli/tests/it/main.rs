@@ -143,6 +143,54 @@ fn import_fixture(database: &Path, expected: &Path) {
     );
 }
 
+macro_rules! tables {
+    ($value:literal, $column:literal, $content:literal) => {
+        concat!(
+            "CREATE TABLE context_items (key TEXT, value ",
+            $value,
+            ", subscribers TEXT, ttl REAL, created_at REAL, user_id TEXT COLLATE NOCASE);
+             CREATE TABLE agent_topics (agent_name TEXT, topics TEXT, user_id TEXT COLLATE NOCASE);
+             CREATE TABLE agent_permissions (agent_name TEXT, allowed_topics TEXT, user_id TEXT COLLATE NOCASE);
+             INSERT INTO context_items (key, created_at, user_id, ",
+            $column,
+            ") SELECT column1, column2, column3, ",
+            $content,
+            " FROM (VALUES ('k', 1, 'alice'), ('k', 2, 'Alice'));"
+        )
+    };
+}
+
+/// A hostile file's own collation makes no two users one, and its computed columns compute nothing.
+#[test]
+fn a_hostile_database_is_refused_or_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, tables: &'static str| {
+        let path = folder.path().join(name);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            use sqlx::{ConnectOptions, Connection, Executor};
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+            let mut db = options.connect().await.unwrap();
+            db.execute(tables).await.unwrap();
+            db.close().await.unwrap();
+        });
+        path
+    };
+    let data = folder.path().join("data");
+    let computed =
+        make("computed.db", tables!("TEXT AS (printf('%.*c', 600000000, 'x'))", "subscribers", "'[]'"));
+    let refused = syntha(&data, &["import", "--from", "python-syntha", computed.to_str().unwrap()]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no plain table"));
+    let folded = make("folded.db", tables!("TEXT", "value", "'\"' || column3 || '\"'"));
+    let report = json(&data, &["import", "--from", "python-syntha", folded.to_str().unwrap()]);
+    assert_eq!(report["imported"], 2, "{report}");
+    for user in ["alice", "Alice"] {
+        let got = json(&data, &["get", "--user", user, "--agent", "a", "k"]);
+        assert_eq!(got["value"], user);
+    }
+}
+
 fn sorted(keys: &Value) -> Vec<String> {
     let mut keys: Vec<_> =
         keys.as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect();

@@ -120,3 +120,36 @@ async fn one_definition_has_four_shapes() {
         }
     }
 }
+
+/// What is done is said to be done, however long its list is.
+#[tokio::test]
+async fn long_lists_are_shortened_and_said_to_be() {
+    let mesh = mesh().await;
+    let ann = handler(&mesh, "ann", Role::Admin);
+    let topics: Vec<_> = (0..300).map(|n| format!("{}{n:03}", "t".repeat(247))).collect();
+    for call in ["subscribe_to_topics", "list_context", "unsubscribe_from_topics"] {
+        let arguments = if call == "list_context" { json!({}) } else { json!({ "topics": topics }) };
+        let answer = ann.call(call, arguments).await;
+        assert_eq!(answer["success"], true, "{call}");
+        assert!(answer["topics_omitted"].as_u64().unwrap() > 0, "{call}");
+        assert!(answer.to_string().len() <= REPLY_BYTES);
+    }
+    assert!(mesh.agent("ann").unwrap().topics().await.unwrap().is_empty());
+}
+
+/// A model that asks for one large value many times makes the process read it once at most.
+#[tokio::test]
+async fn no_more_is_read_than_an_answer_holds() {
+    let mesh = mesh().await;
+    let ann = handler(&mesh, "ann", Role::Readonly);
+    mesh.push("large", "x".repeat(500_000)).await.unwrap();
+    for n in 0..30 {
+        mesh.push(format!("medium-{n}"), "y".repeat(10_000)).await.unwrap();
+    }
+    let many = ann.call("get_context", json!({ "keys": vec!["large"; 1_500] })).await;
+    assert!(many["error"].as_str().unwrap().contains("256"), "{many}");
+    let repeated = ann.call("get_context", json!({ "keys": vec!["large"; 200] })).await;
+    assert_eq!((&repeated["keys_requested"], &repeated["omitted"]), (&json!(1), &json!(1)));
+    let all = ann.call("get_context", json!({})).await;
+    assert_eq!((&all["success"], &all["keys_found"], &all["omitted"]), (&json!(true), &json!(5), &json!(26)));
+}
