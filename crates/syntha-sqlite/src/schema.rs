@@ -19,7 +19,7 @@ use crate::error::{corrupt, foreign, from_sqlx, gone};
 /// Makes the tables.
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 pub(crate) const INSERT_USER: &str =
-    "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')";
+    "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'')";
 pub(crate) const COMMIT: &str =
     "INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const FORMAT: i64 = 1;
@@ -195,13 +195,14 @@ pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
         time: Timestamp(number(10)?),
     };
     let fence = Fence::from_code(u8::try_from(number(11)?).map_err(|_| corrupt())?)?;
-    let recent = row.try_get(12).map_err(|_| corrupt())?;
+    let recent = ascii(row.try_get(12).map_err(|_| corrupt())?)?;
     Ok(UserRow { tag: bytes(&row, 0)?, print: bytes(&row, 1)?, state, fence, recent })
 }
 
 /// What the last commits changed, as text.
 pub(crate) async fn change_log(db: &mut SqliteConnection) -> Result<String> {
-    sqlx::query_scalar("SELECT log FROM user").fetch_one(db).await.map_err(|error| from_sqlx(&error))
+    let log = sqlx::query_scalar("SELECT log FROM user").fetch_one(db).await;
+    ascii(log.map_err(|error| from_sqlx(&error))?)
 }
 
 /// Closes the user's present life.
@@ -457,6 +458,10 @@ pub(crate) fn int(number: u64) -> i64 {
 
 fn natural(number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| corrupt())
+}
+
+fn ascii(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| corrupt())
 }
 
 fn expiry(at: Option<i64>) -> Result<Option<Timestamp>> {
