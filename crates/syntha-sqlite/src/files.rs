@@ -347,6 +347,10 @@ fn check_file(path: &Path) -> Result<Option<u64>> {
         Err(error) if error.kind() == IoKind::NotFound => return Ok(None),
         Err(error) => return Err(from_io(error)),
     };
+    // It was removed while it was looked at: a connection that ends in the background takes its log with it.
+    if found.nlink() == 0 {
+        return Ok(None);
+    }
     let own = found.uid() == rustix::process::geteuid().as_raw();
     if !found.is_file() || found.nlink() != 1 || !own || found.mode() & 0o077 != 0 {
         return Err(Error::new(

@@ -89,7 +89,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `Invalid` if no backend was named; `Locked` if another process or manager has the data; `Denied` for a folder that
+    /// `Invalid` if no backend was named; `Locked` if another process or manager has the data, or if this process still
+    /// holds meshes, sessions or an authority of it; `Denied` for a folder that
     /// others may enter; `Storage`.
     pub async fn open(self) -> Result<(UserManager, HostAuthority)> {
         let deployment = match self.backend {
