@@ -26,7 +26,9 @@ async fn lives_after_a_kill_are_old_or_new() {
 #[tokio::test]
 async fn lives_of_a_torn_store_are_found_mixed() {
     let failure = tokio::spawn(run(400, "torn")).await.unwrap_err().into_panic();
-    assert!(failure.downcast::<String>().unwrap().starts_with("a mixture"));
+    let failure = failure.downcast::<String>().unwrap();
+    // Torn data is a mixture; a torn row of the ledger or the directory is a state that nobody said.
+    assert!(failure.starts_with("a mixture") || failure.contains("and it should be one of"), "{failure}");
 }
 
 /// Says how many kills came in the middle of something.
