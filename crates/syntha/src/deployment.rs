@@ -211,7 +211,8 @@ impl Deployment {
         if !untouched && let Some(opened) = open.take() {
             opened.mesh.retire();
         }
-        if imported.is_err() && new {
+        // Otherwise data may be there, and the name stays with it.
+        if untouched && new {
             self.directory.remove(tag).await?;
         }
         Ok(imported.map(drop)?)

@@ -172,3 +172,29 @@ async fn verify_finds_a_file_in_another_users_place() {
     std::fs::copy(bed.file("bob"), bed.file("alice")).unwrap();
     assert_eq!(bed.store.verify().await.unwrap_err().kind(), ErrorKind::Refused);
 }
+
+/// A process that died between the renames of a quarantine: the rest is put aside too, and the user is corrupt, not absent.
+#[tokio::test]
+async fn a_quarantine_that_ended_early_is_finished() {
+    let bed = Bed::new().await;
+    bed.user("alice").await;
+    let file = bed.file("alice");
+    let bed = bed.reopen().await;
+    std::fs::rename(&file, file.with_extension("corrupt")).unwrap();
+    let log = file.with_extension("db-wal");
+    std::fs::write(&log, b"the rest of a log").unwrap();
+    std::fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let refused = bed.store.open(bed.tag("alice")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(!log.exists() && file.with_extension("corrupt-wal").exists());
+}
+
+/// The copy that a backup reads has no name, so no erase and no crash leaves it behind.
+#[tokio::test]
+async fn an_open_snapshot_has_no_file_name() {
+    let bed = Bed::new().await;
+    let alice = bed.user("alice").await;
+    let mut snapshot = alice.snapshot().await.unwrap();
+    assert_eq!(std::fs::read_dir(bed.root().join("tmp")).unwrap().count(), 0);
+    assert!(snapshot.next().await.unwrap().is_some());
+}
