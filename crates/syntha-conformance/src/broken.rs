@@ -254,6 +254,10 @@ impl UserStore for BrokenUser {
         self.inner.state().await
     }
 
+    fn is_at(&self, stamp: Stamp) -> bool {
+        self.inner.is_at(stamp)
+    }
+
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         let mut read = self.inner.read(space, ids).await?;
         if let (Fault::CacheWithoutUser, [id]) = (self.fault, ids) {

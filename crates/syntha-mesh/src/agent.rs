@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::life::Life;
-use crate::mesh::{Filter, Mesh, TopicInfo, filtered, parse, topics};
+use crate::listing::{Filter, TopicInfo, filtered, topics};
+use crate::mesh::{Mesh, parse};
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use syntha_store::{Batch, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Version};
 
 use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
+use crate::config::MeshConfig;
 use crate::entry::{Entry, Member, Route};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::{Index, Operation};
-use crate::mesh::MeshConfig;
 use crate::names::{AgentName, Topic};
 use crate::roster::AgentState;
 

@@ -1,60 +1,24 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
-use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Stamp, Timestamp, Usage, UserStore};
+use syntha_store::{Stamp, Usage, UserStore};
 
 use crate::agent::Agent;
 use crate::change::{Answer, Change, Subscriptions, SweepReport, TopicDeleted};
-use crate::clock::{Clock, SystemClock};
+use crate::config::MeshConfig;
+use crate::core::Core;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::index::Index;
 use crate::life::Life;
+use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 use crate::writer::{self, Writer};
-
-/// How often entries are read one after the other before they are read in one go.
-const TRIES: usize = 3;
-
-/// How a mesh works. The defaults are for production.
-#[derive(Clone, Debug)]
-#[must_use]
-#[non_exhaustive]
-pub struct MeshConfig {
-    /// The most bytes of one value's JSON text. Default 1 MiB.
-    pub value_bytes: usize,
-    /// The most bytes of values that one user's mesh keeps in memory. Default 4 MiB.
-    pub cache_bytes: usize,
-    /// How long a write may take before its caller gets `Busy` or `Unknown`. Default 5 s.
-    pub deadline: Duration,
-    /// How long an expired entry stays stored, though invisible, before a sweep deletes it. Default 60 s.
-    pub sweep_grace: Duration,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-    #[cfg(feature = "faults")]
-    pub(crate) fault: Option<Fault>,
-}
-
-impl Default for MeshConfig {
-    fn default() -> Self {
-        Self {
-            value_bytes: 1 << 20,
-            cache_bytes: 4 << 20,
-            deadline: Duration::from_secs(5),
-            sweep_grace: Duration::from_secs(60),
-            clock: Arc::new(SystemClock),
-            #[cfg(feature = "faults")]
-            fault: None,
-        }
-    }
-}
 
 /// One user's mesh. Cheap to clone; all clones are the same mesh.
 ///
@@ -66,95 +30,6 @@ pub struct Mesh {
     pub(crate) guard: Guard,
     /// The handle that the mesh was opened with, which alone may end it.
     owner: bool,
-}
-
-/// What all handles of one user share.
-pub(crate) struct Core {
-    pub(crate) store: Arc<dyn UserStore>,
-    pub(crate) index: RwLock<Index>,
-    pub(crate) writer: Writer,
-    pub(crate) config: MeshConfig,
-    /// No other handle writes, so the index is never behind.
-    exclusive: bool,
-    /// The user's life that this mesh was opened in has ended.
-    retired: AtomicBool,
-    /// Wall and boot time when the mesh was opened.
-    opened: (Timestamp, Duration),
-}
-
-/// What to list.
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct Filter {
-    prefix: String,
-    topic: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-impl Filter {
-    /// Everything that the agent can see.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Only keys that start so.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Only entries on a topic.
-    pub fn topic(mut self, topic: impl Into<String>) -> Self {
-        self.topic = Some(topic.into());
-        self
-    }
-
-    /// Only keys after this one, in order of their bytes: the next page.
-    pub fn after(mut self, key: impl Into<String>) -> Self {
-        self.after = Some(key.into());
-        self
-    }
-
-    /// At most so many.
-    pub const fn limit(mut self, limit: usize) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-}
-
-/// What a mesh holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Stored entries, expired ones included.
-    pub entries: u64,
-    /// Entries that somebody could see now.
-    pub active: u64,
-    /// Entries that expired and are not swept yet.
-    pub expired: u64,
-    /// Active entries for every agent.
-    pub global: u64,
-    /// Active entries for named agents only.
-    pub private: u64,
-    /// Topics with a subscriber or an active entry.
-    pub topics: u64,
-    /// Registered agents.
-    pub agents: u64,
-    /// Agents with a subscription.
-    pub agents_with_topics: u64,
-    /// Bytes of keys and values.
-    pub bytes: u64,
-}
-
-/// A topic, and how many agents hear it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopicInfo {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Agents that are subscribed, in order of their names.
-    pub subscribers: Vec<Arc<str>>,
 }
 
 impl Mesh {
@@ -544,8 +419,8 @@ impl Mesh {
     pub(crate) async fn fresh(&self) -> Result<()> {
         self.check()?;
         if !self.core.exclusive && !self.core.config.has(Fault::StaleIndex) {
-            let stamp = self.core.store.state().await?.stamp;
-            if stamp != self.core.index.read().stamp {
+            let known = self.core.index.read().stamp;
+            if !self.core.store.is_at(known) && self.core.store.state().await?.stamp != known {
                 self.core.refresh().await?;
             }
         }
@@ -564,184 +439,6 @@ impl fmt::Debug for Mesh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mesh").field("guard", &self.guard).finish_non_exhaustive()
     }
-}
-
-impl Core {
-    /// The wall time, but never before a time that a commit carried.
-    pub(crate) fn now(&self, index: &Index) -> Timestamp {
-        let wall = self.config.clock.wall();
-        if self.config.has(Fault::ClockFloorIgnored) { wall } else { wall.max(index.time) }
-    }
-
-    /// Whether an entry is not expired.
-    pub(crate) fn lives(&self, entry: &Entry, index: &Index) -> bool {
-        entry.is_live(|| self.now(index)) || self.config.has(Fault::ExpiredShown)
-    }
-
-    pub(crate) fn retire(&self) {
-        if self.config.has(Fault::ErasedShown) {
-            return;
-        }
-        self.retired.store(true, Ordering::Release);
-        self.index.write().forget();
-    }
-
-    fn clock_is_off(&self) -> bool {
-        let (wall, boot) = self.opened;
-        let walled = i128::from(self.config.clock.wall().0) - i128::from(wall.0);
-        let booted = self.config.clock.boot().as_millis().cast_signed() - boot.as_millis().cast_signed();
-        (walled - booted).abs() > 60_000
-    }
-
-    pub(crate) async fn refresh(&self) -> Result<(), syntha_store::Error> {
-        let since = self.index.read().stamp;
-        let refresh = Index::refresh(since, &*self.store).await?;
-        {
-            let mut index = self.index.write();
-            if index.stamp == since && index.apply_refresh(refresh)? {
-                return Ok(());
-            }
-        }
-        let fresh = Index::load(&*self.store, self.config.cache_bytes).await?;
-        let mut index = self.index.write();
-        if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
-            *index = fresh;
-        }
-        Ok(())
-    }
-
-    /// An entry with its value, if it is there, not expired and wanted.
-    pub(crate) async fn load(
-        &self,
-        key: &str,
-        wanted: impl Fn(&Entry, &Index) -> bool + Send,
-    ) -> Result<Option<Arc<Entry>>> {
-        let entry = {
-            let index = self.index.read();
-            let Some(entry) = index.get(key) else { return Ok(None) };
-            if !self.lives(entry, &index) || !wanted(entry, &index) {
-                return Ok(None);
-            }
-            Arc::clone(entry)
-        };
-        if entry.value.is_some() {
-            entry.used.store(true, Ordering::Relaxed);
-            return Ok(Some(entry));
-        }
-        let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
-        let read = self.store.read(Keyspace::Context, &[id]).await?;
-        let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
-        let value = self.value(key, &record)?;
-        if record.head.version == entry.version {
-            let kept = self.index.write().keep(key, entry.version, &value);
-            return Ok(Some(kept.unwrap_or_else(|| Arc::new(entry.with_value(Some(value))))));
-        }
-        // The entry was written since the index was read, and head and value come from one moment.
-        let newer = Entry::decode(&record.head)?.with_value(Some(value));
-        let index = self.index.read();
-        Ok((self.lives(&newer, &index) && wanted(&newer, &index)).then(|| Arc::new(newer)))
-    }
-
-    /// What `choose` takes from the index, with values, all as of one commit.
-    pub(crate) async fn load_many(
-        &self,
-        choose: impl Fn(&Index) -> Vec<Arc<Entry>> + Send,
-    ) -> Result<Vec<Arc<Entry>>> {
-        for _ in 0..TRIES {
-            let mut entries = choose(&self.index.read());
-            let missing = || entries.iter().filter(|entry| entry.value.is_none());
-            let ids = missing()
-                .map(|entry| Ok(RecordId::new(bytes::Bytes::copy_from_slice(entry.key.as_bytes()), 0)?));
-            let ids = ids.collect::<Result<Vec<_>>>()?;
-            if ids.is_empty() {
-                return Ok(entries);
-            }
-            let mut records = self.store.read(Keyspace::Context, &ids).await?.value.into_iter();
-            let mut one_moment = true;
-            for slot in entries.iter_mut().filter(|entry| entry.value.is_none()) {
-                match records.next().flatten() {
-                    Some(record) if record.head.version == slot.version => {
-                        let value = self.value(&slot.key, &record)?;
-                        let kept = self.index.write().keep(&slot.key, slot.version, &value);
-                        *slot = kept.unwrap_or_else(|| Arc::new(slot.with_value(Some(value))));
-                    }
-                    _ => one_moment = false,
-                }
-            }
-            if one_moment {
-                return Ok(entries);
-            }
-            if !self.exclusive {
-                self.refresh().await?;
-            }
-        }
-        // Somebody else writes all the time: one call reads everything as of one commit, if it is not too much.
-        let roster = self.index.read().roster.clone();
-        match Index::load_whole(&*self.store, roster).await? {
-            Some(whole) => Ok(choose(&whole)),
-            None => Err(Error::new(
-                ErrorKind::Busy,
-                "the entries are written faster than they can be read, try again",
-            )),
-        }
-    }
-
-    /// The value that a record holds.
-    fn value(&self, key: &str, record: &syntha_store::Record) -> Result<Arc<str>> {
-        let text = std::str::from_utf8(&record.body).map_err(|_| {
-            syntha_store::Error::new(StoreErrorKind::Corrupt, "a value is not as it was written")
-        })?;
-        #[cfg(feature = "faults")]
-        if self.config.has(Fault::CacheShared) {
-            return Ok(crate::fault::shared::value(&self.config.clock, key, record.head.version, text));
-        }
-        let _ = key;
-        Ok(text.into())
-    }
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Core")
-    }
-}
-
-/// Entries that pass, in order of keys, from a filter's page.
-pub(crate) fn filtered(index: &Index, filter: &Filter, passes: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
-    index
-        .ordered(filter.after.as_deref(), &filter.prefix)
-        .filter(|entry| {
-            filter.topic.as_ref().is_none_or(|topic| entry.audience.topics.iter().any(|on| **on == **topic))
-        })
-        .filter(|entry| passes(entry))
-        .take(filter.limit.unwrap_or(usize::MAX))
-        .cloned()
-        .collect()
-}
-
-/// Topics with a subscriber or an active entry that passes, the most popular first, then by name.
-pub(crate) fn topics(index: &Index, now: Timestamp, shown: impl Fn(&str) -> bool) -> Vec<TopicInfo> {
-    let mut found: BTreeMap<&Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
-    for entry in index.entries().filter(|entry| entry.is_live(|| now)) {
-        for topic in &entry.audience.topics {
-            found.entry(topic).or_default();
-        }
-    }
-    for (agent, state) in &index.roster {
-        for topic in &state.topics {
-            found.entry(topic).or_default().push(Arc::clone(agent));
-        }
-    }
-    let mut infos: Vec<_> = found
-        .into_iter()
-        .filter(|(topic, _)| shown(topic))
-        .map(|(topic, mut subscribers)| {
-            subscribers.sort_unstable();
-            TopicInfo { topic: Arc::clone(topic), subscribers }
-        })
-        .collect();
-    infos.sort_by_key(|info| std::cmp::Reverse(info.subscribers.len()));
-    infos
 }
 
 pub(crate) fn parse<T>(topics: impl IntoIterator<Item = T>) -> Result<Vec<Topic>>

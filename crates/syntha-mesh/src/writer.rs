@@ -12,10 +12,10 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
 use tokio::sync::oneshot;
 
 use crate::change::{Answer, Change};
+use crate::core::Core;
 use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
-use crate::mesh::Core;
 
 const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;

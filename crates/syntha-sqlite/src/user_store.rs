@@ -72,6 +72,10 @@ impl UserStore for SqliteUser {
         Ok(schema::user_row(&mut self.hold().await?.db).await?.state)
     }
 
+    fn is_at(&self, _: Stamp) -> bool {
+        false
+    }
+
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         let mut held = self.hold().await?;
         let mut value = Vec::with_capacity(ids.len());

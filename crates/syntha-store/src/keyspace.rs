@@ -15,7 +15,7 @@ pub enum Keyspace {
     Context = 2,
     /// Agents: incarnation, subscriptions, permissions.
     Agents = 3,
-    /// Conversation history. Paged from the store, never held whole in memory.
+    /// Messages of the conversation history. Paged from the store, never held whole in memory.
     History = 4,
     /// The audit chain. Written below the mesh; a batch of it raises no epoch.
     Audit = 5,
@@ -25,6 +25,12 @@ pub enum Keyspace {
     Directory = 7,
     /// The deployment's ledger of erasures. Only in the deployment's own space.
     Ledger = 8,
+    /// Threads of the history: who may see each, and what its messages add up to.
+    Threads = 9,
+    /// Ids of messages, so that the same message is not appended twice.
+    MessageIds = 10,
+    /// What agents did, for an application to show to its user.
+    Interactions = 11,
 }
 
 /// Which layer may write a keyspace.
@@ -57,6 +63,9 @@ const POLICY: &[Policy] = &[
     Policy { space: Keyspace::Operations, name: "operations", indexed: true, writer: Writer::Mesh },
     Policy { space: Keyspace::Directory, name: "directory", indexed: false, writer: Writer::Manager },
     Policy { space: Keyspace::Ledger, name: "ledger", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Threads, name: "threads", indexed: false, writer: Writer::Mesh },
+    Policy { space: Keyspace::MessageIds, name: "message-ids", indexed: false, writer: Writer::Mesh },
+    Policy { space: Keyspace::Interactions, name: "interactions", indexed: false, writer: Writer::Mesh },
 ];
 
 impl Keyspace {
@@ -131,13 +140,16 @@ mod tests {
                 (5, "audit"),
                 (6, "operations"),
                 (7, "directory"),
-                (8, "ledger")
+                (8, "ledger"),
+                (9, "threads"),
+                (10, "message-ids"),
+                (11, "interactions")
             ]
         );
         for space in Keyspace::all() {
             assert_eq!(Keyspace::from_code(space.code()).unwrap(), space);
         }
         assert_eq!(Keyspace::from_code(0).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert_eq!(Keyspace::from_code(9).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(Keyspace::from_code(12).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

@@ -125,6 +125,14 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// - `state_time_never_falls`: a batch with an earlier time does not lower it.
     async fn state(&self) -> Result<UserState>;
 
+    /// Whether the data is known to stand at a stamp. It waits for nothing; `false` means "ask [`state`](Self::state)".
+    ///
+    /// # Behavior
+    ///
+    /// - `is_at_false_when_behind`: once a commit of any handle has returned, no handle says it of the stamp before.
+    /// - `is_at_false_after_the_life`: no handle says it once its user was fenced, erased or imported.
+    fn is_at(&self, stamp: Stamp) -> bool;
+
     /// Reads records by id, in the ids' order; `None` for an absent one.
     ///
     /// # Behavior

@@ -66,6 +66,10 @@ impl UserStore for Newborn {
         }
     }
 
+    fn is_at(&self, stamp: Stamp) -> bool {
+        self.born().is_some_and(|store| store.is_at(stamp))
+    }
+
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         match self.born() {
             Some(store) => store.read(space, ids).await,

@@ -24,6 +24,8 @@ checks![
     changes_never_misses_a_delete,
     changes_other_life_too_old,
     changes_never_splits_a_commit,
+    is_at_false_when_behind,
+    is_at_false_after_the_life,
     changed_returns_at_once_when_behind,
     changed_wakes_on_commit,
     snapshot_is_one_moment,
@@ -270,6 +272,37 @@ async fn changes_never_splits_a_commit(bed: Bed) {
     found.dedup();
     assert_eq!(found.len(), 15);
     assert_eq!(since, user.state().await.unwrap().stamp);
+}
+
+async fn is_at_false_when_behind(bed: Bed) {
+    let user = bed.user("a").await;
+    let other = bed.open("a").await;
+    for n in 0..20 {
+        let (reader, writer) = if n % 2 == 0 { (&user, &other) } else { (&other, &user) };
+        let before = reader.state().await.unwrap().stamp;
+        let after = writer.commit(put(batch(), "k", &n.to_string())).await.unwrap().stamp;
+        assert!(!reader.is_at(before) && !writer.is_at(before), "commit {n}");
+        assert_eq!(reader.state().await.unwrap().stamp, after);
+        let foreign = Stamp { incarnation: syntha_store::Incarnation(7), ..after };
+        assert!(!reader.is_at(foreign));
+    }
+}
+
+async fn is_at_false_after_the_life(bed: Bed) {
+    for (name, fence) in [("a", Some(syntha_store::Fence::Moved)), ("b", None)] {
+        let user = bed.user(name).await;
+        let stamp = user.state().await.unwrap().stamp;
+        match fence {
+            Some(fence) => drop(bed.store().fence(bed.tag(name), None, fence).await.unwrap()),
+            None => drop(bed.store().erase(bed.tag(name)).await.unwrap()),
+        }
+        assert!(!user.is_at(stamp), "{name}");
+    }
+    let user = bed.user("c").await;
+    let mut snapshot = user.snapshot().await.unwrap();
+    let stamp = user.state().await.unwrap().stamp;
+    bed.store().import(bed.tag("c"), &mut *snapshot, syntha_store::ImportMode::Replace).await.unwrap();
+    assert!(!user.is_at(stamp));
 }
 
 async fn changed_returns_at_once_when_behind(bed: Bed) {

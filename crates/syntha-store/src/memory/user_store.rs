@@ -71,6 +71,10 @@ impl UserStore for MemoryUser {
         Ok(self.data()?.state())
     }
 
+    fn is_at(&self, stamp: Stamp) -> bool {
+        self.data().is_ok_and(|data| data.stamp() == stamp)
+    }
+
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         let data = self.data()?;
         let value = ids.iter().map(|id| data.read(space, id)).collect();

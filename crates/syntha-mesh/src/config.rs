@@ -1,0 +1,39 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "faults")]
+use crate::fault::Fault;
+
+/// How a mesh works. The defaults are for production.
+#[derive(Clone, Debug)]
+#[must_use]
+#[non_exhaustive]
+pub struct MeshConfig {
+    /// The most bytes of one value's JSON text. Default 1 MiB.
+    pub value_bytes: usize,
+    /// The most bytes of values that one user's mesh keeps in memory. Default 4 MiB.
+    pub cache_bytes: usize,
+    /// How long a write may take before its caller gets `Busy` or `Unknown`. Default 5 s.
+    pub deadline: Duration,
+    /// How long an expired entry stays stored, though invisible, before a sweep deletes it. Default 60 s.
+    pub sweep_grace: Duration,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    #[cfg(feature = "faults")]
+    pub(crate) fault: Option<Fault>,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            value_bytes: 1 << 20,
+            cache_bytes: 4 << 20,
+            deadline: Duration::from_secs(5),
+            sweep_grace: Duration::from_secs(60),
+            clock: Arc::new(SystemClock),
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
+}
