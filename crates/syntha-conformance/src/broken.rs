@@ -81,6 +81,9 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-grace-ignored", Fault::GraceIgnored),
         ("mesh-clock-floor-ignored", Fault::ClockFloorIgnored),
         ("mesh-erased-shown", Fault::ErasedShown),
+        ("mesh-history-across-threads", Fault::HistoryAcrossThreads),
+        ("mesh-redacted-shown", Fault::RedactedShown),
+        ("mesh-thread-audience-ignored", Fault::ThreadAudienceIgnored),
     ]
 }
 

@@ -9,6 +9,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::index::Index;
+use crate::interactions::{Action, InteractionLog};
 use crate::life::Life;
 use crate::listing::{Filter, TopicInfo, filtered, topics};
 use crate::mesh::{Mesh, parse};
@@ -75,6 +76,16 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn entry(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
+        let found = self.find(key).await?;
+        if self.mesh.core.config.interactions == InteractionLog::All
+            && let Some(entry) = &found
+        {
+            self.note(std::slice::from_ref(entry)).await?;
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
         self.mesh.fresh().await?;
         let core = &self.mesh.core;
         {
@@ -106,12 +117,14 @@ impl Agent {
     pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
         let core = &self.mesh.core;
-        core.load_many(|index| {
+        let found = core.load_many(|index| {
             let seen =
                 |key: &K| index.get(key.as_ref()).filter(|entry| self.may_see_now(entry, index)).cloned();
             keys.iter().filter_map(seen).collect()
-        })
-        .await
+        });
+        let found = found.await?;
+        self.note(&found).await?;
+        Ok(found)
     }
 
     /// All entries that the agent can see and the filter wants, with their values, in order of keys and as of one commit.
@@ -121,10 +134,20 @@ impl Agent {
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
-        self.mesh
-            .core
-            .load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index)))
-            .await
+        let core = &self.mesh.core;
+        let found =
+            core.load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index))).await?;
+        self.note(&found).await?;
+        Ok(found)
+    }
+
+    /// Writes down what was read, if that is asked for.
+    async fn note(&self, entries: &[Arc<Entry>]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let keys = || entries.iter().map(|entry| Arc::clone(&entry.key)).collect();
+        self.mesh.core.note_read(Some(&self.name), Action::Read, keys).await
     }
 
     /// The entries that the agent can see and the filter wants, in order of keys. Values are not loaded; their sizes are known.
@@ -245,7 +268,7 @@ impl Agent {
     }
 
     /// As the mesh's own, and the agent is still the one that this handle was for.
-    async fn fresh(&self) -> Result<()> {
+    pub(crate) async fn fresh(&self) -> Result<()> {
         self.mesh.fresh().await?;
         self.life.bind(self.name.as_str(), &self.mesh.core.index.read().roster)
     }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use syntha_store::Version;
 
+use crate::interactions::Interaction;
 use crate::life::Life;
-use crate::names::{AgentName, EntryKey, OperationId, Topic};
+use crate::message::NewMessage;
+use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
+use crate::thread::Appended;
 
 /// What an entry's version must be for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,26 @@ pub(crate) enum Change {
     DeleteTopic {
         topic: Topic,
     },
+    CreateThread {
+        thread: ThreadId,
+        by: Option<AgentName>,
+        /// `None` for everyone.
+        agents: Option<Vec<AgentName>>,
+    },
+    Append {
+        thread: ThreadId,
+        by: Option<AgentName>,
+        messages: Vec<NewMessage>,
+    },
+    Redact {
+        thread: ThreadId,
+        seq: u64,
+    },
+    DeleteThread {
+        thread: ThreadId,
+    },
+    /// Writes down what was read.
+    Log(Vec<Interaction>),
     PostPermissions {
         agent: AgentName,
         topics: Option<Vec<Topic>>,
@@ -133,6 +156,7 @@ pub(crate) enum Answer {
     Count(u64),
     Subscriptions(Subscriptions),
     TopicDeleted(TopicDeleted),
+    Appended(Vec<Appended>),
     Batch,
 }
 
@@ -143,6 +167,8 @@ impl Change {
             Self::Push(push) => push.text.len() + push.key.as_str().len() + 256,
             Self::Batch(changes) => changes.iter().map(Self::bytes).sum(),
             Self::By { change, .. } => change.bytes(),
+            Self::Append { messages, .. } => messages.iter().map(|message| message.body.len() + 512).sum(),
+            Self::Log(events) => events.len() * 256,
             _ => 256,
         }
     }
@@ -152,6 +178,7 @@ impl Change {
         match self {
             Self::Batch(changes) => changes.iter().map(Self::weight).sum(),
             Self::By { change, .. } => change.weight(),
+            Self::Append { messages, .. } => messages.len(),
             // They can touch everything, so they go in a batch of their own.
             Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } => usize::MAX / 4,
             _ => 1,

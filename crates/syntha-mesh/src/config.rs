@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
+use crate::interactions::InteractionLog;
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]
@@ -18,6 +19,10 @@ pub struct MeshConfig {
     pub deadline: Duration,
     /// How long an expired entry stays stored, though invisible, before a sweep deletes it. Default 60 s.
     pub sweep_grace: Duration,
+    /// Which interactions are written down for the application to show. Default none.
+    pub interactions: InteractionLog,
+    /// How many interactions are kept, 1 or more; up to 256 more are there until the next trim. Default 10,000.
+    pub interactions_kept: u64,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     #[cfg(feature = "faults")]
@@ -31,6 +36,8 @@ impl Default for MeshConfig {
             cache_bytes: 4 << 20,
             deadline: Duration::from_secs(5),
             sweep_grace: Duration::from_secs(60),
+            interactions: InteractionLog::Off,
+            interactions_kept: 10_000,
             clock: Arc::new(SystemClock),
             #[cfg(feature = "faults")]
             fault: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Timestamp, UserStore};
 
 use crate::config::MeshConfig;
@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
+use crate::interactions::Interaction;
 use crate::writer::Writer;
 
 /// How often entries are read one after the other before they are read in one go.
@@ -24,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
     pub(crate) config: MeshConfig,
+    /// Reads that are to be written down.
+    pub(crate) reads: Mutex<Vec<Interaction>>,
     /// No other handle writes, so the index is never behind.
     pub(crate) exclusive: bool,
     /// The user's life that this mesh was opened in has ended.
@@ -50,6 +53,7 @@ impl Core {
         }
         self.retired.store(true, Ordering::Release);
         self.index.write().forget();
+        self.reads.lock().clear();
     }
 
     pub(crate) fn clock_is_off(&self) -> bool {
@@ -57,6 +61,18 @@ impl Core {
         let walled = i128::from(self.config.clock.wall().0) - i128::from(wall.0);
         let booted = self.config.clock.boot().as_millis().cast_signed() - boot.as_millis().cast_signed();
         (walled - booted).abs() > 60_000
+    }
+
+    /// Sees to it that the index is not behind what other handles have committed.
+    pub(crate) async fn catch_up(&self) -> Result<(), syntha_store::Error> {
+        if self.config.has(Fault::StaleIndex) {
+            return Ok(());
+        }
+        let known = self.index.read().stamp;
+        if !self.store.is_at(known) && self.store.state().await?.stamp != known {
+            self.refresh().await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), syntha_store::Error> {

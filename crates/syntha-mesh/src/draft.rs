@@ -12,7 +12,10 @@ use crate::config::MeshConfig;
 use crate::entry::{Entry, Member, Route};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
+use crate::history::Lookup;
+use crate::history_draft::HistoryOverlay;
 use crate::index::{Index, Operation};
+use crate::interactions::Interaction;
 use crate::names::{AgentName, Topic};
 use crate::roster::AgentState;
 
@@ -23,12 +26,13 @@ const AGENT_TOPICS: usize = 4_096;
 
 /// A batch in the making: the index, and what the operations so far would make of it.
 pub(crate) struct Draft<'a> {
-    index: &'a Index,
-    config: &'a MeshConfig,
-    now: Timestamp,
+    pub(crate) index: &'a Index,
+    pub(crate) lookup: &'a Lookup,
+    pub(crate) config: &'a MeshConfig,
+    pub(crate) now: Timestamp,
     /// The version that the commit will have: the compare-and-set on the stamp sees to it.
     version: Version,
-    overlay: Overlay,
+    pub(crate) overlay: Overlay,
 }
 
 #[derive(Clone, Default)]
@@ -38,7 +42,8 @@ pub(crate) struct Overlay {
     entries: HashMap<Arc<str>, Option<Pending>>,
     agents: HashMap<Arc<str>, Option<AgentState>>,
     operations: HashMap<Arc<str>, Option<Operation>>,
-    usage: Usage,
+    pub(crate) history: HistoryOverlay,
+    pub(crate) usage: Usage,
 }
 
 #[derive(Clone)]
@@ -49,9 +54,9 @@ struct Pending {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(index: &'a Index, config: &'a MeshConfig, now: Timestamp) -> Self {
+    pub(crate) fn new(index: &'a Index, lookup: &'a Lookup, config: &'a MeshConfig, now: Timestamp) -> Self {
         let overlay = Overlay { usage: index.usage, ..Overlay::default() };
-        Self { index, config, now, version: Version(index.stamp.epoch.0 + 1), overlay }
+        Self { index, lookup, config, now, version: Version(index.stamp.epoch.0 + 1), overlay }
     }
 
     /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
@@ -66,6 +71,13 @@ impl<'a> Draft<'a> {
             Change::Clear | Change::Sweep { .. } | Change::DeleteTopic { .. } => {
                 self.overlay.cleared || !self.overlay.entries.is_empty()
             }
+            // A thread's deletion takes effect before everything else in its batch.
+            Change::CreateThread { thread, .. } | Change::Append { thread, .. } => {
+                self.overlay.history.has_deleted(thread.as_str())
+            }
+            Change::Redact { thread, .. } | Change::DeleteThread { thread } => {
+                self.overlay.history.touches(thread.as_str())
+            }
             _ => false,
         }
     }
@@ -74,7 +86,12 @@ impl<'a> Draft<'a> {
     pub(crate) fn apply(&mut self, change: &Change) -> Result<Answer> {
         let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
         match self.try_apply(change) {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                if self.lookup.interactions.is_some() {
+                    self.overlay.history.note(Interaction::of(self.now, change, &answer));
+                }
+                Ok(answer)
+            }
             Err(error) => {
                 if let Some(before) = before {
                     self.overlay = before;
@@ -87,7 +104,7 @@ impl<'a> Draft<'a> {
     /// Whether a change can fail after it has changed the draft: a batch, and what registers agents.
     fn may_fail_late(&self, change: &Change) -> bool {
         match change {
-            Change::Batch(_) => true,
+            Change::Batch(_) | Change::CreateThread { .. } | Change::Append { .. } => true,
             Change::By { change, .. } => self.may_fail_late(change),
             Change::Push(push) => {
                 !push.agents.is_empty()
@@ -123,12 +140,22 @@ impl<'a> Draft<'a> {
             Change::ReadPermissions { agent, topics } => {
                 self.change_agent(agent, |state| state.read = topics.as_deref().map(texts))
             }
+            Change::CreateThread { thread, by, agents } => {
+                self.create_thread(thread, by.as_ref(), agents.as_deref())
+            }
+            Change::Append { thread, by, messages } => self.append(thread, by.as_ref(), messages),
+            Change::Redact { thread, seq } => self.redact(thread, *seq),
+            Change::DeleteThread { thread } => self.delete_thread(thread),
+            Change::Log(events) => {
+                self.overlay.history.note(events.iter().cloned());
+                Ok(Answer::Count(events.len() as u64))
+            }
             Change::Batch(changes) => self.batch(changes),
         }
     }
 
     /// The batch to commit; `None` if nothing changes.
-    pub(crate) fn finish(self) -> Result<(Option<Batch>, Overlay)> {
+    pub(crate) fn finish(mut self) -> Result<(Option<Batch>, Overlay)> {
         let mut batch = Batch::new(self.now)?.expect(Expect::Stamp(self.index.stamp));
         if self.overlay.cleared {
             batch = batch.op(Op::Clear { space: Keyspace::Context });
@@ -174,6 +201,7 @@ impl<'a> Draft<'a> {
                 }),
             };
         }
+        batch = self.finish_history(batch)?;
         if batch.ops.is_empty() {
             return Ok((None, self.overlay));
         }
@@ -452,7 +480,7 @@ impl<'a> Draft<'a> {
         entry.is_for(by.as_str(), &roster) || entry.is_by(by.as_str(), &roster)
     }
 
-    fn agent(&self, name: &str) -> Option<&AgentState> {
+    pub(crate) fn agent(&self, name: &str) -> Option<&AgentState> {
         match self.overlay.agents.get(name) {
             Some(pending) => pending.as_ref(),
             None => self.index.roster.get(name),
@@ -471,7 +499,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn member(&mut self, name: &AgentName) -> Result<Member> {
+    pub(crate) fn member(&mut self, name: &AgentName) -> Result<Member> {
         self.ensure_agent(name)?;
         let incarnation = self.agent(name.as_str()).ok_or_else(no_agent)?.incarnation;
         Ok(Member { name: Arc::clone(name.shared()), incarnation })
@@ -547,6 +575,13 @@ impl Overlay {
                 Some(operation) => drop(index.operations.insert(name, operation)),
             }
         }
+        for (thread, state) in self.history.threads {
+            match state {
+                None => drop(index.threads.remove(&thread)),
+                Some(state) => index.keep_thread(&thread, &state),
+            }
+        }
+        index.interactions = self.history.interactions.or(index.interactions);
         index.usage = self.usage;
         index.stamp = stamp;
         index.time = index.time.max(time);

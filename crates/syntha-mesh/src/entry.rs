@@ -57,6 +57,26 @@ pub(crate) struct Route {
     pub(crate) topics: Vec<Arc<str>>,
 }
 
+impl Member {
+    /// Whether it is the agent that has this name now.
+    pub(crate) fn is(&self, agent: &str, roster: &Roster) -> bool {
+        *self.name == *agent && roster.get(agent).is_some_and(|state| state.incarnation == self.incarnation)
+    }
+}
+
+impl Route {
+    /// Whether an agent belongs to the audience.
+    pub(crate) fn admits(&self, agent: &str, roster: &Roster) -> bool {
+        self.everyone
+            || roster.get(agent).is_some_and(|state| {
+                self.agents
+                    .iter()
+                    .any(|member| member.incarnation == state.incarnation && *member.name == *agent)
+                    || self.topics.iter().any(|topic| state.hears(topic))
+            })
+    }
+}
+
 /// What a record's head holds, as JSON. Version 1.
 #[derive(Serialize, Deserialize)]
 struct StoredHead {
@@ -148,21 +168,11 @@ impl Entry {
 
     /// Whether an agent may see it, expiry aside.
     pub(crate) fn is_for(&self, agent: &str, roster: &Roster) -> bool {
-        self.audience.everyone
-            || roster.get(agent).is_some_and(|state| {
-                self.audience
-                    .agents
-                    .iter()
-                    .any(|member| member.incarnation == state.incarnation && *member.name == *agent)
-                    || self.audience.topics.iter().any(|topic| state.hears(topic))
-            })
+        self.audience.admits(agent, roster)
     }
 
     pub(crate) fn is_by(&self, agent: &str, roster: &Roster) -> bool {
-        self.author.as_ref().is_some_and(|author| {
-            *author.name == *agent
-                && roster.get(agent).is_some_and(|state| state.incarnation == author.incarnation)
-        })
+        self.author.as_ref().is_some_and(|author| author.is(agent, roster))
     }
 
     pub(crate) fn with_value(&self, value: Option<Arc<str>>) -> Self {

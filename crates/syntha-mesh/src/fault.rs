@@ -38,6 +38,12 @@ pub enum Fault {
     ClockFloorIgnored,
     /// A mesh whose user was erased goes on answering from memory.
     ErasedShown,
+    /// A page of a thread's messages goes on into the next thread.
+    HistoryAcrossThreads,
+    /// A redacted message is counted out and still there.
+    RedactedShown,
+    /// Any agent reads any thread of its user.
+    ThreadAudienceIgnored,
 }
 
 impl crate::MeshConfig {

@@ -10,7 +10,9 @@ use syntha_store::{
 };
 
 use crate::entry::Entry;
+use crate::interactions::InteractionRange;
 use crate::roster::{AgentState, Roster};
+use crate::thread::ThreadState;
 
 const PAGE: usize = 1_000;
 /// How often a load starts again, and how many pages of changes it catches up with before it does.
@@ -27,6 +29,10 @@ pub(crate) struct Index {
     pub(crate) time: Timestamp,
     pub(crate) roster: Roster,
     pub(crate) operations: HashMap<Arc<str>, Operation>,
+    /// Threads that were used lately.
+    pub(crate) threads: HashMap<Arc<str>, ThreadState>,
+    /// Where the log of interactions stands, once it was looked up.
+    pub(crate) interactions: Option<InteractionRange>,
     entries: HashMap<Arc<str>, Arc<Entry>>,
     /// The same entries in order of their keys.
     order: BTreeMap<Arc<str>, Arc<Entry>>,
@@ -103,6 +109,8 @@ impl Index {
             time: state.time,
             roster: Roster::new(),
             operations: HashMap::new(),
+            threads: HashMap::new(),
+            interactions: None,
             entries: HashMap::new(),
             order: BTreeMap::new(),
             cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
@@ -180,6 +188,7 @@ impl Index {
                     Keyspace::Context => self.remove(name),
                     Keyspace::Agents => drop(self.roster.remove(name)),
                     Keyspace::Operations => drop(self.operations.remove(name)),
+                    Keyspace::Threads => drop(self.threads.remove(name)),
                     _ => {}
                 }
             }
@@ -188,6 +197,8 @@ impl Index {
             }
         }
         (self.stamp, self.usage, self.time) = (at, usage, self.time.max(time));
+        // Others write the log too.
+        self.interactions = None;
         Ok(true)
     }
 
@@ -205,6 +216,8 @@ impl Index {
                 operation.expires = head.expires;
                 self.operations.insert(name()?, operation);
             }
+            // Its salt is not in its head: it is read again when it is used.
+            Keyspace::Threads => drop(self.threads.remove(&name()?)),
             _ => {}
         }
         Ok(())
@@ -272,6 +285,7 @@ impl Index {
     pub(crate) fn forget(&mut self) {
         self.clear();
         (self.roster, self.operations) = (Roster::new(), HashMap::new());
+        (self.threads, self.interactions) = (HashMap::new(), None);
         self.usage = Usage::default();
     }
 

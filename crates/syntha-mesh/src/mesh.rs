@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use syntha_store::{Stamp, Usage, UserStore};
 
 use crate::agent::Agent;
@@ -49,6 +49,7 @@ impl Mesh {
             index: RwLock::new(index),
             writer: Writer::default(),
             config,
+            reads: Mutex::default(),
             exclusive,
             retired: AtomicBool::new(false),
             opened,
@@ -418,11 +419,8 @@ impl Mesh {
     /// The session lives, and the index is up to date.
     pub(crate) async fn fresh(&self) -> Result<()> {
         self.check()?;
-        if !self.core.exclusive && !self.core.config.has(Fault::StaleIndex) {
-            let known = self.core.index.read().stamp;
-            if !self.core.store.is_at(known) && self.core.store.state().await?.stamp != known {
-                self.core.refresh().await?;
-            }
+        if !self.core.exclusive {
+            self.core.catch_up().await?;
         }
         Ok(())
     }

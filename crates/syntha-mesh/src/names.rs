@@ -102,6 +102,14 @@ name_type! {
     /// The caller's id of an operation, so that a retry does not write twice: 1 to 128 bytes. `Debug` hides it.
     OperationId, check_operation
 }
+name_type! {
+    /// The name of a thread: 1 to 256 bytes of NFC text without control characters. `Debug` hides it.
+    ThreadId, name::check
+}
+name_type! {
+    /// The caller's id of a message, so that it is not appended twice: 1 to 128 bytes. `Debug` hides it.
+    MessageId, check_operation
+}
 
 fn check_operation(text: &str) -> Result<(), name::NameError> {
     if text.len() > 128 { Err(name::NameError::TooLong) } else { name::check(text) }

@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
+use crate::history::{self, Lookup};
 
 const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -168,10 +169,19 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
 
 /// Commits as much from the front as goes in one batch, and answers it. On an error nothing was answered.
 async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(), StoreError> {
+    // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
+    if !core.exclusive {
+        core.catch_up().await?;
+    }
+    let lookup = history::look_up(core, waiting.iter().map(|next| &next.change)).await?;
     let (drafted, since, time) = {
         let index = core.index.read();
         let now = core.now(&index);
-        (draft(core, &index, now, waiting), index.stamp, now)
+        // A reader found another handle's commit meanwhile: what was looked up is of the one before.
+        if lookup.at.is_some_and(|at| at != index.stamp) {
+            return Err(moved_on());
+        }
+        (draft(core, &index, &lookup, now, waiting), index.stamp, now)
     };
     let Drafted { answers, batch, overlay } = drafted;
     if core.config.has(Fault::AcknowledgedEarly) {
@@ -230,10 +240,11 @@ struct Drafted {
 fn draft(
     core: &Core,
     index: &crate::index::Index,
+    lookup: &Lookup,
     now: syntha_store::Timestamp,
     waiting: &VecDeque<Waiting>,
 ) -> Drafted {
-    let mut draft = Draft::new(index, &core.config, now);
+    let mut draft = Draft::new(index, lookup, &core.config, now);
     let mut answers = Vec::with_capacity(waiting.len());
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {
@@ -263,6 +274,10 @@ fn answer_all(waiting: VecDeque<Waiting>, error: Error) {
         };
         let _ = next.answer.send(Err(error));
     }
+}
+
+const fn moved_on() -> StoreError {
+    StoreError::new(StoreErrorKind::Conflict, "the user's data moved on, reload and try again")
 }
 
 const fn busy() -> Error {

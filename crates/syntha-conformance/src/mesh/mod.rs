@@ -1,6 +1,7 @@
 //! The table over a mesh: what opaque records can't show.
 
 mod audience;
+mod history;
 mod isolation;
 mod time;
 mod write;
@@ -14,7 +15,7 @@ pub(crate) use crate::store::checks;
 /// All checks over a mesh on a store.
 #[must_use]
 pub fn mesh_checks() -> Vec<Check> {
-    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS].concat()
+    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, history::CHECKS].concat()
 }
 
 /// The keys that an agent sees.

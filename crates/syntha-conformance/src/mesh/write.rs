@@ -39,6 +39,7 @@ checks![
     operation_id_is_bound_to_its_arguments,
     cache_of_any_size_reads_the_same,
     handles_see_each_others_writes,
+    handles_answer_no_write_from_an_old_index,
     handles_see_each_others_deletes,
     handles_see_each_others_permissions,
     everything_survives_a_reopen,
@@ -441,6 +442,24 @@ async fn handles_see_each_others_writes(bed: Bed) {
         assert_eq!(here.get::<i32>("k").await.unwrap(), Some(n));
         here.push("k", -n).await.unwrap();
         assert_eq!(there.get::<i32>("k").await.unwrap(), Some(-n));
+    }
+}
+
+async fn handles_answer_no_write_from_an_old_index(bed: Bed) {
+    let (one, two) = (bed.mesh("a").await, bed.mesh("a").await);
+    for n in 0..10 {
+        let (writer, other) = if n % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        writer.push("k", n).await.unwrap();
+        assert!(other.remove("k").await.unwrap(), "what is there can be removed");
+        other.push("k", n).await.unwrap();
+        assert_eq!(kind(writer.push("k", n).if_version(Expected::Absent).await), ErrorKind::Conflict);
+        assert!(writer.remove("k").await.unwrap());
+        other.push("k", n).if_version(Expected::Absent).await.expect("what is gone is absent");
+        let ann = other.agent("ann").unwrap();
+        ann.subscribe(["t"]).await.unwrap();
+        assert_eq!(writer.delete_topic("t").await.unwrap().subscribers, 1);
+        other.clear().await.unwrap();
+        assert_eq!(writer.clear().await.unwrap(), 0);
     }
 }
 

@@ -1,0 +1,448 @@
+//! Threads of the conversation history: a handle on one, and what is kept of one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, RecordId, Timestamp};
+
+use crate::agent::Agent;
+use crate::change::{Answer, Change};
+use crate::entry::{Member, Route};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::Fault;
+use crate::history::{self, MessagePage};
+use crate::life::Life;
+use crate::mesh::{Mesh, mismatch};
+use crate::message::{HistoryMessage, Message};
+use crate::names::{AgentName, ThreadId};
+use crate::roster::Roster;
+
+/// The most messages of one append.
+pub(crate) const APPEND_MOST: usize = 256;
+
+/// A thread of the user's conversation history, as one agent or the host uses it. It need not exist yet: the first append
+/// makes it, for everyone in the mesh.
+///
+/// Messages are appended and never changed. The host can redact one and delete a thread: see
+/// [`Mesh::redact_message`](crate::Mesh::redact_message) and [`Mesh::delete_thread`](crate::Mesh::delete_thread).
+#[derive(Clone)]
+pub struct Thread {
+    pub(crate) mesh: Mesh,
+    pub(crate) by: Option<AgentName>,
+    pub(crate) life: Life,
+    pub(crate) id: ThreadId,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The message's place in the thread.
+    pub seq: u64,
+    /// A message of the same id had been appended before, and nothing was written.
+    pub duplicate: bool,
+}
+
+/// A thread, as lists show it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// The thread's name.
+    pub thread: Arc<str>,
+    /// Messages that are there, redacted ones left out.
+    pub messages: u64,
+    /// Bytes that it counts for in the user's history.
+    pub bytes: u64,
+    /// The place of the last message that was appended; 0 before the first.
+    pub last: u64,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When a message was last appended, redacted, or the thread was made.
+    pub updated: Timestamp,
+    /// The agents that it is for; `None` for everyone.
+    pub agents: Option<Vec<Arc<str>>>,
+}
+
+/// Shows no name.
+impl fmt::Debug for ThreadInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadInfo")
+            .field("messages", &self.messages)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Thread {
+    /// The thread's name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// Makes the thread for everyone; says whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Denied` if the name is taken by a thread that this agent can't see.
+    pub async fn create(&self) -> Result<bool> {
+        self.create_with(None).await
+    }
+
+    /// Makes the thread for these agents alone, besides the one that makes it; says whether it is new. One that is not
+    /// registered is registered. An existing thread keeps its audience.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); `LimitExceeded` for more than 64 agents; `Invalid` for a wrong name.
+    pub async fn create_for<N>(&self, agents: impl IntoIterator<Item = N>) -> Result<bool>
+    where
+        N: TryInto<AgentName>,
+        Error: From<N::Error>,
+    {
+        let agents: Result<Vec<_>> =
+            agents.into_iter().map(|agent| agent.try_into().map_err(Error::from)).collect();
+        self.create_with(Some(agents?)).await
+    }
+
+    async fn create_with(&self, agents: Option<Vec<AgentName>>) -> Result<bool> {
+        let (thread, by) = (self.id.clone(), self.by.clone());
+        self.mesh.flag(self.own(Change::CreateThread { thread, by, agents })).await
+    }
+
+    /// Appends a message.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Invalid` for a wrong id, for content that is no JSON, and for an id that was used for another message;
+    /// `LimitExceeded` for a message over the mesh's size of a value; `Denied` if the name is taken by a thread that this
+    /// agent can't see.
+    pub async fn append(&self, message: Message) -> Result<Appended> {
+        let appended = self.append_all([message]).await?;
+        appended.first().copied().ok_or_else(mismatch)
+    }
+
+    /// Appends messages in their order, all or none: at most 256.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append); `Invalid` for none, `LimitExceeded` for too many.
+    pub async fn append_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<Vec<Appended>> {
+        let mut parsed = Vec::new();
+        for message in messages {
+            if parsed.len() == APPEND_MOST {
+                return Err(Error::new(
+                    ErrorKind::LimitExceeded,
+                    "an append has at most 256 messages, split it",
+                ));
+            }
+            parsed.push(message.content.map_err(|text| Error::new(ErrorKind::Invalid, text))?);
+        }
+        if parsed.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "the append has no message"));
+        }
+        let (thread, by) = (self.id.clone(), self.by.clone());
+        match self.mesh.write(self.own(Change::Append { thread, by, messages: parsed })).await? {
+            Answer::Appended(appended) => Ok(appended),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// What the thread is; `None` if it is absent or not for this agent: the two are one answer.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn info(&self) -> Result<Option<ThreadInfo>> {
+        self.fresh().await?;
+        let state = history::state(&self.mesh.core, &self.id).await?;
+        Ok(state.filter(|state| self.sees(state)).map(|state| state.info(self.id.shared())))
+    }
+
+    /// The last messages, oldest first: at most 1,000, and fewer where they have more than 4 MiB.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a count of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn last(&self, count: usize) -> Result<MessagePage> {
+        self.page(None, true, count).await
+    }
+
+    /// The messages before a place, oldest first: the page before. Bounded as [`last`](Self::last) is.
+    ///
+    /// # Errors
+    ///
+    /// As [`last`](Self::last).
+    pub async fn before(&self, seq: u64, count: usize) -> Result<MessagePage> {
+        self.page(Some(seq), true, count).await
+    }
+
+    /// The messages after a place, oldest first, from the start with 0: the page after. Bounded as [`last`](Self::last) is.
+    ///
+    /// # Errors
+    ///
+    /// As [`last`](Self::last).
+    pub async fn after(&self, seq: u64, count: usize) -> Result<MessagePage> {
+        self.page(Some(seq), false, count).await
+    }
+
+    /// One message; `None` if it is absent, redacted, or in a thread that is not for this agent.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, `SessionEnded`, `Storage`.
+    pub async fn message(&self, seq: u64) -> Result<Option<HistoryMessage>> {
+        let Some(before) = seq.checked_sub(1) else { return Ok(None) };
+        let page = self.after(before, 1).await?;
+        Ok(page.messages.into_iter().next().filter(|message| message.seq() == seq))
+    }
+
+    async fn page(&self, from: Option<u64>, reverse: bool, count: usize) -> Result<MessagePage> {
+        self.fresh().await?;
+        let page =
+            history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state)).await?;
+        self.mesh
+            .core
+            .note_read(self.by.as_ref(), crate::interactions::Action::ReadThread, || {
+                vec![Arc::clone(self.id.shared())]
+            })
+            .await?;
+        Ok(page)
+    }
+
+    fn sees(&self, state: &ThreadState) -> bool {
+        match &self.by {
+            None => true,
+            Some(by) => {
+                state.is_for(by.as_str(), &self.mesh.core.index.read().roster)
+                    || self.mesh.core.config.has(Fault::ThreadAudienceIgnored)
+            }
+        }
+    }
+
+    fn own(&self, change: Change) -> Change {
+        match &self.by {
+            Some(agent) => {
+                Change::By { agent: agent.clone(), life: self.life.clone(), change: Box::new(change) }
+            }
+            None => change,
+        }
+    }
+
+    async fn fresh(&self) -> Result<()> {
+        self.mesh.fresh().await?;
+        match &self.by {
+            Some(by) => self.life.bind(by.as_str(), &self.mesh.core.index.read().roster),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shows no name.
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread").field("mesh", &self.mesh).finish_non_exhaustive()
+    }
+}
+
+impl Mesh {
+    /// A thread of the history, as the host uses it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a text that is no [`ThreadId`].
+    pub fn thread<T>(&self, thread: T) -> Result<Thread>
+    where
+        T: TryInto<ThreadId>,
+        Error: From<T::Error>,
+    {
+        Ok(Thread { mesh: self.clone(), by: None, life: Life::default(), id: thread.try_into()? })
+    }
+
+    /// Threads in order of their names, after one of them, at most 1,000.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
+        self.fresh().await?;
+        history::threads(&self.core, after, limit, |_| true).await
+    }
+
+    /// Takes one message out of a thread; says whether it was there. Its place stays empty and its id stays used.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Invalid` for a text that is no thread.
+    pub async fn redact_message<T>(&self, thread: T, seq: u64) -> Result<bool>
+    where
+        T: TryInto<ThreadId>,
+        Error: From<T::Error>,
+    {
+        let thread = thread.try_into()?;
+        self.flag(Change::Redact { thread, seq }).await
+    }
+
+    /// Deletes a thread with all its messages and ids; says whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Invalid` for a text that is no thread.
+    pub async fn delete_thread<T>(&self, thread: T) -> Result<bool>
+    where
+        T: TryInto<ThreadId>,
+        Error: From<T::Error>,
+    {
+        let thread = thread.try_into()?;
+        self.flag(Change::DeleteThread { thread }).await
+    }
+}
+
+impl Agent {
+    /// A thread of the history, as this agent uses it: what it appends is in its name, and it sees threads that are for it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a text that is no [`ThreadId`].
+    pub fn thread<T>(&self, thread: T) -> Result<Thread>
+    where
+        T: TryInto<ThreadId>,
+        Error: From<T::Error>,
+    {
+        let (mesh, by, life) = (self.mesh.clone(), Some(self.name.clone()), self.life.clone());
+        Ok(Thread { mesh, by, life, id: thread.try_into()? })
+    }
+
+    /// Threads that are for this agent, in order of their names, after one of them, at most 1,000.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
+        self.fresh().await?;
+        let core = &self.mesh.core;
+        history::threads(core, after, limit, |state| state.is_for(self.name(), &core.index.read().roster))
+            .await
+    }
+}
+
+/// Everything about a thread but its messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadState {
+    pub(crate) audience: Route,
+    pub(crate) by: Option<Member>,
+    pub(crate) created: Timestamp,
+    pub(crate) updated: Timestamp,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last: u64,
+    /// Random, new for each life of the name. Keys the places of message ids, which stay visible where names are sealed.
+    pub(crate) salt: u128,
+}
+
+/// What a record's head holds, as JSON. Version 1.
+#[derive(Serialize, Deserialize)]
+struct StoredHead {
+    v: u8,
+    by: Option<Member>,
+    at: u64,
+    up: u64,
+    to: Route,
+    count: u64,
+    bytes: u64,
+    last: u64,
+}
+
+/// What a record's body holds, as JSON.
+#[derive(Serialize, Deserialize)]
+struct StoredBody {
+    salt: String,
+}
+
+impl ThreadState {
+    /// Whether an agent may read it and append to it.
+    pub(crate) fn is_for(&self, agent: &str, roster: &Roster) -> bool {
+        self.audience.admits(agent, roster) || self.by.as_ref().is_some_and(|by| by.is(agent, roster))
+    }
+
+    pub(crate) fn info(&self, thread: &Arc<str>) -> ThreadInfo {
+        let names = || self.audience.agents.iter().map(|member| Arc::clone(&member.name)).collect();
+        ThreadInfo {
+            thread: Arc::clone(thread),
+            messages: self.messages,
+            bytes: self.bytes,
+            last: self.last,
+            created: self.created,
+            updated: self.updated,
+            agents: (!self.audience.everyone).then(names),
+        }
+    }
+
+    pub(crate) fn encode_head(&self) -> Result<Bytes> {
+        let head = StoredHead {
+            v: 1,
+            by: self.by.clone(),
+            at: self.created.0,
+            up: self.updated.0,
+            to: self.audience.clone(),
+            count: self.messages,
+            bytes: self.bytes,
+            last: self.last,
+        };
+        let text = serde_json::to_vec(&head)
+            .map_err(|_| Error::new(ErrorKind::Invalid, "the thread's head can't be written as JSON"))?;
+        if text.len() > syntha_store::HEAD_BYTES {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "the thread's agents have names of more than 4 KiB, name fewer",
+            ));
+        }
+        Ok(text.into())
+    }
+
+    pub(crate) fn encode_body(&self) -> Result<Bytes> {
+        serde_json::to_vec(&StoredBody { salt: format!("{:032x}", self.salt) })
+            .map(Bytes::from)
+            .map_err(|_| Error::new(ErrorKind::Invalid, "the thread can't be written as JSON"))
+    }
+
+    /// The state without its salt, which stands in the body.
+    pub(crate) fn decode_head(head: &Head) -> Result<Self, StoreError> {
+        let stored: StoredHead = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
+        if stored.v != 1 {
+            return Err(StoreError::new(StoreErrorKind::Unsupported, "a thread has a newer format, upgrade"));
+        }
+        Ok(Self {
+            audience: stored.to,
+            by: stored.by,
+            created: Timestamp(stored.at),
+            updated: Timestamp(stored.up),
+            messages: stored.count,
+            bytes: stored.bytes,
+            last: stored.last,
+            salt: 0,
+        })
+    }
+
+    pub(crate) fn decode(head: &Head, body: &[u8]) -> Result<Self, StoreError> {
+        let stored: StoredBody = serde_json::from_slice(body).map_err(|_| corrupt())?;
+        let salt = u128::from_str_radix(&stored.salt, 16).map_err(|_| corrupt())?;
+        Ok(Self { salt, ..Self::decode_head(head)? })
+    }
+}
+
+/// The record of a thread.
+pub(crate) fn record_id(thread: &str) -> Result<RecordId, StoreError> {
+    RecordId::new(Bytes::copy_from_slice(thread.as_bytes()), 0)
+}
+
+/// The record of a message.
+pub(crate) fn message_record(thread: &str, seq: u64) -> Result<RecordId, StoreError> {
+    RecordId::new(Bytes::copy_from_slice(thread.as_bytes()), seq)
+}
+
+const fn corrupt() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "a thread is not as it was written")
+}
