@@ -6,6 +6,7 @@ use syntha_store::Version;
 
 use crate::interactions::Interaction;
 use crate::life::Life;
+use crate::load::{LoadReport, Loaded};
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
 use crate::thread::Appended;
@@ -110,6 +111,8 @@ pub(crate) enum Change {
     },
     /// Writes down what was read.
     Log(Vec<Interaction>),
+    /// Writes what an export holds.
+    Load(Vec<Loaded>),
     PostPermissions {
         agent: AgentName,
         topics: Option<Vec<Topic>>,
@@ -157,6 +160,7 @@ pub(crate) enum Answer {
     Subscriptions(Subscriptions),
     TopicDeleted(TopicDeleted),
     Appended(Vec<Appended>),
+    Loaded(LoadReport),
     Batch,
 }
 
@@ -180,7 +184,7 @@ impl Change {
             Self::By { change, .. } => change.weight(),
             Self::Append { messages, .. } => messages.len(),
             // They can touch everything, so they go in a batch of their own.
-            Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } => usize::MAX / 4,
+            Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } | Self::Load(_) => usize::MAX / 4,
             _ => 1,
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
     pub(crate) config: MeshConfig,
+    /// Held by the writer while it commits, and by whoever must see the data as of one commit.
+    pub(crate) gate: tokio::sync::Mutex<()>,
     /// Reads that are to be written down.
     pub(crate) reads: Mutex<Vec<Interaction>>,
     /// No other handle writes, so the index is never behind.

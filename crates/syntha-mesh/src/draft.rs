@@ -21,8 +21,8 @@ use crate::roster::AgentState;
 
 /// How long an operation id is remembered.
 const OPERATION_LIFE: Duration = Duration::from_secs(24 * 3600);
-const AUDIENCE_NAMES: usize = 64;
-const AGENT_TOPICS: usize = 4_096;
+pub(crate) const AUDIENCE_NAMES: usize = 64;
+pub(crate) const AGENT_TOPICS: usize = 4_096;
 
 /// A batch in the making: the index, and what the operations so far would make of it.
 pub(crate) struct Draft<'a> {
@@ -31,7 +31,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) config: &'a MeshConfig,
     pub(crate) now: Timestamp,
     /// The version that the commit will have: the compare-and-set on the stamp sees to it.
-    version: Version,
+    pub(crate) version: Version,
     pub(crate) overlay: Overlay,
 }
 
@@ -40,17 +40,17 @@ pub(crate) struct Overlay {
     cleared: bool,
     /// `None` for deleted.
     entries: HashMap<Arc<str>, Option<Pending>>,
-    agents: HashMap<Arc<str>, Option<AgentState>>,
+    pub(crate) agents: HashMap<Arc<str>, Option<AgentState>>,
     operations: HashMap<Arc<str>, Option<Operation>>,
     pub(crate) history: HistoryOverlay,
     pub(crate) usage: Usage,
 }
 
 #[derive(Clone)]
-struct Pending {
-    entry: Arc<Entry>,
+pub(crate) struct Pending {
+    pub(crate) entry: Arc<Entry>,
     /// Only the head changed; the stored body stays.
-    head_only: bool,
+    pub(crate) head_only: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -71,6 +71,12 @@ impl<'a> Draft<'a> {
             Change::Clear | Change::Sweep { .. } | Change::DeleteTopic { .. } => {
                 self.overlay.cleared || !self.overlay.entries.is_empty()
             }
+            Change::Load(_) => {
+                self.overlay.cleared
+                    || !self.overlay.entries.is_empty()
+                    || !self.overlay.agents.is_empty()
+                    || !self.overlay.history.is_empty()
+            }
             // A thread's deletion takes effect before everything else in its batch.
             Change::CreateThread { thread, .. } | Change::Append { thread, .. } => {
                 self.overlay.history.has_deleted(thread.as_str())
@@ -87,7 +93,7 @@ impl<'a> Draft<'a> {
         let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
         match self.try_apply(change) {
             Ok(answer) => {
-                if self.lookup.interactions.is_some() {
+                if self.config.interactions.is_on() {
                     self.overlay.history.note(Interaction::of(self.now, change, &answer));
                 }
                 Ok(answer)
@@ -104,7 +110,7 @@ impl<'a> Draft<'a> {
     /// Whether a change can fail after it has changed the draft: a batch, and what registers agents.
     fn may_fail_late(&self, change: &Change) -> bool {
         match change {
-            Change::Batch(_) | Change::CreateThread { .. } | Change::Append { .. } => true,
+            Change::Batch(_) | Change::Load(_) | Change::CreateThread { .. } | Change::Append { .. } => true,
             Change::By { change, .. } => self.may_fail_late(change),
             Change::Push(push) => {
                 !push.agents.is_empty()
@@ -150,6 +156,7 @@ impl<'a> Draft<'a> {
                 self.overlay.history.note(events.iter().cloned());
                 Ok(Answer::Count(events.len() as u64))
             }
+            Change::Load(loaded) => self.load(loaded),
             Change::Batch(changes) => self.batch(changes),
         }
     }
@@ -514,11 +521,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn live(&self, key: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn live(&self, key: &str) -> Option<Arc<Entry>> {
         self.stored(key).filter(|entry| entry.is_live(|| self.now))
     }
 
-    fn put(&mut self, pending: Pending) {
+    pub(crate) fn put(&mut self, pending: Pending) {
         let usage = &mut self.overlay.usage;
         usage.contexts += 1;
         usage.context_bytes += pending.entry.bytes();

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::{self, InteractionRange};
+use crate::load::Loaded;
 use crate::message::{HistoryMessage, MessageHead};
 use crate::names::{MessageId, ThreadId};
 use crate::thread::{ThreadInfo, ThreadState, message_record, record_id};
@@ -258,12 +259,13 @@ pub(crate) async fn look_up<'a>(
     let mut lookup = Lookup::default();
     let mut wanted = Wanted::default();
     changes.clone().for_each(|change| wanted.add(change));
-    if wanted.threads.is_empty() && !core.config.interactions.is_on() {
+    wanted.interactions |= core.config.interactions.is_on();
+    if wanted.threads.is_empty() && !wanted.interactions {
         return Ok(lookup);
     }
     let stamp = core.index.read().stamp;
     lookup.at = Some(stamp);
-    if core.config.interactions.is_on() {
+    if wanted.interactions {
         lookup.interactions = Some(interactions::range(core, stamp).await?);
     }
     let mut missing = Vec::new();
@@ -313,13 +315,24 @@ pub(crate) async fn look_up<'a>(
             lookup.ids.insert((Arc::clone(thread.shared()), Arc::clone(id.shared())), found);
         }
     }
+    let mut messages = Vec::new();
+    let mut places = Vec::new();
     for (thread, seq) in wanted.messages {
-        let Ok(place) = message_record(thread.as_str(), seq) else { continue };
-        let read = core.store.read(Keyspace::History, &[place]).await?;
+        let there = lookup.threads.get(thread.as_str()).is_some_and(Option::is_some);
+        if let Ok(place) = message_record(thread.as_str(), seq)
+            && there
+        {
+            places.push(place);
+            messages.push((Arc::clone(thread.shared()), seq));
+        }
+    }
+    if !places.is_empty() {
+        let read = core.store.read(Keyspace::History, &places).await?;
         same(stamp, read.stamp)?;
-        if let Some(record) = read.value.into_iter().next().flatten() {
-            let head = MessageHead::decode(&record.head)?;
-            lookup.messages.insert((Arc::clone(thread.shared()), seq), head);
+        for (message, record) in messages.into_iter().zip(read.value) {
+            if let Some(record) = record {
+                lookup.messages.insert(message, MessageHead::decode(&record.head)?);
+            }
         }
     }
     Ok(lookup)
@@ -338,6 +351,7 @@ struct Wanted<'a> {
     threads: HashSet<&'a ThreadId>,
     ids: HashSet<(&'a ThreadId, &'a MessageId)>,
     messages: HashSet<(&'a ThreadId, u64)>,
+    interactions: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -355,6 +369,20 @@ impl<'a> Wanted<'a> {
             Change::Redact { thread, seq } => {
                 self.threads.insert(thread);
                 self.messages.insert((thread, *seq));
+            }
+            Change::Load(loaded) => {
+                for one in loaded {
+                    match one {
+                        Loaded::Thread(one) => drop(self.threads.insert(&one.thread)),
+                        Loaded::ThreadDone(thread) => drop(self.threads.insert(thread)),
+                        Loaded::Message(one) => {
+                            self.threads.insert(&one.thread);
+                            self.messages.insert((&one.thread, one.seq));
+                        }
+                        Loaded::Interaction(_) => self.interactions = true,
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }

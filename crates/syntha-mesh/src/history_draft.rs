@@ -32,6 +32,8 @@ pub(crate) struct HistoryOverlay {
     ids: hashbrown::HashMap<(Arc<str>, Arc<str>), MessageRef>,
     ops: Vec<Op>,
     events: Vec<Interaction>,
+    /// Messages that an import puts in their places.
+    loaded: hashbrown::HashSet<(Arc<str>, u64)>,
     /// Where the log stands afterwards.
     pub(crate) interactions: Option<InteractionRange>,
 }
@@ -43,6 +45,36 @@ impl HistoryOverlay {
 
     pub(crate) fn has_deleted(&self, thread: &str) -> bool {
         self.threads.get(thread).is_some_and(Option::is_none)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.threads.is_empty() && self.ops.is_empty()
+    }
+
+    /// Puts an imported message in its place; says whether nothing of this batch was there.
+    pub(crate) fn load_message(&mut self, place: (Arc<str>, u64), put: Op) -> bool {
+        let new = self.loaded.insert(place);
+        if new {
+            self.ops.push(put);
+        }
+        new
+    }
+
+    /// Puts an imported interaction at the end of the log.
+    pub(crate) fn load_interaction(&mut self, mut range: InteractionRange, one: &Interaction) -> Result<()> {
+        if range.first == range.next {
+            range.first = one.seq;
+        }
+        range.next = one.seq + 1;
+        self.ops.push(Op::Put {
+            space: Keyspace::Interactions,
+            id: interactions::record_id(one.seq)?,
+            head: Bytes::from_static(b"{\"v\":1}"),
+            body: one.encode()?,
+            expires: None,
+        });
+        self.interactions = Some(range);
+        Ok(())
     }
 
     pub(crate) fn note(&mut self, events: impl IntoIterator<Item = Interaction>) {
@@ -187,7 +219,7 @@ impl Draft<'_> {
             });
         }
         batch.ops.append(&mut history.ops);
-        let Some(mut range) = self.lookup.interactions else { return Ok(batch) };
+        let Some(mut range) = history.interactions.or(self.lookup.interactions) else { return Ok(batch) };
         let (space, stored) = (Keyspace::Interactions, range.next);
         for event in history.events.drain(..) {
             let head = Bytes::from_static(b"{\"v\":1}");
@@ -207,7 +239,7 @@ impl Draft<'_> {
     }
 
     /// The thread's state as the batch so far leaves it.
-    fn thread(&self, thread: &ThreadId) -> Result<Option<ThreadState>> {
+    pub(crate) fn thread(&self, thread: &ThreadId) -> Result<Option<ThreadState>> {
         if let Some(pending) = self.overlay.history.threads.get(thread.as_str()) {
             return Ok(pending.clone());
         }
@@ -226,7 +258,11 @@ impl Draft<'_> {
         state.is_for(by.as_str(), &roster)
     }
 
-    fn new_thread(&mut self, by: Option<&AgentName>, agents: Option<&[AgentName]>) -> Result<ThreadState> {
+    pub(crate) fn new_thread(
+        &mut self,
+        by: Option<&AgentName>,
+        agents: Option<&[AgentName]>,
+    ) -> Result<ThreadState> {
         if agents.is_some_and(|agents| agents.len() > AUDIENCE_AGENTS) {
             return Err(Error::new(ErrorKind::LimitExceeded, "a thread is for at most 64 agents"));
         }
@@ -245,11 +281,12 @@ impl Draft<'_> {
             messages: 0,
             bytes: 0,
             last: 0,
+            loading: false,
             salt: u128::from_be_bytes(salt),
         })
     }
 
-    fn make_thread(&mut self, thread: &ThreadId, mut state: ThreadState) -> ThreadState {
+    pub(crate) fn make_thread(&mut self, thread: &ThreadId, mut state: ThreadState) -> ThreadState {
         // The name counts as history.
         state.bytes += thread.as_str().len() as u64;
         self.overlay.usage.history_bytes += thread.as_str().len() as u64;
@@ -258,7 +295,13 @@ impl Draft<'_> {
         state
     }
 
-    fn put_id(&mut self, thread: &ThreadId, state: &ThreadState, id: &str, known: &MessageRef) -> Result<()> {
+    pub(crate) fn put_id(
+        &mut self,
+        thread: &ThreadId,
+        state: &ThreadState,
+        id: &str,
+        known: &MessageRef,
+    ) -> Result<()> {
         let place = id_record(thread.as_str(), state, id)?;
         self.overlay.history.ops.push(Op::Put {
             space: Keyspace::MessageIds,

@@ -71,8 +71,6 @@ pub enum Action {
     Read,
     /// Messages of a thread were read.
     ReadThread,
-    /// A mesh was filled from an export.
-    Import,
 }
 
 /// One interaction.

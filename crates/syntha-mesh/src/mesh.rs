@@ -49,6 +49,7 @@ impl Mesh {
             index: RwLock::new(index),
             writer: Writer::default(),
             config,
+            gate: tokio::sync::Mutex::default(),
             reads: Mutex::default(),
             exclusive,
             retired: AtomicBool::new(false),
@@ -425,7 +426,7 @@ impl Mesh {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !self.core.config.has(Fault::GuardIgnored) {
             self.guard.check()?;
         }

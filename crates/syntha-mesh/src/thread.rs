@@ -338,6 +338,8 @@ pub(crate) struct ThreadState {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) last: u64,
+    /// An import is still filling it: messages before the last may be missing.
+    pub(crate) loading: bool,
     /// Random, new for each life of the name. Keys the places of message ids, which stay visible where names are sealed.
     pub(crate) salt: u128,
 }
@@ -353,6 +355,8 @@ struct StoredHead {
     count: u64,
     bytes: u64,
     last: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    loading: bool,
 }
 
 /// What a record's body holds, as JSON.
@@ -390,6 +394,7 @@ impl ThreadState {
             count: self.messages,
             bytes: self.bytes,
             last: self.last,
+            loading: self.loading,
         };
         let text = serde_json::to_vec(&head)
             .map_err(|_| Error::new(ErrorKind::Invalid, "the thread's head can't be written as JSON"))?;
@@ -422,6 +427,7 @@ impl ThreadState {
             messages: stored.count,
             bytes: stored.bytes,
             last: stored.last,
+            loading: stored.loading,
             salt: 0,
         })
     }

@@ -169,6 +169,7 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
 
 /// Commits as much from the front as goes in one batch, and answers it. On an error nothing was answered.
 async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(), StoreError> {
+    let _gate = core.gate.lock().await;
     // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
     if !core.exclusive {
         core.catch_up().await?;

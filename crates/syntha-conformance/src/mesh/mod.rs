@@ -4,6 +4,7 @@ mod audience;
 mod history;
 mod isolation;
 mod time;
+mod transfer;
 mod write;
 
 use syntha_mesh::{Agent, Filter, Mesh};
@@ -15,7 +16,8 @@ pub(crate) use crate::store::checks;
 /// All checks over a mesh on a store.
 #[must_use]
 pub fn mesh_checks() -> Vec<Check> {
-    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, history::CHECKS].concat()
+    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, history::CHECKS, transfer::CHECKS]
+        .concat()
 }
 
 /// The keys that an agent sees.

@@ -1,0 +1,364 @@
+//! A user's whole mesh as JSON Lines. The format stands in `docs/export-v1.md`.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use syntha_store::{
+    Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, Scan, Snapshot, StoredRecord,
+};
+
+use crate::entry::{Entry, Member};
+use crate::error::{Error, ErrorKind, Result};
+use crate::interactions::{Action, Interaction};
+use crate::mesh::Mesh;
+use crate::message::{HistoryMessage, MessageRole};
+use crate::roster::{AgentState, Roster};
+use crate::thread::ThreadState;
+
+/// How often an export looks for a moment at which nobody else commits.
+const TRIES: usize = 20;
+
+/// What a line of an export is called and holds. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Line {
+    /// The first line: the format's version.
+    SynthaExport(u32),
+    Agent(AgentLine),
+    Entry(EntryLine),
+    Thread(ThreadLine),
+    Message(MessageLine),
+    Interaction(InteractionLine),
+    /// The last line: how many there were of each.
+    End(Exported),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentLine {
+    pub(crate) name: String,
+    pub(crate) topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) post: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<Vec<String>>,
+}
+
+/// An agent that is named: by its name alone, or as one whose name was unregistered since.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Named {
+    Present(String),
+    Former { former: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EntryLine {
+    pub(crate) key: String,
+    pub(crate) value: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Named>,
+    pub(crate) created: u64,
+    pub(crate) updated: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<u64>,
+    /// Left out for everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audience: Option<AudienceLine>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AudienceLine {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) agents: Vec<Named>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) topics: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ThreadLine {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Named>,
+    pub(crate) created: u64,
+    pub(crate) updated: u64,
+    /// The place of the last message that was ever appended.
+    pub(crate) last: u64,
+    /// Left out for everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agents: Option<Vec<Named>>,
+}
+
+/// A message of the thread whose line came last.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessageLine {
+    pub(crate) seq: u64,
+    pub(crate) role: MessageRole,
+    pub(crate) content: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub(crate) metadata: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Named>,
+    pub(crate) at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InteractionLine {
+    pub(crate) seq: u64,
+    pub(crate) at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
+    #[serde(rename = "do")]
+    pub(crate) action: Action,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) on: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) more: Option<u64>,
+}
+
+/// How many lines of each kind an export has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Exported {
+    /// Agents.
+    pub agents: u64,
+    /// Entries. Expired ones are left out.
+    pub entries: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Messages. Redacted ones are left out.
+    pub messages: u64,
+    /// Interactions.
+    pub interactions: u64,
+}
+
+impl Exported {
+    /// All lines but the first and the last.
+    #[must_use]
+    pub const fn lines(&self) -> u64 {
+        self.agents + self.entries + self.threads + self.messages + self.interactions
+    }
+}
+
+impl Mesh {
+    /// Writes the whole mesh as of one commit, as JSON Lines in the format of `docs/export-v1.md`: readable text, for the user
+    /// to take along. `progress` is told after each chunk how much was written.
+    ///
+    /// It is written on the calling task: give a sink that does not wait, a file or a buffer. The caller makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// `Storage` if the sink fails; `Busy` if other processes write all the time; `Gone`, `SessionEnded`.
+    pub async fn export(
+        &self,
+        sink: &mut (dyn Write + Send),
+        mut progress: impl FnMut(&Exported) + Send,
+    ) -> Result<Exported> {
+        self.fresh().await?;
+        let (roster, mut threads, mut snapshot) = self.moment().await?;
+        let now = self.core.now(&self.core.index.read());
+        let mut export = Export { sink, roster, exported: Exported::default(), now };
+        export.line(&Line::SynthaExport(1))?;
+        let mut names: Vec<_> = export.roster.keys().cloned().collect();
+        names.sort_unstable();
+        for name in names {
+            export.agent(&name)?;
+        }
+        // Threads in order of their names, each before its messages.
+        threads.reverse();
+        while let Some(chunk) = snapshot.next().await? {
+            for StoredRecord { space, record } in chunk {
+                self.check()?;
+                match space {
+                    Keyspace::Context => {
+                        let text = std::str::from_utf8(&record.body).map_err(|_| corrupt())?;
+                        export.entry(&Entry::decode(&record.head)?, text)?;
+                    }
+                    Keyspace::History => {
+                        let message = HistoryMessage::decode(&record.head, &record.body)?;
+                        let of = record.head.id.name();
+                        while let Some((name, state)) = threads.pop_if(|(name, _)| name.as_bytes() <= &of[..])
+                        {
+                            export.thread(&name, &state)?;
+                        }
+                        export.message(message)?;
+                    }
+                    Keyspace::Interactions => {
+                        export.threads(&mut threads)?;
+                        export.interaction(&Interaction::decode(record.head.id.seq(), &record.body)?)?;
+                    }
+                    _ => {}
+                }
+            }
+            progress(&export.exported);
+        }
+        export.threads(&mut threads)?;
+        let exported = export.exported;
+        export.line(&Line::End(exported))?;
+        export.sink.flush().map_err(sink_failed)?;
+        progress(&exported);
+        Ok(exported)
+    }
+
+    /// Agents, threads and all records as of one commit.
+    #[allow(clippy::type_complexity, reason = "it is taken apart at its one caller")]
+    async fn moment(&self) -> Result<(Roster, Vec<(Arc<str>, ThreadState)>, Box<dyn Snapshot>)> {
+        for _ in 0..TRIES {
+            // This process's writer waits meanwhile; another process's commit shows in a stamp.
+            let _gate = self.core.gate.lock().await;
+            if !self.core.exclusive {
+                self.core.catch_up().await?;
+            }
+            let (stamp, roster) = {
+                let index = self.core.index.read();
+                (index.stamp, index.roster.clone())
+            };
+            let (mut threads, mut one_moment, mut from) = (Vec::new(), true, None);
+            loop {
+                let scan = Scan::heads(Keyspace::Threads, 1_000);
+                let page = self.core.store.scan(match from.take() {
+                    Some(id) => scan.from(id),
+                    None => scan,
+                });
+                let page = page.await?;
+                one_moment &= page.stamp == stamp;
+                for (head, _) in &page.value.records {
+                    let name = std::str::from_utf8(head.id.name()).map_err(|_| corrupt())?;
+                    threads.push((Arc::from(name), ThreadState::decode_head(head)?));
+                }
+                from = page.value.next();
+                if from.is_none() {
+                    break;
+                }
+            }
+            let snapshot = self.core.store.snapshot().await?;
+            if one_moment && snapshot.state().stamp == stamp {
+                return Ok((roster, threads, snapshot));
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "other processes write all the time, try again"))
+    }
+}
+
+/// An export that is being written.
+struct Export<'a> {
+    sink: &'a mut (dyn Write + Send),
+    roster: Roster,
+    exported: Exported,
+    now: syntha_store::Timestamp,
+}
+
+impl Export<'_> {
+    fn line(&mut self, line: &Line) -> Result<()> {
+        let mut text = serde_json::to_vec(line)
+            .map_err(|_| Error::new(ErrorKind::Storage, "a line can't be written as JSON"))?;
+        text.push(b'\n');
+        self.sink.write_all(&text).map_err(sink_failed)
+    }
+
+    fn agent(&mut self, name: &str) -> Result<()> {
+        let Some(AgentState { topics, post, read, .. }) = self.roster.get(name) else { return Ok(()) };
+        let texts = |topics: &Vec<Arc<str>>| topics.iter().map(ToString::to_string).collect();
+        let line = AgentLine {
+            name: name.to_owned(),
+            topics: texts(topics),
+            post: post.as_ref().map(texts),
+            read: read.as_ref().map(texts),
+        };
+        self.exported.agents += 1;
+        self.line(&Line::Agent(line))
+    }
+
+    fn entry(&mut self, entry: &Entry, value: &str) -> Result<()> {
+        if !entry.is_live(|| self.now) {
+            return Ok(());
+        }
+        let audience = (!entry.audience.everyone).then(|| AudienceLine {
+            agents: entry.audience.agents.iter().map(|member| self.named(member)).collect(),
+            topics: entry.audience.topics.iter().map(ToString::to_string).collect(),
+        });
+        let line = EntryLine {
+            key: entry.key.to_string(),
+            value: RawValue::from_string(value.to_owned()).map_err(|_| corrupt())?,
+            by: entry.author.as_ref().map(|by| self.named(by)),
+            created: entry.created.0,
+            updated: entry.updated.0,
+            expires: entry.expires.map(|at| at.0),
+            audience,
+        };
+        self.exported.entries += 1;
+        self.line(&Line::Entry(line))
+    }
+
+    fn threads(&mut self, threads: &mut Vec<(Arc<str>, ThreadState)>) -> Result<()> {
+        while let Some((name, state)) = threads.pop() {
+            self.thread(&name, &state)?;
+        }
+        Ok(())
+    }
+
+    fn thread(&mut self, name: &str, state: &ThreadState) -> Result<()> {
+        let members = || state.audience.agents.iter().map(|member| self.named(member)).collect();
+        let line = ThreadLine {
+            name: name.to_owned(),
+            by: state.by.as_ref().map(|by| self.named(by)),
+            created: state.created.0,
+            updated: state.updated.0,
+            last: state.last,
+            agents: (!state.audience.everyone).then(members),
+        };
+        self.exported.threads += 1;
+        self.line(&Line::Thread(line))
+    }
+
+    fn message(&mut self, message: HistoryMessage) -> Result<()> {
+        let line = MessageLine {
+            seq: message.seq,
+            role: message.role,
+            by: message.by.as_ref().map(|by| self.named(by)),
+            at: message.at.0,
+            id: message.id.as_deref().map(str::to_owned),
+            content: message.content,
+            metadata: message.metadata,
+        };
+        self.exported.messages += 1;
+        self.line(&Line::Message(line))
+    }
+
+    fn interaction(&mut self, one: &Interaction) -> Result<()> {
+        let line = InteractionLine {
+            seq: one.seq,
+            at: one.at.0,
+            by: one.agent.as_deref().map(str::to_owned),
+            action: one.action,
+            on: one.on.iter().map(ToString::to_string).collect(),
+            more: (one.more > 0).then_some(one.more),
+        };
+        self.exported.interactions += 1;
+        self.line(&Line::Interaction(line))
+    }
+
+    fn named(&self, member: &Member) -> Named {
+        let name = member.name.to_string();
+        if member.is(&name, &self.roster) { Named::Present(name) } else { Named::Former { former: name } }
+    }
+}
+
+fn sink_failed(source: std::io::Error) -> Error {
+    Error::new(ErrorKind::Storage, "the export's file can't be written").with_source(source)
+}
+
+const fn corrupt() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "a record is not as it was written")
+}
