@@ -43,6 +43,13 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_CANCELLATIONS",
         count: "20000",
     },
+    Run {
+        what: "transfer",
+        package: "syntha-tests",
+        filter: "test(transfer_is_equal_to_the_byte)",
+        variable: "SYNTHA_TRANSFER",
+        count: "10000",
+    },
 ];
 
 const IMPORT: Run = Run {

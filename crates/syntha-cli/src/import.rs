@@ -21,10 +21,13 @@ pub(crate) struct Import {
     from: Source,
     /// The file
     file: PathBuf,
-    /// The user for rows that belong to nobody; without it they are skipped
+    /// The user to import into; for a Python database the user for rows that belong to nobody, which are skipped without it
     #[arg(long)]
     user: Option<String>,
-    /// Also into users who are there already: only keys that they do not have are added
+    /// The thread to append a conversation to
+    #[arg(long, required_if_eq("from", "chat-jsonl"))]
+    thread: Option<String>,
+    /// Also into users who are there already: only what they do not have is added
     #[arg(long)]
     into_existing: bool,
 }
@@ -33,6 +36,10 @@ pub(crate) struct Import {
 enum Source {
     /// A database of the Python package `syntha` 0.2
     PythonSyntha,
+    /// An export of a user's mesh
+    Syntha,
+    /// A conversation: one message a line, a JSON object with `role` and `content`
+    ChatJsonl,
 }
 
 /// What a Python Syntha writes where topics had no subscriber. Such an entry is for nobody.
@@ -62,7 +69,18 @@ struct Item {
 }
 
 pub(crate) async fn run(import: Import, users: &UserManager, host: &HostAuthority) -> Result {
-    let Source::PythonSyntha = import.from;
+    let Import { file, user, into_existing, .. } = &import;
+    match (import.from, &import.thread) {
+        (Source::PythonSyntha, _) => {}
+        (Source::Syntha, _) => {
+            return crate::transfer::import(file, user.as_deref(), *into_existing, users, host).await;
+        }
+        (Source::ChatJsonl, thread) => {
+            let thread = thread.as_deref().unwrap_or_default();
+            return crate::transfer::import_chat(file, thread, user.as_deref(), *into_existing, users, host)
+                .await;
+        }
+    }
     let mut db = open(&import.file).await?;
     let nobodys = import.user.as_deref().map(UserId::new).transpose()?;
     let mut report = Report::default();

@@ -4,9 +4,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
 
 mod data;
+mod history;
 mod import;
 mod quickstart;
 mod settings;
+mod transfer;
 mod users;
 
 use std::path::PathBuf;
@@ -62,7 +64,12 @@ enum Command {
     Topics(data::OfUser),
     /// Shows what a user's mesh holds
     Stats(data::OfUser),
-    /// Imports another store's data
+    /// Lists, shows, appends, redacts and deletes the messages of a user's history
+    #[command(subcommand)]
+    History(history::Command),
+    /// Writes a user's whole mesh as JSON Lines, see docs/export-v1.md
+    Export(transfer::Export),
+    /// Imports an export, a conversation, or another store's data
     Import(import::Import),
 }
 
@@ -111,6 +118,8 @@ async fn command(
         Command::List(list) => data::list(list, users, host).await,
         Command::Topics(of) => data::topics(of, users, host).await,
         Command::Stats(of) => data::stats(of, users, host).await,
+        Command::History(command) => history::run(command, users, host).await,
+        Command::Export(export) => transfer::export(export, users, host).await,
         Command::Import(import) => import::run(import, users, host).await,
     }
 }

@@ -16,8 +16,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use manager::{Builder, HostAuthority, UserManager};
 pub use session::Session;
 pub use syntha_mesh::{
-    Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, ErrorKind as MeshErrorKind, Expected, Filter,
-    ManualClock, Mesh, MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock,
+    Action, Agent, AgentName, Appended, Audience, Batch, ChatReport, Clock, Entry, EntryKey,
+    ErrorKind as MeshErrorKind, Expected, Exported, Filter, HistoryMessage, ImportError, ImportReport,
+    Interaction, InteractionLog, ManualClock, Mesh, MeshConfig, Message, MessageId, MessagePage, MessageRole,
+    OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Thread, ThreadId, ThreadInfo,
     Topic, TopicDeleted, TopicInfo,
 };
 pub use syntha_store::archive::ArchiveInfo;

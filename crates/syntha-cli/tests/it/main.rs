@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
+mod transfer;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,0 +1,206 @@
+//! Exports, and imports of exports and of conversations.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use syntha::{Exported, HostAuthority, Session, UserManager};
+
+use crate::{Answer, Result};
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The user's id
+    #[arg(long)]
+    user: String,
+    /// The file; it must not exist, unless an export to it was stopped
+    file: PathBuf,
+    /// Goes on with an export that was stopped: what is right in its unfinished file stays
+    #[arg(long)]
+    resume: bool,
+}
+
+/// How many lines pass between two words about them.
+const WORD: u64 = 10_000;
+
+pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAuthority) -> Result {
+    let session = users.open(host, export.user).await?;
+    if export.file.symlink_metadata().is_ok() {
+        return Err(format!("{} is there already", export.file.display()).into());
+    }
+    let mut unfinished = export.file.clone().into_os_string();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .create_new(!export.resume)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&unfinished)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("{} is there from an export that was stopped: add --resume", unfinished.display())
+            }
+            _ => format!("can't make {}: {error}", unfinished.display()),
+        })?;
+    let mut sink = BufWriter::with_capacity(1 << 16, Resumed { file, compare: true });
+    let mut said = 0;
+    let exported = session
+        .export(&mut sink, |so_far| {
+            if so_far.lines() / WORD > said {
+                said = so_far.lines() / WORD;
+                eprintln!("exported {} lines", so_far.lines());
+            }
+        })
+        .await?;
+    let mut sink = sink.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    sink.finish()?;
+    std::fs::rename(&unfinished, &export.file)?;
+    Ok(Answer { lines: vec![format!("exported {}", words(&exported))], value: json!(exported) })
+}
+
+/// Writes what is not in the file yet: as long as what is written equals what is there, it only reads.
+struct Resumed {
+    file: File,
+    compare: bool,
+}
+
+impl Write for Resumed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.compare {
+            let at = self.file.stream_position()?;
+            let mut there = vec![0; bytes.len()];
+            let mut read = 0;
+            while read < there.len() {
+                match self.file.read(there.get_mut(read..).unwrap_or_default())? {
+                    0 => break,
+                    more => read += more,
+                }
+            }
+            let same = there.iter().take(read).zip(bytes).take_while(|(one, other)| one == other).count();
+            if same == bytes.len() {
+                return Ok(same);
+            }
+            self.compare = false;
+            let end = at + same as u64;
+            self.file.set_len(end)?;
+            self.file.seek(SeekFrom::Start(end))?;
+            if same > 0 {
+                return Ok(same);
+            }
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Resumed {
+    /// Drops what an earlier, longer export left behind, and makes the file durable.
+    fn finish(&mut self) -> std::io::Result<()> {
+        let end = self.file.stream_position()?;
+        self.file.set_len(end)?;
+        self.file.sync_all()
+    }
+}
+
+/// Fills a user's mesh from an export.
+pub(crate) async fn import(
+    file: &Path,
+    user: Option<&str>,
+    into_existing: bool,
+    users: &UserManager,
+    host: &HostAuthority,
+) -> Result {
+    let session = target(user, into_existing, users, host).await?;
+    let source = BufReader::with_capacity(1 << 16, open(file)?);
+    let mut said = 0;
+    let report = session
+        .import(source, |so_far| {
+            if so_far.lines / WORD > said {
+                said = so_far.lines / WORD;
+                eprintln!("read {} lines", so_far.lines);
+            }
+        })
+        .await
+        .map_err(|error| format!("{error}; what was imported before it stays: mend the file and import it again with --into-existing"))?;
+    let mut lines = vec![format!("imported {}", words(&report.imported))];
+    if report.present.lines() > 0 {
+        lines.push(format!("{} were there already and stayed as they are", words(&report.present)));
+    }
+    if report.expired > 0 {
+        lines.push(format!("{} entries have expired since", report.expired));
+    }
+    let value = json!({ "imported": report.imported, "present": report.present, "expired": report.expired });
+    Ok(Answer { lines, value })
+}
+
+/// Appends a file's messages to a thread.
+pub(crate) async fn import_chat(
+    file: &Path,
+    thread: &str,
+    user: Option<&str>,
+    into_existing: bool,
+    users: &UserManager,
+    host: &HostAuthority,
+) -> Result {
+    let session = target(user, into_existing, users, host).await?;
+    let source = BufReader::with_capacity(1 << 16, open(file)?);
+    let mut said = 0;
+    let report = session
+        .thread(thread)?
+        .import_chat(source, |so_far| {
+            if so_far.lines / WORD > said {
+                said = so_far.lines / WORD;
+                eprintln!("read {} lines", so_far.lines);
+            }
+        })
+        .await
+        .map_err(|error| format!("{error}; what was imported before it stays: mend the file and import it again with --into-existing"))?;
+    let mut lines = vec![format!("appended {} messages", report.appended)];
+    if report.present > 0 {
+        lines.push(format!("{} were there already", report.present));
+    }
+    Ok(Answer { lines, value: json!({ "appended": report.appended, "present": report.present }) })
+}
+
+async fn target(
+    user: Option<&str>,
+    into_existing: bool,
+    users: &UserManager,
+    host: &HostAuthority,
+) -> Result<Session> {
+    let user = user.ok_or("name the user to import into with --user")?;
+    match users.open(host, user).await {
+        Ok(session) if into_existing => Ok(session),
+        Ok(_) => Err("the user is there already: add --into-existing to add to the user's data, or to go on after a stop".into()),
+        Err(error) if error.kind() == syntha::ErrorKind::NotFound => {
+            Ok(users.create_user_session(host, user).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open(file: &Path) -> Result<File> {
+    let can_not = |error| format!("can't read {}: {error}", file.display());
+    let found = file.symlink_metadata().map_err(can_not)?;
+    if !found.is_file() {
+        return Err(format!("{} is not a plain file", file.display()).into());
+    }
+    Ok(File::open(file).map_err(can_not)?)
+}
+
+fn words(of: &Exported) -> String {
+    format!(
+        "{} entries, {} agents, {} threads with {} messages, {} interactions",
+        of.entries, of.agents, of.threads, of.messages, of.interactions
+    )
+}
