@@ -17,7 +17,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use syntha::sqlite::SqliteConfig;
 use syntha::{
-    Filter, HostAuthority, ManualClock, MeshConfig, Role, Session, Timestamp, ToolHandler, UserManager,
+    Filter, HostAuthority, InteractionLog, ManualClock, MeshConfig, Message, Role, Session, Timestamp,
+    ToolHandler, UserManager,
 };
 use syntha_conformance::{Harness, Instance, broken};
 use syntha_mesh::Fault;
@@ -38,6 +39,12 @@ enum Op {
     Unsubscribe { user: usize, agent: usize, name: usize },
     Host { user: usize },
     Tool { user: usize, agent: usize, tool: usize, name: usize },
+    Append { user: usize, agent: usize, name: usize, private: bool },
+    Thread { user: usize, agent: usize, name: usize },
+    Redact { user: usize, name: usize, seq: u64 },
+    DeleteThread { user: usize, name: usize },
+    Interactions { user: usize },
+    Export { user: usize },
     DeleteTopic { user: usize, name: usize },
     Clear { user: usize },
     Turn { seconds: u64 },
@@ -61,7 +68,14 @@ fn op() -> impl Strategy<Value = Op> {
         5 => actor.clone().prop_map(|(user, agent, name)| Op::Subscribe { user, agent, name }),
         3 => actor.clone().prop_map(|(user, agent, name)| Op::Unsubscribe { user, agent, name }),
         4 => u.clone().prop_map(|user| Op::Host { user }),
-        12 => (actor, 0..7_usize).prop_map(|((user, agent, name), tool)| Op::Tool { user, agent, tool, name }),
+        12 => (actor.clone(), 0..7_usize).prop_map(|((user, agent, name), tool)| Op::Tool { user, agent, tool, name }),
+        8 => (actor.clone(), any::<bool>())
+            .prop_map(|((user, agent, name), private)| Op::Append { user, agent, name, private }),
+        6 => actor.clone().prop_map(|(user, agent, name)| Op::Thread { user, agent, name }),
+        1 => (u.clone(), n.clone(), 1..6_u64).prop_map(|(user, name, seq)| Op::Redact { user, name, seq }),
+        1 => (u.clone(), n.clone()).prop_map(|(user, name)| Op::DeleteThread { user, name }),
+        2 => u.clone().prop_map(|user| Op::Interactions { user }),
+        1 => u.clone().prop_map(|user| Op::Export { user }),
         1 => (u.clone(), n).prop_map(|(user, name)| Op::DeleteTopic { user, name }),
         1 => u.clone().prop_map(|user| Op::Clear { user }),
         3 => (0..200_u64).prop_map(|seconds| Op::Turn { seconds }),
@@ -102,19 +116,26 @@ struct World {
     sessions: HashMap<usize, Session>,
     counter: u64,
     seen: u64,
+    /// It stands on something broken, which fails in other ways too.
+    broken: bool,
 }
 
 impl World {
     async fn new(data: &Path) -> Self {
-        Self::on(data, Ground::Sqlite(SqliteConfig::new(data)), MeshConfig::default()).await
+        let ground = Ground::Sqlite(SqliteConfig::new(data));
+        let whole = Self::on(data, ground, MeshConfig::default()).await;
+        Self { broken: false, ..whole }
     }
 
     async fn on(data: &Path, ground: Ground, mut mesh: MeshConfig) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
         mesh.clock = Arc::clone(&clock) as _;
-        mesh.cache_bytes = 2_000;
+        mesh.cache_bytes = 100;
+        mesh.interactions = InteractionLog::All;
+        mesh.interactions_kept = 20;
         let (data, sessions) = (data.into(), HashMap::new());
-        let mut world = Self { data, ground, mesh, clock, manager: None, sessions, counter: 0, seen: 0 };
+        let mut world =
+            Self { data, ground, mesh, clock, manager: None, sessions, counter: 0, seen: 0, broken: true };
         world.open().await;
         world
     }
@@ -136,6 +157,14 @@ impl World {
         let session = users.create_user_session(host, name_of(user)).await.unwrap();
         self.sessions.insert(user, session.clone());
         session
+    }
+
+    /// What a call gave that fails on something broken alone.
+    fn unbroken<T, E: std::error::Error>(&self, result: Result<T, E>) -> Option<T> {
+        if !self.broken && result.is_err() {
+            panic!("{}", result.err().map(texts).unwrap_or_default());
+        }
+        result.ok()
     }
 
     /// A value that no other write has, and that names its user.
@@ -231,6 +260,58 @@ impl World {
                 // The model's own words come back; only what it did not write counts.
                 let answer = tools.call(tool, arguments).await;
                 self.check(user, &answer.to_string());
+            }
+            Op::Append { user, agent, name, private } => {
+                let value = self.value(user);
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let thread = agent.thread(key(user, name)).unwrap();
+                let mut text = String::new();
+                if private {
+                    let created = thread.create_for([agent_name(user, 0)]).await.map_err(texts);
+                    let _ = write!(text, "{created:?} ");
+                }
+                // The same id in every user's thread of that name.
+                let appended =
+                    thread.append(Message::user(value).id(format!("id-{}", self.counter % 7))).await;
+                let _ = write!(text, "{:?}", appended.map_err(texts));
+                self.check(user, &text);
+            }
+            Op::Thread { user, agent, name } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let thread = agent.thread(key(user, name)).unwrap();
+                let mut text = String::new();
+                for page in [thread.after(1, 3).await, thread.last(4).await] {
+                    for message in &self.unbroken(page).unwrap_or_default().messages {
+                        let (agent, id) = (message.agent(), message.id());
+                        let _ = write!(text, "{} {agent:?} {id:?} ", message.content_json());
+                    }
+                }
+                for info in self.unbroken(agent.threads(None, 10).await).unwrap_or_default() {
+                    let _ = write!(text, "{} {:?} {info:?} ", info.thread, info.agents);
+                }
+                self.check(user, &text);
+            }
+            Op::Redact { user, name, seq } => {
+                let result = self.session(user).await.redact_message(key(user, name), seq).await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::DeleteThread { user, name } => {
+                let result = self.session(user).await.delete_thread(key(user, name)).await;
+                self.check(user, &format!("{:?}", result.map_err(texts)));
+            }
+            Op::Interactions { user } => {
+                let mut text = String::new();
+                let log = self.session(user).await.interactions(None, 100).await;
+                for one in self.unbroken(log).unwrap_or_default() {
+                    let _ = write!(text, "{:?} {:?} {one:?} ", one.agent, one.on);
+                }
+                self.check(user, &text);
+            }
+            Op::Export { user } => {
+                let mut bytes = Vec::new();
+                let exported = self.session(user).await.export(&mut bytes, |_| {}).await;
+                self.unbroken(exported);
+                self.check(user, &String::from_utf8(bytes).unwrap());
             }
             Op::DeleteTopic { user, name } => {
                 let result = self.session(user).await.delete_topic(topic(user, name)).await;
@@ -418,7 +499,7 @@ fn crosses(ground: impl Fn(&Path) -> Ground, mesh: &MeshConfig, sign: &str) -> b
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut runner = TestRunner::deterministic();
     let ops = prop::collection::vec(op(), OPS_A_CASE);
-    (0..6).any(|_| {
+    (0..20).any(|_| {
         let ops = ops.new_tree(&mut runner).unwrap().current();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");

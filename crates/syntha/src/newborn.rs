@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use syntha_store::{
     At, Batch, BatchId, ChainHead, Changes, Commit, CreateMode, Delta, Epoch, Error, ErrorKind, Expect,
-    Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store, Timestamp,
-    Usage, UserState, UserStore, UserTag,
+    Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store,
+    StoredRecord, Timestamp, Usage, UserState, UserStore, UserTag,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -42,6 +42,12 @@ impl Newborn {
         let store = self.store.open(self.tag).await?;
         self.born.send_replace(Some(Arc::clone(&store)));
         Ok(store)
+    }
+
+    /// Whether there is no data: none was made, or what was there is of a life before this one.
+    fn is_absence(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::NotFound
+            || (error.kind() == ErrorKind::Erased && self.mode == CreateMode::Recreate)
     }
 
     fn expects_nothing(&self, batch: &Batch) -> bool {
@@ -118,7 +124,7 @@ impl UserStore for Newborn {
             Some(store) => store,
             None => match self.adopt().await {
                 Ok(store) => store,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Not),
+                Err(error) if self.is_absence(&error) => return Ok(Outcome::Not),
                 Err(error) => return Err(error),
             },
         };
@@ -150,9 +156,36 @@ impl UserStore for Newborn {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         let store = match self.born() {
             Some(store) => store,
-            None => self.adopt().await?,
+            None => match self.adopt().await {
+                Ok(store) => store,
+                Err(error) if self.is_absence(&error) => {
+                    return Ok(Box::new(Nothing { owner: self.tag, state: self.state().await? }));
+                }
+                Err(error) => return Err(error),
+            },
         };
         store.snapshot().await
+    }
+}
+
+/// The data of a user who has not written.
+struct Nothing {
+    owner: UserTag,
+    state: UserState,
+}
+
+#[async_trait]
+impl Snapshot for Nothing {
+    fn owner(&self) -> UserTag {
+        self.owner
+    }
+
+    fn state(&self) -> UserState {
+        self.state
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        Ok(None)
     }
 }
 
