@@ -13,6 +13,7 @@ use crate::interactions::{Action, InteractionLog};
 use crate::life::Life;
 use crate::listing::{Filter, TopicInfo, filtered, topics};
 use crate::mesh::{Mesh, parse};
+use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 
@@ -88,6 +89,7 @@ impl Agent {
     async fn find(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
         self.mesh.fresh().await?;
         let core = &self.mesh.core;
+        core.config.meters.count(Operation::Get);
         {
             let index = core.index.read();
             self.life.bind(self.name.as_str(), &index.roster)?;
@@ -98,6 +100,7 @@ impl Agent {
                         return Ok(None);
                     }
                     if entry.value.is_some() {
+                        core.config.meters.hits.increment(1);
                         if !entry.used.load(std::sync::atomic::Ordering::Relaxed) {
                             entry.used.store(true, std::sync::atomic::Ordering::Relaxed);
                         }
@@ -117,6 +120,7 @@ impl Agent {
     pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
         let core = &self.mesh.core;
+        core.config.meters.count(Operation::GetMany);
         let found = core.load_many(|index| {
             let seen =
                 |key: &K| index.get(key.as_ref()).filter(|entry| self.may_see_now(entry, index)).cloned();
@@ -135,6 +139,7 @@ impl Agent {
     pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
         let core = &self.mesh.core;
+        core.config.meters.count(Operation::GetMany);
         let found =
             core.load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index))).await?;
         self.note(&found).await?;
@@ -275,6 +280,7 @@ impl Agent {
 
     async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
+        self.mesh.core.config.meters.count(Operation::List);
         let index = self.mesh.core.index.read();
         Ok(filtered(&index, filter, |entry| self.may_see_now(entry, &index)))
     }

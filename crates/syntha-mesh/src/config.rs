@@ -5,6 +5,7 @@ use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
+use crate::meters::Meters;
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct MeshConfig {
     pub interactions_kept: u64,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    pub(crate) meters: Arc<Meters>,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
 }
@@ -39,6 +41,7 @@ impl Default for MeshConfig {
             interactions: InteractionLog::Off,
             interactions_kept: 10_000,
             clock: Arc::new(SystemClock),
+            meters: Arc::default(),
             #[cfg(feature = "faults")]
             fault: None,
         }

@@ -86,6 +86,7 @@ impl Core {
                 return Ok(());
             }
         }
+        self.config.meters.reloads.increment(1);
         let fresh = Index::load(&*self.store, self.config.cache_bytes).await?;
         let mut index = self.index.write();
         if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
@@ -109,9 +110,11 @@ impl Core {
             Arc::clone(entry)
         };
         if entry.value.is_some() {
+            self.config.meters.hits.increment(1);
             entry.used.store(true, Ordering::Relaxed);
             return Ok(Some(entry));
         }
+        self.config.meters.misses.increment(1);
         let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
         let read = self.store.read(Keyspace::Context, &[id]).await?;
         let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };

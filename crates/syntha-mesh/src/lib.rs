@@ -22,6 +22,7 @@ mod listing;
 mod load;
 mod mesh;
 mod message;
+mod meters;
 mod names;
 mod push;
 mod roster;

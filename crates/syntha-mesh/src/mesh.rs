@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use syntha_store::{Stamp, Usage, UserStore};
@@ -16,6 +17,7 @@ use crate::guard::Guard;
 use crate::index::Index;
 use crate::life::Life;
 use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
+use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 use crate::writer::{self, Writer};
@@ -244,6 +246,7 @@ impl Mesh {
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
         self.fresh().await?;
+        self.core.config.meters.count(Operation::List);
         let index = self.core.index.read();
         let now = self.core.now(&index);
         Ok(filtered(&index, filter, |entry| entry.is_live(|| now)))
@@ -261,6 +264,7 @@ impl Mesh {
     {
         let key = key.try_into()?;
         self.fresh().await?;
+        self.core.config.meters.count(Operation::Get);
         self.core.load(key.as_str(), |_, _| true).await
     }
 
@@ -386,6 +390,13 @@ impl Mesh {
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
+        let (operation, since) = (change.operation(), Instant::now());
+        let result = self.write_unmetered(change).await;
+        self.core.config.meters.wrote(operation, since, &result);
+        result
+    }
+
+    async fn write_unmetered(&self, change: Change) -> Result<Answer> {
         self.check()?;
         let Change::By { agent, life, .. } = &change else { return writer::write(&self.core, change).await };
         let (agent, life) = (agent.clone(), life.clone());

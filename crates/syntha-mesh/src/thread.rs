@@ -16,6 +16,7 @@ use crate::history::{self, MessagePage};
 use crate::life::Life;
 use crate::mesh::{Mesh, mismatch};
 use crate::message::{HistoryMessage, Message};
+use crate::meters::Operation;
 use crate::names::{AgentName, ThreadId};
 use crate::roster::Roster;
 
@@ -201,6 +202,7 @@ impl Thread {
 
     async fn page(&self, from: Option<u64>, reverse: bool, count: usize) -> Result<MessagePage> {
         self.fresh().await?;
+        self.mesh.core.config.meters.count(Operation::ReadThread);
         let page =
             history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state)).await?;
         self.mesh

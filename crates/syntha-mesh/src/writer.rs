@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use crate::change::{Answer, Change};
 use crate::core::Core;
@@ -17,6 +19,7 @@ use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::history::{self, Lookup};
+use crate::meters::Shed;
 
 const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -57,8 +60,10 @@ pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
     let spawn = {
         let mut queue = core.writer.queue.lock();
         if queue.waiting.len() >= QUEUE_MOST {
+            core.config.meters.shed(Shed::QueueFull);
             return Err(Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again"));
         }
+        core.config.meters.waiting.increment(1.0);
         queue.waiting.push_back(Waiting { change, state: Arc::clone(&state), answer: sender });
         !std::mem::replace(&mut queue.running, true)
     };
@@ -70,7 +75,10 @@ pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) if state.load(Ordering::Acquire) == STARTED => Err(unknown()),
         Ok(Err(_)) => Err(busy()),
-        Err(_) if withdraw(&state) => Err(busy()),
+        Err(_) if withdraw(&state) => {
+            core.config.meters.shed(Shed::Deadline);
+            Err(busy())
+        }
         Err(_) => Err(unknown()),
     }
 }
@@ -91,7 +99,9 @@ impl Run {
             self.gather().await;
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
+                let before = queue.waiting.len();
                 let taken = take(&mut queue.waiting);
+                self.core.config.meters.waiting.decrement(count(before - queue.waiting.len()));
                 if taken.is_empty() {
                     queue.running = false;
                     self.done = true;
@@ -125,9 +135,15 @@ impl Drop for Run {
         if !self.done {
             let mut queue = self.core.writer.queue.lock();
             queue.running = false;
+            self.core.config.meters.waiting.decrement(count(queue.waiting.len()));
             queue.waiting.clear();
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a queue has at most 16,384 places")]
+const fn count(of: usize) -> f64 {
+    of as f64
 }
 
 fn take(waiting: &mut VecDeque<Waiting>) -> VecDeque<Waiting> {
@@ -153,6 +169,7 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
             Ok(()) => attempts = 0,
             Err(error) if error.kind() == StoreErrorKind::Conflict && attempts < ATTEMPTS => {
                 attempts += 1;
+                core.config.meters.retries.increment(1);
                 if let Err(error) = core.refresh().await {
                     return answer_all(waiting, error.into());
                 }
@@ -195,8 +212,11 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
         );
     }
     if let Some(batch) = batch {
-        let id = batch.id;
-        let stamp = match core.store.commit(batch).await {
+        let (id, started) = (batch.id, Instant::now());
+        let span = tracing::debug_span!("syntha_commit", changes = answers.len(), records = batch.ops.len());
+        let committed = core.store.commit(batch).instrument(span).await;
+        core.config.meters.committed(answers.len(), started);
+        let stamp = match committed {
             Ok(commit) => commit.stamp,
             Err(error) if error.kind() == StoreErrorKind::Unknown => {
                 // INVARIANT: an outcome that can't be asked for is unknown too; nobody is told "nothing was written".
