@@ -18,6 +18,8 @@ pub struct MeshConfig {
     pub deadline: Duration,
     /// How long an expired entry stays stored, though invisible, before a sweep deletes it. Default 60 s.
     pub sweep_grace: Duration,
+    /// The most watches of one user that are open at a time. Default 64.
+    pub watches: usize,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     #[cfg(feature = "faults")]
@@ -31,6 +33,7 @@ impl Default for MeshConfig {
             cache_bytes: 4 << 20,
             deadline: Duration::from_secs(5),
             sweep_grace: Duration::from_secs(60),
+            watches: 64,
             clock: Arc::new(SystemClock),
             #[cfg(feature = "faults")]
             fault: None,

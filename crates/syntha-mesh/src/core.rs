@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
+use crate::watchers::Watchers;
 use crate::writer::Writer;
 
 /// How often entries are read one after the other before they are read in one go.
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn UserStore>,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
+    pub(crate) watchers: Watchers,
     pub(crate) config: MeshConfig,
     /// No other handle writes, so the index is never behind.
     pub(crate) exclusive: bool,
@@ -50,6 +52,7 @@ impl Core {
         }
         self.retired.store(true, Ordering::Release);
         self.index.write().forget();
+        self.watchers.end(&self.config);
     }
 
     pub(crate) fn clock_is_off(&self) -> bool {
@@ -64,14 +67,19 @@ impl Core {
         let refresh = Index::refresh(since, &*self.store).await?;
         {
             let mut index = self.index.write();
-            if index.stamp == since && index.apply_refresh(refresh)? {
-                return Ok(());
+            if index.stamp == since {
+                let touched = self.watchers.any().then(|| refresh.touched());
+                let change = |index: &mut Index| index.apply_refresh(refresh);
+                if self.watchers.around(&self.config, &mut index, touched, change)? {
+                    return Ok(());
+                }
             }
         }
         let fresh = Index::load(&*self.store, self.config.cache_bytes).await?;
         let mut index = self.index.write();
         if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
             *index = fresh;
+            self.watchers.reloaded(&self.config, &index);
         }
         Ok(())
     }

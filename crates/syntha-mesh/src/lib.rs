@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod backlog;
 mod change;
 mod clock;
 mod config;
@@ -18,6 +19,8 @@ mod mesh;
 mod names;
 mod push;
 mod roster;
+mod watch;
+mod watchers;
 mod writer;
 
 pub use agent::Agent;
@@ -33,3 +36,4 @@ pub use listing::{Filter, Stats, TopicInfo};
 pub use mesh::Mesh;
 pub use names::{AgentName, EntryKey, OperationId, Topic};
 pub use push::{Batch, Push, Pushed};
+pub use watch::{Watch, WatchConfig, WatchEvent};

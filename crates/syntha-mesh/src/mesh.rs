@@ -18,6 +18,8 @@ use crate::life::Life;
 use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
+use crate::watch::{Watch, WatchConfig};
+use crate::watchers::Watchers;
 use crate::writer::{self, Writer};
 
 /// One user's mesh. Cheap to clone; all clones are the same mesh.
@@ -48,6 +50,7 @@ impl Mesh {
             store,
             index: RwLock::new(index),
             writer: Writer::default(),
+            watchers: Watchers::default(),
             config,
             exclusive,
             retired: AtomicBool::new(false),
@@ -383,6 +386,17 @@ impl Mesh {
         Ok((index.stamp, index.usage))
     }
 
+    /// What changes from now on, whoever it is for: the host's own view. [`Agent::watch`] gives an agent its own.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a bound outside its range and outside a tokio runtime; `LimitExceeded` for more watches than the mesh
+    /// takes; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn watch(&self, config: WatchConfig) -> Result<Watch> {
+        self.fresh().await?;
+        Watch::new(self.clone(), None, config)
+    }
+
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
         self.check()?;
         let Change::By { agent, life, .. } = &change else { return writer::write(&self.core, change).await };
@@ -427,7 +441,7 @@ impl Mesh {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !self.core.config.has(Fault::GuardIgnored) {
             self.guard.check()?;
         }

@@ -18,7 +18,7 @@ pub use session::Session;
 pub use syntha_mesh::{
     Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, ErrorKind as MeshErrorKind, Expected, Filter,
     ManualClock, Mesh, MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock,
-    Topic, TopicDeleted, TopicInfo,
+    Topic, TopicDeleted, TopicInfo, Watch, WatchConfig, WatchEvent,
 };
 pub use syntha_store::archive::ArchiveInfo;
 pub use syntha_store::{Timestamp, UserId, UserTag, Version};
