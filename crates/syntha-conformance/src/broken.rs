@@ -81,6 +81,11 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-grace-ignored", Fault::GraceIgnored),
         ("mesh-clock-floor-ignored", Fault::ClockFloorIgnored),
         ("mesh-erased-shown", Fault::ErasedShown),
+        ("mesh-watch-audience-ignored", Fault::WatchAudienceIgnored),
+        ("mesh-watch-stale-decision", Fault::WatchStaleDecision),
+        ("mesh-watch-loses-lagged", Fault::WatchLosesLagged),
+        ("mesh-watch-removed-forgotten", Fault::WatchRemovedForgotten),
+        ("mesh-watch-sleeps-on", Fault::WatchSleepsOn),
     ]
 }
 

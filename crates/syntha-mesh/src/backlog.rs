@@ -21,8 +21,9 @@ pub(crate) struct Backlog {
     ended: bool,
     notices: VecDeque<Notice>,
     bytes: usize,
-    /// Keys with a [`Notice::Removed`] in the queue, and the last one's commit: what was queued before is not given any more.
-    removed: HashMap<Arc<str>, Epoch>,
+    /// Keys whose older values in the queue are not given any more, and the commit that they are older than: the key was
+    /// removed by it, or perhaps before it by another handle.
+    barred: HashMap<Arc<str>, Epoch>,
     /// The queue was too long, and was dropped.
     lagged: bool,
     missed: u64,
@@ -109,11 +110,18 @@ impl Backlog {
         } else {
             self.bytes += notice.bytes();
             if let Notice::Removed(key, at) = &notice {
-                self.removed.insert(Arc::clone(key), *at);
+                self.barred.insert(Arc::clone(key), *at);
             }
             self.notices.push_back(notice);
         }
         self.wake();
+    }
+
+    /// Another handle wrote a key, and perhaps removed it before: older values of it are not given any more.
+    pub(crate) fn supersede(&mut self, entry: &Entry) {
+        if !self.notices.is_empty() {
+            self.barred.insert(Arc::clone(&entry.key), Epoch(entry.version.0));
+        }
     }
 
     /// Everything was removed: nothing that waits is given any more.
@@ -124,7 +132,7 @@ impl Backlog {
 
     fn drop_queue(&mut self) {
         self.notices.clear();
-        self.removed.clear();
+        self.barred.clear();
         self.bytes = 0;
     }
 
@@ -215,7 +223,7 @@ impl Backlog {
         if self.stale {
             return !had;
         }
-        let barred = self.removed.get(&entry.key).is_some_and(|at| at.0 > entry.version.0);
+        let barred = self.barred.get(&entry.key).is_some_and(|at| at.0 > entry.version.0);
         !had && !barred && may(entry) && index.get(&entry.key).is_some_and(|entry| may(entry))
     }
 
@@ -227,18 +235,22 @@ impl Backlog {
             let Some(notice) = self.notices.pop_front() else { return };
             self.bytes = self.bytes.saturating_sub(notice.bytes());
             match notice {
-                Notice::Put(entry) => Arc::clone(&entry.key),
-                Notice::Removed(key, at) => {
-                    if self.removed.get(&key) == Some(&at) {
-                        self.removed.remove(&key);
-                    }
-                    return;
+                Notice::Put(entry) => {
+                    self.unbar(&entry.key, Epoch(entry.version.0));
+                    Arc::clone(&entry.key)
                 }
+                Notice::Removed(key, at) => return self.unbar(&key, at),
                 Notice::Compare(_) => return,
             }
         };
         if !index.get(&key).is_some_and(|entry| may(entry)) {
             self.withdraw(key);
+        }
+    }
+
+    fn unbar(&mut self, key: &Arc<str>, at: Epoch) {
+        if self.barred.get(key) == Some(&at) {
+            self.barred.remove(key);
         }
     }
 
@@ -256,7 +268,7 @@ impl Backlog {
     /// The snapshot holds everything up to a commit.
     pub(crate) fn begin(&mut self, at: Epoch, now: Epoch) {
         self.notices.retain(|notice| notice.epoch() > at);
-        self.removed.retain(|_, removed| *removed > at);
+        self.barred.retain(|_, barred| *barred > at);
         self.bytes = self.notices.iter().map(Notice::bytes).sum();
         if now <= at {
             (self.lagged, self.missed) = (false, 0);

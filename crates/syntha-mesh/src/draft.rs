@@ -529,6 +529,7 @@ impl Overlay {
     pub(crate) fn touched(&self) -> Touched {
         Touched {
             cleared: self.cleared,
+            foreign: false,
             keys: self.entries.keys().cloned().collect(),
             agents: self.agents.keys().cloned().collect(),
         }

@@ -321,7 +321,7 @@ pub(crate) enum Refresh {
 impl Refresh {
     /// What a watch has to look at again.
     pub(crate) fn touched(&self) -> Touched {
-        let mut touched = Touched::default();
+        let mut touched = Touched { foreign: true, ..Touched::default() };
         let Self::Pages { pages, .. } = self else { return touched };
         let deleted = pages.iter().flat_map(|(deleted, _)| deleted.iter().map(|(space, id)| (*space, id)));
         let changed =

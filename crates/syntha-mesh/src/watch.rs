@@ -9,6 +9,7 @@ use event_listener::EventListener;
 use futures_core::Stream;
 use parking_lot::Mutex;
 use syntha_store::{Epoch, Timestamp, Version};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::agent::Agent;
@@ -76,7 +77,9 @@ pub struct Watch {
     state: State,
     /// The store was asked since the last entry was given, so the index is as new as it must be.
     fresh: bool,
-    work: Option<Work>,
+    /// What is being read from the store: in a task, because what is half-read may hold up the store's writers, and a
+    /// reader may stop asking at any time.
+    work: Option<JoinHandle<Result<Done>>>,
     endings: Vec<EventListener>,
     alarm: Option<(Timestamp, Pin<Box<Sleep>>)>,
 }
@@ -191,7 +194,7 @@ impl Watch {
             let mut done = None;
             if let Some(work) = &mut self.work {
                 // What ends the watch wakes it from the store's work too.
-                let Poll::Ready(result) = work.as_mut().poll(cx) else {
+                let Poll::Ready(result) = Pin::new(work).poll(cx) else {
                     let goes_on = self.watcher.backlog.lock().wake_later(cx.waker());
                     if goes_on && !self.is_ending(cx) {
                         return Poll::Pending;
@@ -199,7 +202,7 @@ impl Watch {
                     continue;
                 };
                 self.work = None;
-                done = match result {
+                done = match result.unwrap_or_else(|_| Err(interrupted())) {
                     Ok(done) => Some(done),
                     // Its user or its session may be why.
                     Err(error) => {
@@ -213,7 +216,7 @@ impl Watch {
             }
             match self.step(cx, done) {
                 Ok(Step::Event(event)) => return Poll::Ready(Some(Ok(event))),
-                Ok(Step::Work(work)) => self.work = Some(work),
+                Ok(Step::Work(work)) => self.work = Some(tokio::spawn(work)),
                 Ok(Step::Wait) => {
                     if !self.is_ending(cx) && !self.rings(cx) {
                         return Poll::Pending;
@@ -365,9 +368,16 @@ impl Watch {
         rings
     }
 
+    fn stop(&mut self) {
+        if let Some(work) = self.work.take() {
+            work.abort();
+        }
+    }
+
     fn end(&mut self) {
         self.state = State::Ended;
-        (self.work, self.alarm) = (None, None);
+        self.stop();
+        self.alarm = None;
         self.endings.clear();
         self.mesh.core.watchers.remove(&self.watcher);
         self.watcher.backlog.lock().end();
@@ -399,6 +409,10 @@ fn runtime() -> Result<()> {
     })
 }
 
+const fn interrupted() -> Error {
+    Error::new(ErrorKind::Storage, "the runtime ended while the watch read a value, open it again")
+}
+
 impl Stream for Watch {
     type Item = Result<WatchEvent>;
 
@@ -409,6 +423,7 @@ impl Stream for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        self.stop();
         self.mesh.core.watchers.remove(&self.watcher);
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Wants {
 #[derive(Default)]
 pub(crate) struct Touched {
     pub(crate) cleared: bool,
+    /// It was read from the store: what lies between the old and the new is not known.
+    pub(crate) foreign: bool,
     pub(crate) keys: Vec<Arc<str>>,
     pub(crate) agents: Vec<Arc<str>>,
 }
@@ -144,7 +146,12 @@ impl Watchers {
             for place in &order {
                 let Some(key) = touched.keys.get(*place) else { continue };
                 match index.get(key).filter(|entry| watcher.sees(entry, index, config)) {
-                    Some(entry) => backlog.push(Notice::Put(Arc::clone(entry)), silent),
+                    Some(entry) => {
+                        if touched.foreign {
+                            backlog.supersede(entry);
+                        }
+                        backlog.push(Notice::Put(Arc::clone(entry)), silent);
+                    }
                     None if before.get(*place) == Some(&true) => {
                         backlog.push(Notice::Removed(Arc::clone(key), at), silent);
                     }

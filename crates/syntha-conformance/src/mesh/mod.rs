@@ -3,6 +3,7 @@
 mod audience;
 mod isolation;
 mod time;
+mod watch;
 mod write;
 
 use syntha_mesh::{Agent, Filter, Mesh};
@@ -14,7 +15,7 @@ pub(crate) use crate::store::checks;
 /// All checks over a mesh on a store.
 #[must_use]
 pub fn mesh_checks() -> Vec<Check> {
-    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS].concat()
+    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, watch::CHECKS].concat()
 }
 
 /// The keys that an agent sees.
