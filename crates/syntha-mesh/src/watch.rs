@@ -300,7 +300,7 @@ impl Watch {
         }
         self.fresh = false;
         backlog.wake_later(cx.waker());
-        let next = backlog.next_expiry();
+        let next = expired.and_then(|_| backlog.next_expiry());
         drop((backlog, index));
         self.set_alarm(next, now);
         follow(&core);
@@ -453,5 +453,17 @@ impl fmt::Debug for WatchConfig {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("mesh", &self.mesh).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Watch;
+
+    /// A reader may be moved to a task and shared with one, and needs no pinning.
+    #[test]
+    fn a_watch_goes_anywhere() {
+        const fn goes_anywhere<T: Send + Sync + Unpin + 'static>() {}
+        const { goes_anywhere::<Watch>() };
     }
 }

@@ -15,7 +15,8 @@ pub(crate) use crate::store::checks;
 /// All checks over a mesh on a store.
 #[must_use]
 pub fn mesh_checks() -> Vec<Check> {
-    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, watch::CHECKS].concat()
+    let watch = watch::watch_checks();
+    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, &watch].concat()
 }
 
 /// The keys that an agent sees.
