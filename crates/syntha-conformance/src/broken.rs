@@ -84,6 +84,11 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-history-across-threads", Fault::HistoryAcrossThreads),
         ("mesh-redacted-shown", Fault::RedactedShown),
         ("mesh-thread-audience-ignored", Fault::ThreadAudienceIgnored),
+        ("mesh-watch-audience-ignored", Fault::WatchAudienceIgnored),
+        ("mesh-watch-stale-decision", Fault::WatchStaleDecision),
+        ("mesh-watch-loses-lagged", Fault::WatchLosesLagged),
+        ("mesh-watch-removed-forgotten", Fault::WatchRemovedForgotten),
+        ("mesh-watch-sleeps-on", Fault::WatchSleepsOn),
     ]
 }
 

@@ -16,6 +16,7 @@ use crate::mesh::{Mesh, parse};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
+use crate::watch::{Watch, WatchConfig};
 
 /// An agent of one user: what it does is done in its name, and it sees only what it may.
 ///
@@ -267,6 +268,17 @@ impl Agent {
         self.mesh.delete_topic(topic).await
     }
 
+    /// What the agent can see, and then what changes for it, in the order of the commits.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a bound outside its range and outside a tokio runtime; `LimitExceeded` for more watches than the mesh
+    /// takes; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn watch(&self, config: WatchConfig) -> Result<Watch> {
+        self.fresh().await?;
+        Watch::new(self.mesh.clone(), Some(self.clone()), config)
+    }
+
     /// A change that is refused if the agent is no longer the one that this handle was for.
     fn own(&self, change: Change) -> Change {
         Change::By { agent: self.name.clone(), life: self.life.clone(), change: Box::new(change) }
@@ -289,7 +301,7 @@ impl Agent {
         self.sees(entry, index) && self.mesh.core.lives(entry, index)
     }
 
-    fn sees(&self, entry: &Entry, index: &Index) -> bool {
+    pub(crate) fn sees(&self, entry: &Entry, index: &Index) -> bool {
         entry.audience.everyone
             || entry.is_for(self.name.as_str(), &index.roster)
             || self.mesh.core.config.has(Fault::AudienceIgnored)

@@ -24,6 +24,8 @@ pub struct MeshConfig {
     pub interactions: InteractionLog,
     /// How many interactions are kept, 1 or more; up to 256 more are there until the next trim. Default 10,000.
     pub interactions_kept: u64,
+    /// The most watches of one user that are open at a time. Default 64.
+    pub watches: usize,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
@@ -40,6 +42,7 @@ impl Default for MeshConfig {
             sweep_grace: Duration::from_secs(60),
             interactions: InteractionLog::Off,
             interactions_kept: 10_000,
+            watches: 64,
             clock: Arc::new(SystemClock),
             meters: Arc::default(),
             #[cfg(feature = "faults")]

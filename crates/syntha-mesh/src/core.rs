@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::Interaction;
+use crate::watchers::Watchers;
 use crate::writer::Writer;
 
 /// How often entries are read one after the other before they are read in one go.
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn UserStore>,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
+    pub(crate) watchers: Watchers,
     pub(crate) config: MeshConfig,
     /// Held by the writer while it commits, and by whoever must see the data as of one commit.
     pub(crate) gate: tokio::sync::Mutex<()>,
@@ -56,6 +58,7 @@ impl Core {
         self.retired.store(true, Ordering::Release);
         self.index.write().forget();
         self.reads.lock().clear();
+        self.watchers.end(&self.config);
     }
 
     pub(crate) fn clock_is_off(&self) -> bool {
@@ -82,8 +85,12 @@ impl Core {
         let refresh = Index::refresh(since, &*self.store).await?;
         {
             let mut index = self.index.write();
-            if index.stamp == since && index.apply_refresh(refresh)? {
-                return Ok(());
+            if index.stamp == since {
+                let touched = self.watchers.any().then(|| refresh.touched());
+                let change = |index: &mut Index| index.apply_refresh(refresh);
+                if self.watchers.around(&self.config, &mut index, touched, change)? {
+                    return Ok(());
+                }
             }
         }
         self.config.meters.reloads.increment(1);
@@ -91,6 +98,7 @@ impl Core {
         let mut index = self.index.write();
         if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
             *index = fresh;
+            self.watchers.reloaded(&self.config, &index);
         }
         Ok(())
     }

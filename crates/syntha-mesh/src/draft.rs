@@ -18,6 +18,7 @@ use crate::index::{Index, Operation};
 use crate::interactions::Interaction;
 use crate::names::{AgentName, Topic};
 use crate::roster::AgentState;
+use crate::watchers::Touched;
 
 /// How long an operation id is remembered.
 const OPERATION_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -557,6 +558,16 @@ enum Seen {
 impl Overlay {
     fn clone_if(&self, wanted: bool) -> Option<Self> {
         wanted.then(|| self.clone())
+    }
+
+    /// What a watch has to look at again.
+    pub(crate) fn touched(&self) -> Touched {
+        Touched {
+            cleared: self.cleared,
+            foreign: false,
+            keys: self.entries.keys().cloned().collect(),
+            agents: self.agents.keys().cloned().collect(),
+        }
     }
 
     /// Makes the index what the committed batch made of the data.

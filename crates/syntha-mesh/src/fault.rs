@@ -44,6 +44,16 @@ pub enum Fault {
     RedactedShown,
     /// Any agent reads any thread of its user.
     ThreadAudienceIgnored,
+    /// A watch gives what is for others.
+    WatchAudienceIgnored,
+    /// A watch decides when something changes, and not again when it is given.
+    WatchStaleDecision,
+    /// A watch that can't keep up loses changes and says nothing.
+    WatchLosesLagged,
+    /// A watch does not say that something is no longer there.
+    WatchRemovedForgotten,
+    /// A watch that waits does not wake for the end of its session or its user.
+    WatchSleepsOn,
 }
 
 impl crate::MeshConfig {

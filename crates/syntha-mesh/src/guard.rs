@@ -3,13 +3,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use event_listener::{Event, EventListener};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Says whether the session that handles belong to is still alive. Every handle carries one and asks it on every call,
 /// so that a handle that was cloned out of a session ends with it.
 #[derive(Clone)]
 pub struct Guard {
-    ended: Arc<AtomicBool>,
+    end: Arc<End>,
     /// The guard of the handle that this one was made from: a session can't be left by starting another in it.
     outer: Option<Arc<Self>>,
     /// Dropped with the last handle.
@@ -19,14 +21,21 @@ pub struct Guard {
 
 /// Ends the session of a [`Guard`].
 #[derive(Clone)]
-pub struct Revoker(Arc<AtomicBool>);
+pub struct Revoker(Arc<End>);
+
+/// Whether a session has ended, and who waits for it.
+#[derive(Default)]
+struct End {
+    ended: AtomicBool,
+    event: Event,
+}
 
 impl Guard {
     /// A guard and what ends it.
     #[must_use]
     pub fn new() -> (Self, Revoker) {
-        let ended = Arc::new(AtomicBool::new(false));
-        (Self { ended: Arc::clone(&ended), outer: None, kept: None }, Revoker(ended))
+        let end = Arc::new(End::default());
+        (Self { end: Arc::clone(&end), outer: None, kept: None }, Revoker(end))
     }
 
     /// The same guard, which keeps something alive as long as a handle of the session is.
@@ -42,7 +51,17 @@ impl Guard {
     }
 
     fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire) || self.outer.as_ref().is_some_and(|outer| outer.has_ended())
+        self.end.ended.load(Ordering::Acquire) || self.outer.as_ref().is_some_and(|outer| outer.has_ended())
+    }
+
+    /// One for each session that ends what this guard guards. Whoever listens asks [`check`](Self::check) after that.
+    pub(crate) fn listen(&self) -> Vec<EventListener> {
+        let (mut listeners, mut guard) = (Vec::new(), Some(self));
+        while let Some(one) = guard {
+            listeners.push(one.end.event.listen());
+            guard = one.outer.as_deref();
+        }
+        listeners
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -55,9 +74,10 @@ impl Guard {
 }
 
 impl Revoker {
-    /// Ends the session: every call after this one fails.
+    /// Ends the session: every call after this one fails, and a watch that waits wakes and ends.
     pub fn revoke(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.ended.store(true, Ordering::Release);
+        self.0.event.notify(usize::MAX);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::interactions::InteractionRange;
 use crate::roster::{AgentState, Roster};
 use crate::thread::ThreadState;
+use crate::watchers::Touched;
 
 const PAGE: usize = 1_000;
 /// How often a load starts again, and how many pages of changes it catches up with before it does.
@@ -329,6 +330,28 @@ pub(crate) enum Refresh {
         usage: Usage,
         time: Timestamp,
     },
+}
+
+impl Refresh {
+    /// What a watch has to look at again.
+    pub(crate) fn touched(&self) -> Touched {
+        let mut touched = Touched { foreign: true, ..Touched::default() };
+        let Self::Pages { pages, .. } = self else { return touched };
+        let deleted = pages.iter().flat_map(|(deleted, _)| deleted.iter().map(|(space, id)| (*space, id)));
+        let changed =
+            pages.iter().flat_map(|(_, changed)| changed.iter().map(|(space, head, _)| (*space, &head.id)));
+        for (space, id) in deleted.chain(changed) {
+            let Ok(name) = std::str::from_utf8(id.name()) else { continue };
+            match space {
+                Keyspace::Context => touched.keys.push(name.into()),
+                Keyspace::Agents => touched.agents.push(name.into()),
+                _ => {}
+            }
+        }
+        touched.keys.sort_unstable();
+        touched.keys.dedup();
+        touched
+    }
 }
 
 type ChangedPage = (Vec<(Keyspace, RecordId)>, Vec<Written>);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod backlog;
 mod change;
 mod clock;
 mod config;
@@ -27,6 +28,8 @@ mod names;
 mod push;
 mod roster;
 mod thread;
+mod watch;
+mod watchers;
 mod writer;
 
 pub use agent::Agent;
@@ -48,3 +51,4 @@ pub use message::{HistoryMessage, Message, MessageRole};
 pub use names::{AgentName, EntryKey, MessageId, OperationId, ThreadId, Topic};
 pub use push::{Batch, Push, Pushed};
 pub use thread::{Appended, Thread, ThreadInfo};
+pub use watch::{Watch, WatchConfig, WatchEvent};

@@ -20,6 +20,8 @@ use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
+use crate::watch::{Watch, WatchConfig};
+use crate::watchers::Watchers;
 use crate::writer::{self, Writer};
 
 /// One user's mesh. Cheap to clone; all clones are the same mesh.
@@ -50,6 +52,7 @@ impl Mesh {
             store,
             index: RwLock::new(index),
             writer: Writer::default(),
+            watchers: Watchers::default(),
             config,
             gate: tokio::sync::Mutex::default(),
             reads: Mutex::default(),
@@ -387,6 +390,17 @@ impl Mesh {
         self.fresh().await?;
         let index = self.core.index.read();
         Ok((index.stamp, index.usage))
+    }
+
+    /// What changes from now on, whoever it is for: the host's own view. [`Agent::watch`] gives an agent its own.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a bound outside its range and outside a tokio runtime; `LimitExceeded` for more watches than the mesh
+    /// takes; `Gone`, `SessionEnded`, `Storage`.
+    pub async fn watch(&self, config: WatchConfig) -> Result<Watch> {
+        self.fresh().await?;
+        Watch::new(self.clone(), None, config)
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {

@@ -19,6 +19,7 @@ use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::history::{self, Lookup};
+use crate::index::Index;
 use crate::meters::Shed;
 
 const BATCH_OPS: usize = 256;
@@ -48,6 +49,13 @@ struct Waiting {
     change: Change,
     state: Arc<AtomicU8>,
     answer: oneshot::Sender<Result<Answer>>,
+}
+
+impl Writer {
+    /// Whether a commit may be under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.queue.lock().running
+    }
 }
 
 /// Hands a change to the user's writer and waits for its answer, at most the mesh's deadline.
@@ -237,7 +245,9 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
         let mut index = core.index.write();
         // Otherwise a reader has found the commit already, and perhaps a later one of another handle.
         if index.stamp == since {
-            overlay.commit_to(&mut index, stamp, time);
+            let touched = core.watchers.any().then(|| overlay.touched());
+            let change = |index: &mut Index| overlay.commit_to(index, stamp, time);
+            core.watchers.around(&core.config, &mut index, touched, change);
         }
     }
     answer_each(waiting, answers);

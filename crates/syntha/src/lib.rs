@@ -20,7 +20,7 @@ pub use syntha_mesh::{
     ErrorKind as MeshErrorKind, Expected, Exported, Filter, HistoryMessage, ImportError, ImportReport,
     Interaction, InteractionLog, ManualClock, Mesh, MeshConfig, Message, MessageId, MessagePage, MessageRole,
     OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Thread, ThreadId, ThreadInfo,
-    Topic, TopicDeleted, TopicInfo,
+    Topic, TopicDeleted, TopicInfo, Watch, WatchConfig, WatchEvent,
 };
 pub use syntha_store::archive::ArchiveInfo;
 pub use syntha_store::{Timestamp, UserId, UserTag, Version};

@@ -5,6 +5,7 @@ mod history;
 mod isolation;
 mod time;
 mod transfer;
+mod watch;
 mod write;
 
 use syntha_mesh::{Agent, Filter, Mesh};
@@ -16,8 +17,17 @@ pub(crate) use crate::store::checks;
 /// All checks over a mesh on a store.
 #[must_use]
 pub fn mesh_checks() -> Vec<Check> {
-    [write::CHECKS, time::CHECKS, audience::CHECKS, isolation::CHECKS, history::CHECKS, transfer::CHECKS]
-        .concat()
+    let watch = watch::watch_checks();
+    [
+        write::CHECKS,
+        time::CHECKS,
+        audience::CHECKS,
+        isolation::CHECKS,
+        history::CHECKS,
+        transfer::CHECKS,
+        &watch,
+    ]
+    .concat()
 }
 
 /// The keys that an agent sees.

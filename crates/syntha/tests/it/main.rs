@@ -4,6 +4,7 @@
 #![cfg(feature = "sqlite")]
 
 mod attacks;
+mod watch;
 
 use std::io::Cursor;
 use std::path::PathBuf;
