@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use syntha::store::MemoryStore;
-use syntha::{MeshErrorKind, UserManager, Watch, WatchConfig, WatchEvent};
+use syntha::{MeshErrorKind, Session, UserManager, Watch, WatchConfig, WatchEvent};
 use tokio::task::JoinHandle;
 
 use crate::{data, open};
@@ -19,6 +19,13 @@ fn end(mut watch: Watch) -> JoinHandle<MeshErrorKind> {
             }
         }
     })
+}
+
+/// The same for an agent of a session.
+async fn watch(session: &Session) -> JoinHandle<MeshErrorKind> {
+    let mut watch = session.agent("a").unwrap().watch(WatchConfig::new()).await.unwrap();
+    watch.next().await.unwrap().unwrap();
+    end(watch)
 }
 
 #[tokio::test]
@@ -49,11 +56,6 @@ async fn a_watch_ends_with_whatever_it_belongs_to() {
     let session = users.create_user_session(&host, "alice").await.unwrap();
     let other = users.create_user_session(&host, "alice").await.unwrap();
     let bob = users.create_user_session(&host, "bob").await.unwrap();
-    let watch = async |session: &syntha::Session| {
-        let mut watch = session.agent("a").unwrap().watch(WatchConfig::new()).await.unwrap();
-        watch.next().await.unwrap().unwrap();
-        end(watch)
-    };
     session.agent("a").unwrap().push("k", 1).await.unwrap();
     let (first, second, stays) = (watch(&session).await, watch(&other).await, watch(&bob).await);
     session.end();
