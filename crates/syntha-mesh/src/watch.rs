@@ -178,7 +178,16 @@ impl Watch {
     }
 
     /// The next event; `None` after the watch has ended. May be dropped at any time: nothing is lost by it.
+    ///
+    /// What it gives was decided after the call. In a mesh that shares its user with other handles it may ask the store for
+    /// that, so a call that is given up sooner than a read takes gives nothing. As a [`Stream`], the watch decides after the
+    /// first poll for an item.
     pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
+        // INVARIANT: what an earlier call asked the store for says nothing of what other handles did since.
+        if !self.mesh.core.exclusive {
+            self.fresh = false;
+            self.stop();
+        }
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
