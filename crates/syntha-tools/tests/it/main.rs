@@ -1,9 +1,11 @@
-//! The tools' answers, as a model gets them; who has which; the host's own.
+//! The tools' answers, as a model gets them; who has which; the host's own; prompts.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod access;
 mod hybrid;
+mod moving;
+mod prompt;
 
 use serde_json::{Value, json};
 use syntha_mesh::{Mesh, MeshConfig};
@@ -15,10 +17,14 @@ async fn mesh() -> Mesh {
 }
 
 async fn mesh_of(user: &str) -> Mesh {
+    mesh_with(user, MeshConfig::default()).await
+}
+
+async fn mesh_with(user: &str, config: MeshConfig) -> Mesh {
     let store = MemoryStore::new().unwrap();
     let tag = store.deployment_key().tag(&UserId::new(user).unwrap());
     let (user, _) = store.create(tag, Batch::new(Timestamp(0)).unwrap(), CreateMode::New).await.unwrap();
-    Mesh::open(user, false, MeshConfig::default()).await.unwrap()
+    Mesh::open(user, false, config).await.unwrap()
 }
 
 fn handler(mesh: &Mesh, agent: &str, access: impl Into<Access>) -> ToolHandler {
