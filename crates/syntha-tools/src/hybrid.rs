@@ -33,6 +33,7 @@ impl HostTool {
     /// A tool with a name, a description for the model, a JSON Schema of its arguments, and what it does.
     ///
     /// An `Err` is told to the model, so it says what the model can do about it and holds no secret.
+    /// A later release of Syntha may have more tools: a prefix of the host's own keeps a name free.
     ///
     /// # Errors
     ///

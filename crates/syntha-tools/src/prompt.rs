@@ -51,8 +51,8 @@ pub enum Placement {
 ///
 /// A key of lower-case words becomes readable; any other is written as a JSON string, so that two keys never look alike and
 /// none looks like a heading or a line of a conversation. A value is its JSON text on one line, where everything that ends a
-/// line is escaped. Nothing in a key, a value or an existing prompt is taken for a placeholder. Where there is nothing to
-/// show, there is no header either.
+/// line is escaped. A placeholder in a key, in a value, or after the first one of a text stays as it is. Where there is
+/// nothing to show, there is no header either.
 ///
 /// What an entry says is what some agent wrote: a model should take it as data. The form keeps a value from posing as
 /// anything else; it can't keep a model from believing it.
