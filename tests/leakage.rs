@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -17,8 +17,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use syntha::sqlite::SqliteConfig;
 use syntha::{
-    Filter, HostAuthority, InteractionLog, ManualClock, MeshConfig, Message, Role, Session, Timestamp,
-    ToolHandler, UserManager,
+    Filter, HostAuthority, HostTool, HybridHandler, InteractionLog, ManualClock, MeshConfig, Message, Prompt,
+    Role, Session, Timestamp, ToolHandler, UserManager,
 };
 use syntha_conformance::{Harness, Instance, broken};
 use syntha_mesh::Fault;
@@ -45,6 +45,8 @@ enum Op {
     DeleteThread { user: usize, name: usize },
     Interactions { user: usize },
     Export { user: usize },
+    HostTool { user: usize, agent: usize },
+    Prompt { user: usize, agent: usize, budget: usize },
     DeleteTopic { user: usize, name: usize },
     Clear { user: usize },
     Turn { seconds: u64 },
@@ -76,6 +78,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (u.clone(), n.clone()).prop_map(|(user, name)| Op::DeleteThread { user, name }),
         2 => u.clone().prop_map(|user| Op::Interactions { user }),
         1 => u.clone().prop_map(|user| Op::Export { user }),
+        4 => (u.clone(), a.clone()).prop_map(|(user, agent)| Op::HostTool { user, agent }),
+        6 => (u.clone(), a.clone(), 0..2_000_usize)
+            .prop_map(|(user, agent, budget)| Op::Prompt { user, agent, budget }),
         1 => (u.clone(), n).prop_map(|(user, name)| Op::DeleteTopic { user, name }),
         1 => u.clone().prop_map(|user| Op::Clear { user }),
         3 => (0..200_u64).prop_map(|seconds| Op::Turn { seconds }),
@@ -85,6 +90,17 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(|orderly| Op::Reopen { orderly }),
     ]
 }
+
+/// One tool of the host's for all users, which reads all that its caller's agent can see.
+static HOST_TOOL: LazyLock<HostTool> = LazyLock::new(|| {
+    let schema = json!({ "type": "object" });
+    HostTool::new("read_all", "Read all.", schema, |agent, _| async move {
+        let entries = agent.all(&Filter::new()).await.map_err(texts)?;
+        // Few enough for an answer that is not cut.
+        Ok(entries.iter().take(50).map(|entry| describe(entry)).collect::<String>().into())
+    })
+    .unwrap()
+});
 
 /// Everything that was logged, at every level.
 #[derive(Clone, Default)]
@@ -312,6 +328,24 @@ impl World {
                 let exported = self.session(user).await.export(&mut bytes, |_| {}).await;
                 self.unbroken(exported);
                 self.check(user, &String::from_utf8(bytes).unwrap());
+            }
+            Op::HostTool { user, agent } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                let tools = ToolHandler::new(&agent, Role::Readonly);
+                let tools = HybridHandler::new(tools).tool(HOST_TOOL.clone()).unwrap();
+                let answer = tools.call("read_all", json!({ "user": "somebody" })).await;
+                assert_eq!(answer["success"], true, "{answer}");
+                self.check(user, &answer.to_string());
+            }
+            Op::Prompt { user, agent, budget } => {
+                let agent = self.session(user).await.agent(agent_name(user, agent)).unwrap();
+                match Prompt::new(&agent).budget(budget).build().await {
+                    Ok(built) => {
+                        assert!(built.text.len() <= budget);
+                        self.check(user, &format!("{} {:?}", built.text, built.included));
+                    }
+                    Err(error) => self.check(user, &texts(error)),
+                }
             }
             Op::DeleteTopic { user, name } => {
                 let result = self.session(user).await.delete_topic(topic(user, name)).await;

@@ -42,6 +42,14 @@ pub(crate) fn names_fitting(names: &[Arc<str>], parts: usize) -> (Vec<&str>, usi
     (taken, left)
 }
 
+/// Says in an answer how many topics it left out.
+#[allow(clippy::indexing_slicing, reason = "a JSON object takes a new name by index")]
+pub(crate) fn note_omitted(answer: &mut Value, topics: usize) {
+    if topics > 0 {
+        answer["topics_omitted"] = topics.into();
+    }
+}
+
 /// The last word on a reply's size: what is still too large is replaced by a failure that says what to do.
 pub(crate) fn bounded(reply: Value) -> Value {
     if reply.to_string().len() <= REPLY_BYTES {

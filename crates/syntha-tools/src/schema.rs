@@ -1,13 +1,47 @@
 //! The tools' definitions, once, and the shapes that model providers want them in.
 
-use serde_json::{Value, json};
+use std::pin::Pin;
 
-/// A tool, as every shape is made from it.
+use serde_json::{Map, Value, json};
+use syntha_mesh::Agent;
+
+use crate::access::{Level, Role};
+use crate::arguments::Answer;
+use crate::{context, topics};
+
+/// A tool: what a model is told of it, who has it, and what it does.
+///
+/// A new tool is a row in [`TOOLS`] and the function that `run` calls.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) description: &'static str,
     /// JSON Schema (draft 2020-12) of the arguments.
     pub(crate) parameters: fn() -> Value,
+    /// The least role that has it; those above have it too.
+    pub(crate) least: Role,
+    /// The levels that have it.
+    pub(crate) levels: &'static [Level],
+    pub(crate) run: for<'a> fn(&'a Agent, Map<String, Value>) -> Running<'a>,
+}
+
+/// A tool at work.
+pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// What a model is told of a tool, Syntha's or the host's.
+pub(crate) struct Definition<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) description: &'a str,
+    pub(crate) parameters: Value,
+}
+
+impl Tool {
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+        TOOLS.iter().find(|tool| tool.name == name)
+    }
+
+    pub(crate) fn definition(&self) -> Definition<'_> {
+        Definition { name: self.name, description: self.description, parameters: (self.parameters)() }
+    }
 }
 
 /// All tools, in the order in which they are offered.
@@ -16,6 +50,9 @@ pub(crate) const TOOLS: &[Tool] = &[
         name: "get_context",
         description: "Read shared context. Give keys to read some, or none to read everything you can see.",
         parameters: || object(&json!({ "keys": list("Keys to read; leave out for all") }), &[]),
+        least: Role::Readonly,
+        levels: &[Level::Safe, Level::Minimal, Level::Readonly],
+        run: |agent, arguments| Box::pin(context::get(agent, arguments)),
     },
     Tool {
         name: "push_context",
@@ -32,21 +69,33 @@ pub(crate) const TOOLS: &[Tool] = &[
                 &["key", "value"],
             )
         },
+        least: Role::Contributor,
+        levels: &[Level::Safe, Level::Minimal],
+        run: |agent, arguments| Box::pin(context::push(agent, arguments)),
     },
     Tool {
         name: "list_context",
         description: "List the keys that you can see, by topic.",
         parameters: || object(&json!({}), &[]),
+        least: Role::Readonly,
+        levels: &[Level::Safe, Level::Minimal, Level::Readonly],
+        run: |agent, arguments| Box::pin(context::list(agent, arguments)),
     },
     Tool {
         name: "subscribe_to_topics",
         description: "Subscribe to topics, besides those that you have, to see what is shared on them.",
         parameters: || object(&json!({ "topics": list("Topics to subscribe to") }), &["topics"]),
+        least: Role::Contributor,
+        levels: &[Level::Safe],
+        run: |agent, arguments| Box::pin(topics::subscribe(agent, arguments)),
     },
     Tool {
         name: "unsubscribe_from_topics",
         description: "Unsubscribe from topics. You no longer see what is shared on them.",
         parameters: || object(&json!({ "topics": list("Topics to unsubscribe from") }), &["topics"]),
+        least: Role::Contributor,
+        levels: &[Level::Safe],
+        run: |agent, arguments| Box::pin(topics::unsubscribe(agent, arguments)),
     },
     Tool {
         name: "discover_topics",
@@ -55,6 +104,9 @@ pub(crate) const TOOLS: &[Tool] = &[
             let flag = json!({ "type": "boolean", "description": "Also name the subscribers" });
             object(&json!({ "include_subscriber_names": flag }), &[])
         },
+        least: Role::Readonly,
+        levels: &[Level::Safe, Level::Readonly],
+        run: |agent, arguments| Box::pin(topics::discover(agent, arguments)),
     },
     Tool {
         name: "delete_topic",
@@ -68,6 +120,9 @@ pub(crate) const TOOLS: &[Tool] = &[
                 &["topic", "confirm"],
             )
         },
+        least: Role::Admin,
+        levels: &[],
+        run: |agent, arguments| Box::pin(topics::delete_topic(agent, arguments)),
     },
 ];
 
@@ -80,23 +135,23 @@ fn list(description: &str) -> Value {
 }
 
 /// <https://platform.openai.com/docs/api-reference/chat/create>, `tools`.
-pub(crate) fn openai_chat(tool: &Tool) -> Value {
+pub(crate) fn openai_chat(tool: Definition<'_>) -> Value {
     json!({ "type": "function", "function": {
-        "name": tool.name, "description": tool.description, "parameters": (tool.parameters)() } })
+        "name": tool.name, "description": tool.description, "parameters": tool.parameters } })
 }
 
 /// <https://platform.openai.com/docs/api-reference/responses/create>, `tools`.
-pub(crate) fn openai_responses(tool: &Tool) -> Value {
+pub(crate) fn openai_responses(tool: Definition<'_>) -> Value {
     json!({ "type": "function", "name": tool.name, "description": tool.description,
-            "parameters": (tool.parameters)(), "strict": false })
+            "parameters": tool.parameters, "strict": false })
 }
 
 /// <https://docs.anthropic.com/en/api/messages>, `tools`.
-pub(crate) fn anthropic(tool: &Tool) -> Value {
-    json!({ "name": tool.name, "description": tool.description, "input_schema": (tool.parameters)() })
+pub(crate) fn anthropic(tool: Definition<'_>) -> Value {
+    json!({ "name": tool.name, "description": tool.description, "input_schema": tool.parameters })
 }
 
 /// <https://modelcontextprotocol.io/specification>, `tools/list`.
-pub(crate) fn mcp(tool: &Tool) -> Value {
-    json!({ "name": tool.name, "description": tool.description, "inputSchema": (tool.parameters)() })
+pub(crate) fn mcp(tool: Definition<'_>) -> Value {
+    json!({ "name": tool.name, "description": tool.description, "inputSchema": tool.parameters })
 }

@@ -24,7 +24,10 @@ pub use syntha_mesh::{
 };
 pub use syntha_store::archive::ArchiveInfo;
 pub use syntha_store::{Timestamp, UserId, UserTag, Version};
-pub use syntha_tools::{Role, ToolHandler};
+pub use syntha_tools::{
+    Access, AgentTools, BuiltPrompt, ErrorKind as ToolErrorKind, HostTool, HybridHandler, Level, Placement,
+    Prompt, Role, ToolHandler,
+};
 
 /// The storage contract, for backends and layers of your own.
 pub use syntha_store as store;

@@ -1,21 +1,34 @@
-//! The tools' answers, as a model gets them.
+//! The tools' answers, as a model gets them; who has which; the host's own; prompts.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod access;
+mod hybrid;
+mod moving;
+mod prompt;
 
 use serde_json::{Value, json};
 use syntha_mesh::{Mesh, MeshConfig};
 use syntha_store::{Batch, CreateMode, MemoryStore, Store, Timestamp, UserId};
-use syntha_tools::{REPLY_BYTES, Role, ToolHandler};
+use syntha_tools::{Access, REPLY_BYTES, Role, ToolHandler};
 
 async fn mesh() -> Mesh {
-    let store = MemoryStore::new().unwrap();
-    let tag = store.deployment_key().tag(&UserId::new("alice").unwrap());
-    let (user, _) = store.create(tag, Batch::new(Timestamp(0)).unwrap(), CreateMode::New).await.unwrap();
-    Mesh::open(user, false, MeshConfig::default()).await.unwrap()
+    mesh_of("alice").await
 }
 
-fn handler(mesh: &Mesh, agent: &str, role: Role) -> ToolHandler {
-    ToolHandler::new(&mesh.agent(agent).unwrap(), role)
+async fn mesh_of(user: &str) -> Mesh {
+    mesh_with(user, MeshConfig::default()).await
+}
+
+async fn mesh_with(user: &str, config: MeshConfig) -> Mesh {
+    let store = MemoryStore::new().unwrap();
+    let tag = store.deployment_key().tag(&UserId::new(user).unwrap());
+    let (user, _) = store.create(tag, Batch::new(Timestamp(0)).unwrap(), CreateMode::New).await.unwrap();
+    Mesh::open(user, false, config).await.unwrap()
+}
+
+fn handler(mesh: &Mesh, agent: &str, access: impl Into<Access>) -> ToolHandler {
+    ToolHandler::new(&mesh.agent(agent).unwrap(), access)
 }
 
 #[tokio::test]

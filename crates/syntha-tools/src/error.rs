@@ -1,0 +1,89 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every call in this crate that is not a model's.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for callers to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request itself is wrong: a configuration, a name, a schema, a template.
+    Invalid,
+    /// A list names a tool that there is not.
+    UnknownTool,
+    /// The name is another tool's or another agent's already.
+    NameTaken,
+    /// What was asked for does not fit into the budget that was given.
+    LimitExceeded,
+    /// The entries change faster than they are read. Try again.
+    Busy,
+    /// The mesh refused or failed; its error is the source.
+    Mesh,
+}
+
+/// An error of this crate. Its text holds no value, key, topic, agent or user.
+pub struct Error {
+    kind: ErrorKind,
+    message: &'static str,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    retryable: bool,
+}
+
+impl Error {
+    pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
+        Self { kind, message, source: None, retryable: matches!(kind, ErrorKind::Busy) }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The fixed text.
+    #[must_use]
+    pub const fn message(&self) -> &'static str {
+        self.message
+    }
+
+    /// Whether a retry can succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<syntha_mesh::Error> for Error {
+    fn from(error: syntha_mesh::Error) -> Self {
+        let (message, retryable) = (error.message(), error.is_retryable());
+        Self { kind: ErrorKind::Mesh, message, source: Some(Box::new(error)), retryable }
+    }
+}
