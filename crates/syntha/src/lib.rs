@@ -15,6 +15,8 @@ pub use directory::UserEntry;
 pub use error::{Error, ErrorKind, Result};
 pub use manager::{Builder, HostAuthority, UserManager};
 pub use session::Session;
+/// An error of a mesh's calls, for applications that turn it into something of their own.
+pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{
     Agent, AgentName, Audience, Batch, Clock, Entry, EntryKey, ErrorKind as MeshErrorKind, Expected, Filter,
     ManualClock, Mesh, MeshConfig, OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock,
