@@ -33,3 +33,6 @@ pub use listing::{Filter, Stats, TopicInfo};
 pub use mesh::Mesh;
 pub use names::{AgentName, EntryKey, OperationId, Topic};
 pub use push::{Batch, Push, Pushed};
+
+/// The storage contract, whose stores a mesh is opened on.
+pub use syntha_store;

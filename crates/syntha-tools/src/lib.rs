@@ -7,3 +7,6 @@ mod schema;
 
 pub use handler::{Role, ToolHandler};
 pub use reply::REPLY_BYTES;
+
+/// The mesh, whose agents are offered the tools.
+pub use syntha_mesh;

@@ -290,7 +290,8 @@ impl UserStore for User {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let owner = UserTag::from_bytes(self.place.owner)?;
+        let none = |_| Error::new(ErrorKind::Unsupported, "the deployment's own space has no archive");
+        let owner = UserTag::from_bytes(self.place.owner).map_err(none)?;
         Ok(self.image()?.snapshot(owner))
     }
 }

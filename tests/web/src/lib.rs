@@ -83,8 +83,12 @@ impl FromRequestParts<Arc<Service>> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Failure> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer "));
+        let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+        // Of two, a proxy in front may have checked the other.
+        let (Some(header), None) = (headers.next(), headers.next()) else {
+            return Err(Failure::Unauthenticated);
+        };
+        let token = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
         let user = token.and_then(|token| service.tokens.get(token)).ok_or(Failure::Unauthenticated)?;
         Ok(Self(service.users.create_user_session(&service.host, user).await?))
     }
