@@ -85,8 +85,14 @@ fn run_consumer(package: &Published, folder: &Path) -> Result {
 fn install(package: &Published, folder: &Path) -> Result {
     let mut command =
         cargo(&["install", "--quiet", "--offline", "--locked", "--debug", "--path", &package.folder]);
-    // Debug information is the larger part of what it builds, and nobody looks at it.
-    command.arg("--root").arg(folder).env("CARGO_TARGET_DIR", TARGET).env("CARGO_PROFILE_DEV_DEBUG", "false");
+    // As the consumers are built, so that their dependencies are built once.
+    command.args([
+        "--config",
+        "profile.dev.package.\"*\".opt-level=0",
+        "--config",
+        "profile.dev.debug=false",
+    ]);
+    command.arg("--root").arg(folder).env("CARGO_TARGET_DIR", TARGET);
     run(&format!("consumer: {} is installed", package.name), &mut command)?;
     for program in std::fs::read_dir(folder.join("bin"))? {
         let program = program?.path();
