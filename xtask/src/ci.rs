@@ -2,8 +2,8 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what is absent")]
 
-use crate::step::{Result, cargo, output, run, run_last, timed};
-use crate::{tidy, tools};
+use crate::step::{Result, cargo, output, root, run, run_last, timed};
+use crate::{consumers, tidy, tools};
 
 /// What a crate's dependency tree must never hold.
 const BANNED: &[(&str, &[&str])] = &[
@@ -35,6 +35,10 @@ fn run_tests(packages: &[Package]) -> Result {
         }
     }
     timed("dependency rules", || dependencies(packages).and_then(|()| engine_features()))?;
+    consumers::package()?;
+    consumers::check()?;
+    // The README's example keeps its data in the folder `data`; what an older format left there is not what is tested.
+    let _ = std::fs::remove_dir_all(root().join("tests/pages/data"));
     run("document tests", &mut cargo(&["test", "--workspace", "--all-features", "--doc", "--quiet"]))?;
     for package in packages {
         for example in &package.examples {

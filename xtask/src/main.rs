@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 
 mod ci;
+mod consumers;
 mod evidence;
 mod step;
 mod tidy;
@@ -56,6 +57,8 @@ enum Verb {
     },
     /// Checks the house rules that no other tool knows.
     Tidy,
+    /// Packages the published crates, and builds and runs a consumer of each
+    Consumers,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
             step::pass_on(&["-p", "syntha-tests", "--bin", "syntha-conformance-report"], &arguments)
         }
         Verb::Tidy => tidy::run(),
+        Verb::Consumers => consumers::package().and_then(|()| consumers::check()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

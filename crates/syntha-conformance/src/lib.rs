@@ -22,3 +22,8 @@ pub use report::{Report, Row};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHarness;
 pub use store::store_checks;
+
+/// The mesh, whose configuration a run may set.
+pub use syntha_mesh;
+/// The storage contract, which is checked.
+pub use syntha_store;

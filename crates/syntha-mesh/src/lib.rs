@@ -52,3 +52,6 @@ pub use names::{AgentName, EntryKey, MessageId, OperationId, ThreadId, Topic};
 pub use push::{Batch, Push, Pushed};
 pub use thread::{Appended, Thread, ThreadInfo};
 pub use watch::{Watch, WatchConfig, WatchEvent};
+
+/// The storage contract, whose stores a mesh is opened on.
+pub use syntha_store;

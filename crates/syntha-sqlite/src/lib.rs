@@ -17,3 +17,6 @@ mod user_store;
 pub use config::Fault;
 pub use config::{SqliteConfig, Synchronous};
 pub use store::SqliteStore;
+
+/// The storage contract, which this crate implements.
+pub use syntha_store;

@@ -22,6 +22,9 @@ use crate::user::UserTag;
 /// The first 16 bytes: a name, a zero byte and the format's version.
 pub const MAGIC: [u8; 16] = *b"syntha-archive\0\x01";
 
+/// The length of a user's row in the format's layout.
+pub const STATE_BYTES: usize = 16 + 8 + 8 + 32 + 4 * 8 + 8 + 8;
+
 const HEADER: u8 = 1;
 const RECORDS: u8 = 2;
 const END: u8 = 3;
@@ -55,7 +58,9 @@ pub async fn write<W: Write + Send>(snapshot: &mut dyn Snapshot, sink: &mut W) -
     frames.sink.write_all(&MAGIC).map_err(sink_failed)?;
     frames.bytes += MAGIC.len() as u64;
     let (owner, state) = (snapshot.owner(), snapshot.state());
-    frames.write(HEADER, &encode_header(owner, &state))?;
+    let mut header = owner.as_bytes().to_vec();
+    encode_state(&mut header, &state);
+    frames.write(HEADER, &header)?;
     let mut records = 0;
     while let Some(chunk) = snapshot.next().await? {
         let mut payload = Vec::new();
@@ -131,6 +136,7 @@ impl<R: Read> Reader<R> {
                     let key = (stored.space, stored.record.head.id.clone());
                     if self.last.as_ref().is_some_and(|last| *last >= key)
                         || stored.record.head.version.0 > self.state.stamp.epoch.0
+                        || stored.space.writer() == crate::keyspace::Writer::Manager
                     {
                         return Err(damaged());
                     }
@@ -229,9 +235,8 @@ fn frame_hash(before: [u8; 32], kind: u8, counter: u64, payload: &[u8]) -> [u8; 
     hash.finalize().into()
 }
 
-fn encode_header(owner: UserTag, state: &UserState) -> Vec<u8> {
-    let mut out = Vec::with_capacity(160);
-    out.put_slice(owner.as_bytes());
+/// Writes a user's row in the format's layout, [`STATE_BYTES`] long: for backends that keep users in files of their own.
+pub fn encode_state(out: &mut Vec<u8>, state: &UserState) {
     out.put_u128(state.stamp.incarnation.0);
     out.put_u64(state.stamp.epoch.0);
     out.put_u64(state.chain.seq);
@@ -242,16 +247,17 @@ fn encode_header(owner: UserTag, state: &UserState) -> Vec<u8> {
     out.put_u64(state.usage.history_bytes);
     out.put_u64(state.next_expiry.map_or(NEVER, |at| at.0));
     out.put_u64(state.time.0);
-    out
 }
 
-fn decode_header(mut from: Bytes) -> Result<(UserTag, UserState)> {
-    if from.remaining() != 32 + 16 + 8 + 8 + 32 + 4 * 8 + 8 + 8 {
+/// Reads a user's row as [`encode_state`] wrote it.
+///
+/// # Errors
+///
+/// `Corrupt`.
+pub fn decode_state(from: &mut Bytes) -> Result<UserState> {
+    if from.remaining() < STATE_BYTES {
         return Err(damaged());
     }
-    let mut owner = [0; 32];
-    from.copy_to_slice(&mut owner);
-    let owner = UserTag::from_bytes(owner)?;
     let stamp = Stamp { incarnation: Incarnation(from.get_u128()), epoch: Epoch(from.get_u64()) };
     let mut chain = ChainHead { seq: from.get_u64(), head: [0; 32] };
     from.copy_to_slice(&mut chain.head);
@@ -268,10 +274,24 @@ fn decode_header(mut from: Bytes) -> Result<(UserTag, UserState)> {
     if numbers.iter().any(|number| *number > i64::MAX as u64 / 2) || i64::try_from(time.0).is_err() {
         return Err(damaged());
     }
-    Ok((owner, UserState { stamp, chain, usage, next_expiry, time }))
+    Ok(UserState { stamp, chain, usage, next_expiry, time })
 }
 
-fn encode_record(out: &mut Vec<u8>, stored: &StoredRecord) -> Result<()> {
+fn decode_header(mut from: Bytes) -> Result<(UserTag, UserState)> {
+    if from.remaining() != 32 + STATE_BYTES {
+        return Err(damaged());
+    }
+    let mut owner = [0; 32];
+    from.copy_to_slice(&mut owner);
+    Ok((UserTag::from_bytes(owner)?, decode_state(&mut from)?))
+}
+
+/// Writes a record in the format's layout: for backends that keep records in files of their own.
+///
+/// # Errors
+///
+/// `LimitExceeded` for a record over the contract's limits.
+pub fn encode_record(out: &mut Vec<u8>, stored: &StoredRecord) -> Result<()> {
     let Record { head, body } = &stored.record;
     let large = |_| Error::new(ErrorKind::LimitExceeded, "a record is too large for an archive");
     out.put_u8(stored.space.code());
@@ -288,12 +308,14 @@ fn encode_record(out: &mut Vec<u8>, stored: &StoredRecord) -> Result<()> {
     Ok(())
 }
 
-fn decode_record(from: &mut Bytes) -> Result<StoredRecord> {
+/// Reads a record as [`encode_record`] wrote it.
+///
+/// # Errors
+///
+/// `Corrupt`; `Unsupported` for a keyspace of a newer build.
+pub fn decode_record(from: &mut Bytes) -> Result<StoredRecord> {
     let short = |_| damaged();
     let space = Keyspace::from_code(from.try_get_u8().map_err(short)?)?;
-    if space.writer() == crate::keyspace::Writer::Manager {
-        return Err(damaged());
-    }
     let length = usize::from(from.try_get_u16().map_err(short)?);
     let name = take(from, length, NAME_BYTES)?;
     let id = RecordId::new(name, from.try_get_u64().map_err(short)?)?;

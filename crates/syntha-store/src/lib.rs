@@ -9,6 +9,7 @@ compile_error!(
 pub mod archive;
 mod batch;
 mod error;
+mod image;
 mod keyspace;
 mod memory;
 pub mod name;
@@ -19,6 +20,7 @@ mod user;
 
 pub use batch::{BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op};
 pub use error::{Error, ErrorKind, Result, Retry};
+pub use image::{Image, Step};
 pub use keyspace::{Keyspace, Writer};
 pub use memory::MemoryStore;
 pub use record::{Body, Head, NAME_BYTES, Record, RecordId, StoredRecord};

@@ -203,7 +203,7 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// - `changed_wakes_on_commit`: a waiter wakes on a commit of another handle.
     async fn changed(&self, since: Stamp) -> Result<Stamp>;
 
-    /// The user's whole data as of one commit.
+    /// The user's whole data as of one commit. The deployment's own space has none: `Unsupported`.
     ///
     /// # Behavior
     ///

@@ -21,3 +21,6 @@ pub use handler::ToolHandler;
 pub use hybrid::{HostTool, HybridHandler};
 pub use prompt::{BuiltPrompt, PROMPT_BYTES, Placement, Prompt};
 pub use reply::REPLY_BYTES;
+
+/// The mesh, whose agents are offered the tools.
+pub use syntha_mesh;

@@ -15,6 +15,8 @@ pub use directory::UserEntry;
 pub use error::{Error, ErrorKind, Result};
 pub use manager::{Builder, HostAuthority, UserManager};
 pub use session::Session;
+/// An error of a mesh's calls, for applications that turn it into something of their own.
+pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{
     Action, Agent, AgentName, Appended, Audience, Batch, ChatReport, Clock, Entry, EntryKey,
     ErrorKind as MeshErrorKind, Expected, Exported, Filter, HistoryMessage, ImportError, ImportReport,

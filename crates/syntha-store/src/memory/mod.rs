@@ -1,6 +1,5 @@
 //! The reference: the contract in its plainest form, in memory.
 
-mod data;
 mod store;
 mod user_store;
 

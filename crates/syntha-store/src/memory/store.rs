@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::data::{Data, gone};
 use super::user_store::{MemoryUser, Space};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::state::{Epoch, Fence, Incarnation, Stamp};
+use crate::image::Image;
+use crate::state::{Fence, Incarnation, Stamp};
 use crate::store::{
-    Capabilities, Commit, CreateMode, EPOCH_JUMP, Erased, ImportMode, SelfCheck, Snapshot, Store, UserStore,
+    Capabilities, Commit, CreateMode, Erased, ImportMode, SelfCheck, Snapshot, Store, UserStore,
 };
 use crate::user::{DeploymentKey, UserTag};
 
@@ -54,7 +54,7 @@ impl MemoryStore {
     ///
     /// `Unavailable` if the system has no random source.
     pub fn with_key(key: DeploymentKey) -> Result<Self> {
-        let deployment = Arc::new(Space::new(Data::new(Incarnation::random()?, true)));
+        let deployment = Arc::new(Space::new(Image::new(Incarnation::random()?, true)));
         let shared = Shared { key, users: Mutex::default(), deployment };
         Ok(Self { shared: Arc::new(shared), closed: Arc::default() })
     }
@@ -101,10 +101,10 @@ impl Store for MemoryStore {
         first: Batch,
         mode: CreateMode,
     ) -> Result<(Arc<dyn UserStore>, Commit)> {
-        let mut data = Data::new(Incarnation::random()?, false);
+        let mut data = Image::new(Incarnation::random()?, false);
         let mut users = self.users()?;
         if let Some(present) = users.present.get(&user)
-            && present.data.lock().fence != Some(Fence::Erased)
+            && present.data.lock().fence() != Some(Fence::Erased)
         {
             return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
         }
@@ -128,10 +128,13 @@ impl Store for MemoryStore {
             return Err(erased());
         }
         let space = users.present.get(&user).ok_or_else(not_found)?;
-        match space.data.lock().fence {
+        match space.data.lock().fence() {
             None => {}
             Some(Fence::Erased) => return Err(erased()),
-            Some(_) => return Err(gone()),
+            Some(_) => {
+                let moved = "the user was moved or is being restored, open it where it lives now";
+                return Err(Error::new(ErrorKind::Gone, moved));
+            }
         }
         Ok(self.handle(space, Some(user)))
     }
@@ -149,7 +152,7 @@ impl Store for MemoryStore {
                     "the user's data moved on, reload and try again",
                 ));
             }
-            data.fence = Some(fence);
+            data.set_fence(fence);
             stamp
         };
         space.event.notify(usize::MAX);
@@ -177,25 +180,16 @@ impl Store for MemoryStore {
             records.extend(chunk);
         }
         let state = snapshot.state();
-        let incarnation = Incarnation::random()?;
         let mut users = self.users()?;
         if users.erased.contains(&user) {
             return Err(erased());
         }
-        let old = users.present.get(&user).map(|space| {
-            let data = space.data.lock();
-            (data.stamp().epoch, data.fence)
-        });
-        match old {
-            Some((_, Some(Fence::Erased))) => return Err(erased()),
-            Some(_) if mode == ImportMode::New => {
-                return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already"));
-            }
-            _ => {}
-        }
-        let epoch = old.map_or(Epoch(0), |(epoch, _)| epoch).max(state.stamp.epoch);
-        let stamp = Stamp { incarnation, epoch: Epoch(epoch.0.saturating_add(EPOCH_JUMP)) };
-        let space = Arc::new(Space::new(Data::imported(state, stamp, records)));
+        let step = {
+            let old = users.present.get(&user).map(|space| space.data.lock());
+            Image::imported(old.as_deref(), state, records, mode)?
+        };
+        let (Some(image), stamp) = step else { return Err(not_found()) };
+        let space = Arc::new(Space::new(image));
         let old = users.present.insert(user, space);
         drop(users);
         if let Some(old) = old {
@@ -207,7 +201,7 @@ impl Store for MemoryStore {
     async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
         let users = self.users()?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let there = |space: &Space| !matches!(space.data.lock().fence, Some(Fence::Erased | Fence::Moved));
+        let there = |space: &Space| !matches!(space.data.lock().fence(), Some(Fence::Erased | Fence::Moved));
         Ok(users
             .present
             .range((from, Bound::Unbounded))

@@ -6,23 +6,23 @@ use async_trait::async_trait;
 use event_listener::Event;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::data::{Data, gone, next_chunk};
 use super::store::closed;
 use crate::batch::{Batch, BatchId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
 use crate::keyspace::Keyspace;
-use crate::record::{Record, RecordId, StoredRecord};
+use crate::record::{Record, RecordId};
 use crate::state::{Fence, Incarnation, Stamp, UserState};
 use crate::store::{At, Changes, Commit, Outcome, Page, Scan, Snapshot, UserStore};
 use crate::user::UserTag;
 
 pub(super) struct Space {
-    pub(super) data: Mutex<Data>,
+    pub(super) data: Mutex<Image>,
     pub(super) event: Event,
 }
 
 impl Space {
-    pub(super) fn new(data: Data) -> Self {
+    pub(super) fn new(data: Image) -> Self {
         Self { data: Mutex::new(data), event: Event::new() }
     }
 
@@ -45,16 +45,13 @@ impl MemoryUser {
         Self { space, owner, incarnation, closed }
     }
 
-    fn data(&self) -> Result<MutexGuard<'_, Data>> {
+    fn data(&self) -> Result<MutexGuard<'_, Image>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
         let data = self.space.data.lock();
-        if data.fence.is_some() || data.stamp().incarnation != self.incarnation {
-            Err(gone())
-        } else {
-            Ok(data)
-        }
+        data.live(self.incarnation)?;
+        Ok(data)
     }
 }
 
@@ -116,28 +113,6 @@ impl UserStore for MemoryUser {
         let owner = self
             .owner
             .ok_or_else(|| Error::new(ErrorKind::Unsupported, "the deployment's own space has no archive"))?;
-        let data = self.data()?;
-        Ok(Box::new(MemorySnapshot { owner, state: data.state(), records: data.records().into_iter() }))
-    }
-}
-
-struct MemorySnapshot {
-    owner: UserTag,
-    state: UserState,
-    records: std::vec::IntoIter<StoredRecord>,
-}
-
-#[async_trait]
-impl Snapshot for MemorySnapshot {
-    fn owner(&self) -> UserTag {
-        self.owner
-    }
-
-    fn state(&self) -> UserState {
-        self.state
-    }
-
-    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
-        Ok(next_chunk(&mut self.records))
+        Ok(self.data()?.snapshot(owner))
     }
 }

@@ -1,19 +1,31 @@
+mod bytes;
+mod lives;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+
+use async_trait::async_trait;
 
 use crate::batch::{Batch, BatchId, Expect, OUTCOMES_KEPT, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::record::{Head, Record, RecordId, StoredRecord};
 use crate::state::{ChainHead, Epoch, Fence, Incarnation, Stamp, Timestamp, Usage, UserState, Version};
-use crate::store::{Changes, Commit, Delta, Outcome, Page, Scan, Want};
+use crate::store::{Changes, Commit, Delta, Outcome, Page, Scan, Snapshot, Want};
+use crate::user::UserTag;
 
 const TOMBSTONES_KEPT: usize = 4_096;
 
-/// One user's data.
-#[derive(Debug)]
-pub(super) struct Data {
-    pub(super) fence: Option<Fence>,
+pub use lives::Step;
+
+/// One user's data as a value: the contract's rules about batches, scans and changes, without a place to keep it.
+///
+/// For backends that hold a user whole: the reference does, and one that writes a user as one file or object can. What is
+/// left to such a backend is what only it can know: where the bytes lie, when they are safe, and who else has them open. The
+/// functions that give a [`Step`] hold the contract's rules about lives.
+#[derive(Clone, Debug)]
+pub struct Image {
+    fence: Option<Fence>,
     deployment: bool,
     stamp: Stamp,
     chain: ChainHead,
@@ -26,8 +38,10 @@ pub(super) struct Data {
     deleted_floor: Epoch,
 }
 
-impl Data {
-    pub(super) fn new(incarnation: Incarnation, deployment: bool) -> Self {
+impl Image {
+    /// An empty life, of a user or of the deployment's own space. It stands at epoch 0 until its first commit.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, deployment: bool) -> Self {
         Self {
             fence: None,
             deployment,
@@ -42,22 +56,59 @@ impl Data {
         }
     }
 
-    /// A new life that holds a snapshot's records.
-    pub(super) fn imported(state: UserState, stamp: Stamp, records: Vec<StoredRecord>) -> Self {
-        let mut data = Self::new(stamp.incarnation, false);
-        data.stamp = stamp;
-        data.deleted_floor = stamp.epoch;
-        data.chain = state.chain;
-        data.usage = state.usage;
-        data.time = state.time;
-        data.records = records
+    /// Data as it was kept: what [`state`](Self::state), [`fence`](Self::fence), [`recent`](Self::recent) and
+    /// [`records`](Self::records) gave. What was deleted before is not known to it.
+    #[must_use]
+    pub fn restored(
+        state: UserState,
+        deployment: bool,
+        fence: Option<Fence>,
+        recent: impl IntoIterator<Item = (BatchId, Stamp)>,
+        records: impl IntoIterator<Item = StoredRecord>,
+    ) -> Self {
+        let mut image = Self::new(state.stamp.incarnation, deployment);
+        image.stamp = state.stamp;
+        image.deleted_floor = state.stamp.epoch;
+        image.chain = state.chain;
+        image.usage = state.usage;
+        image.time = state.time;
+        image.fence = fence;
+        image.recent = recent.into_iter().collect();
+        image.records = records
             .into_iter()
             .map(|stored| ((stored.space, stored.record.head.id.clone()), stored.record))
             .collect();
-        data
+        image
     }
 
-    pub(super) fn state(&self) -> UserState {
+    /// Why it takes no more commits; `None` while it does.
+    #[must_use]
+    pub const fn fence(&self) -> Option<Fence> {
+        self.fence
+    }
+
+    /// Closes it to commits.
+    pub const fn set_fence(&mut self, fence: Fence) {
+        self.fence = Some(fence);
+    }
+
+    /// Itself, for a handle of this life, as long as there is no fence.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`.
+    pub fn live(&self, life: Incarnation) -> Result<&Self> {
+        if self.fence.is_none() && self.stamp.incarnation == life { Ok(self) } else { Err(gone()) }
+    }
+
+    /// The last batches and where the data stood after each, the oldest first: at most [`OUTCOMES_KEPT`].
+    pub fn recent(&self) -> impl ExactSizeIterator<Item = (BatchId, Stamp)> {
+        self.recent.iter().copied()
+    }
+
+    /// As [`UserStore::state`](crate::UserStore::state).
+    #[must_use]
+    pub fn state(&self) -> UserState {
         UserState {
             stamp: self.stamp,
             chain: self.chain,
@@ -67,15 +118,21 @@ impl Data {
         }
     }
 
-    pub(super) const fn stamp(&self) -> Stamp {
+    /// Life and commit.
+    #[must_use]
+    pub const fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    pub(super) fn read(&self, space: Keyspace, id: &RecordId) -> Option<Record> {
+    /// One record of what [`UserStore::read`](crate::UserStore::read) reads.
+    #[must_use]
+    pub fn read(&self, space: Keyspace, id: &RecordId) -> Option<Record> {
         self.records.get(&(space, id.clone())).cloned()
     }
 
-    pub(super) fn scan(&self, scan: &Scan) -> Page {
+    /// As [`UserStore::scan`](crate::UserStore::scan), of a scan that was validated.
+    #[must_use]
+    pub fn scan(&self, scan: &Scan) -> Page {
         let (low, high) = match &scan.from {
             None => (Bound::Unbounded, Bound::Unbounded),
             Some(from) if scan.reverse => (Bound::Unbounded, Bound::Excluded((scan.space, from.clone()))),
@@ -100,7 +157,12 @@ impl Data {
         Page::new(found.into_iter().map(|record| (record.head.clone(), body(record))).collect(), more)
     }
 
-    pub(super) fn commit(&mut self, batch: Batch) -> Result<Commit> {
+    /// As [`UserStore::commit`](crate::UserStore::commit), whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Those of the contract.
+    pub fn commit(&mut self, batch: Batch) -> Result<Commit> {
         batch.validate(self.deployment)?;
         if batch.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
@@ -109,8 +171,12 @@ impl Data {
         Ok(self.apply(batch))
     }
 
-    /// The batch that makes a user: it may be empty, and expects nothing.
-    pub(super) fn commit_first(&mut self, batch: Batch) -> Result<Commit> {
+    /// The batch that makes a user: it may be empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_first(&mut self, batch: Batch) -> Result<Commit> {
         batch.validate(self.deployment)?;
         self.check(&batch)?;
         Ok(self.apply(batch))
@@ -215,7 +281,9 @@ impl Data {
         }
     }
 
-    pub(super) fn outcome(&self, batch: BatchId, since: Stamp) -> Outcome {
+    /// As [`UserStore::outcome`](crate::UserStore::outcome).
+    #[must_use]
+    pub fn outcome(&self, batch: BatchId, since: Stamp) -> Outcome {
         if let Some((_, stamp)) = self.recent.iter().find(|(id, _)| *id == batch) {
             return Outcome::Committed(*stamp);
         }
@@ -227,7 +295,9 @@ impl Data {
         }
     }
 
-    pub(super) fn changes(&self, since: Stamp, limit: usize) -> Changes {
+    /// As [`UserStore::changes`](crate::UserStore::changes).
+    #[must_use]
+    pub fn changes(&self, since: Stamp, limit: usize) -> Changes {
         if since.incarnation != self.stamp.incarnation || since.epoch < self.deleted_floor {
             return Changes::TooOld;
         }
@@ -273,15 +343,20 @@ impl Data {
         Changes::Delta(Delta::new(at, heads, deleted, more))
     }
 
-    pub(super) fn records(&self) -> Vec<StoredRecord> {
-        self.records
-            .iter()
-            .map(|((space, _), record)| StoredRecord { space: *space, record: record.clone() })
-            .collect()
+    /// Every record, in order of keyspace and id.
+    pub fn records(&self) -> impl Iterator<Item = StoredRecord> {
+        self.records.iter().map(|((space, _), record)| StoredRecord { space: *space, record: record.clone() })
+    }
+
+    /// A snapshot of it, for [`UserStore::snapshot`](crate::UserStore::snapshot).
+    #[must_use]
+    pub fn snapshot(&self, owner: UserTag) -> Box<dyn Snapshot> {
+        let records = self.records().collect::<Vec<_>>().into_iter();
+        Box::new(ImageSnapshot { owner, state: self.state(), records })
     }
 
     /// Forgets every record; what is left answers nobody.
-    pub(super) fn wipe(&mut self, fence: Fence) {
+    pub fn wipe(&mut self, fence: Fence) {
         self.fence = Some(fence);
         self.records = BTreeMap::new();
         self.recent = VecDeque::new();
@@ -289,18 +364,39 @@ impl Data {
     }
 }
 
-pub(super) fn gone() -> Error {
+fn gone() -> Error {
     Error::new(
         ErrorKind::Gone,
         "the user was erased, moved or restored since this handle was opened, open it again",
     )
 }
 
+struct ImageSnapshot {
+    owner: UserTag,
+    state: UserState,
+    records: std::vec::IntoIter<StoredRecord>,
+}
+
+#[async_trait]
+impl Snapshot for ImageSnapshot {
+    fn owner(&self) -> UserTag {
+        self.owner
+    }
+
+    fn state(&self) -> UserState {
+        self.state
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        Ok(next_chunk(&mut self.records))
+    }
+}
+
 /// The most bytes of bodies in one chunk of a snapshot.
-pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Splits records into chunks by size.
-pub(super) fn next_chunk(records: &mut std::vec::IntoIter<StoredRecord>) -> Option<Vec<StoredRecord>> {
+fn next_chunk(records: &mut std::vec::IntoIter<StoredRecord>) -> Option<Vec<StoredRecord>> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     for stored in records.by_ref() {
