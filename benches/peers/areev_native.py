@@ -9,7 +9,8 @@ from measure import KEYS, Peer
 
 class Native(Peer):
     packages = ("areev",)
-    idle_users = 20
+    new_users = 10
+    idle_users = 12
     notes = {
         "cached_get": "has no cache of its own: latest(), parsed",
         "uncached_get": "latest(), parsed",

@@ -11,7 +11,8 @@ use super::Result;
 /// The number that Linux distributions give to nobody.
 const NOBODY: u32 = 65534;
 /// Seconds, more than any round takes, so that a program that hangs ends.
-const LIMIT_S: &str = "300";
+const LIMIT_S: &str = "600";
+const HOME: &str = "home";
 
 /// A fresh folder, and how a program is run that may write there alone.
 pub(crate) struct Account {
@@ -22,8 +23,10 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("syntha-peers-").tempdir()?;
+        // The account owns folders within alone, so that it can't put anything in the way of what this process writes.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
         let account = Self { drops: folder.path().metadata()?.uid() == 0, folder };
-        account.give(account.folder.path())?;
+        account.make_folder(HOME)?;
         Ok(account)
     }
 
@@ -76,9 +79,10 @@ impl Account {
                 "--",
             ]);
         }
-        command.args(words).current_dir(self.path()).stdin(Stdio::null());
+        let home = self.path().join(HOME);
+        command.args(words).current_dir(&home).stdin(Stdio::null());
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
-        command.env("HOME", self.path()).env("TMPDIR", self.path());
+        command.env("HOME", &home).env("TMPDIR", &home);
         let output = command.output().map_err(|error| format!("can't start `timeout`: {error}"))?;
         if output.status.code() == Some(124) {
             return Err(format!("`{}` took longer than {LIMIT_S} s", words.join(" ")).into());

@@ -34,7 +34,7 @@ pub(crate) fn svg(run: &Run) -> String {
          <rect class=\"back\" width=\"{WIDTH}\" height=\"{height}\"/>"
     );
     let under = format!(
-        "Medians of {} rounds, the line from lowest to highest. Shorter is better; each mark of the scale is ten times the one before.",
+        "Medians (rounds: {}), the line from lowest to highest. Shorter is better; each mark of the scale is ten times the one before.",
         run.rounds
     );
     write_text(&mut svg, (16.0, 26.0), "h", "", "Syntha beside its peers");
@@ -138,8 +138,12 @@ fn mark(decade: i32, unit: Unit) -> String {
     };
     let number = 10_f64.powi(number).to_string();
     // Groups of three, for a scale that goes past a thousand.
-    let number =
-        if number.len() == 5 && !number.contains('.') { number.replace("10000", "10,000") } else { number };
+    let number = match number.as_str() {
+        "1000" => "1,000",
+        "10000" => "10,000",
+        "100000" => "100,000",
+        short => short,
+    };
     format!("{number} {name}").trim_end().to_owned()
 }
 
@@ -185,6 +189,7 @@ mod tests {
         assert_eq!(mark(-2, Unit::Microseconds), "10 ns");
         assert_eq!(mark(4, Unit::Microseconds), "10 ms");
         assert_eq!(mark(4, Unit::Kibibytes), "10,000 KiB");
+        assert_eq!(mark(3, Unit::Kibibytes), "1,000 KiB");
         assert_eq!(mark(-1, Unit::Kibibytes), "0.1 KiB");
     }
 

@@ -109,7 +109,7 @@ fn syncs(account: &Account, entrant: &Entrant, number: u32) -> Result<f64> {
     for pushes in [0, PUSHES] {
         let place = account.make_folder(&format!("syncs-{number}-{pushes}"))?;
         let log = place.join("strace");
-        let trace = "trace=fsync,fdatasync,sync_file_range,msync,syncfs,sync,io_uring_enter";
+        let trace = "trace=fsync,fdatasync,sync_file_range,msync,syncfs,sync";
         let mut words: Vec<String> =
             ["strace", "-f", "-qq", "-e", trace, "-e", "signal=none", "-o"].map(str::to_owned).into();
         words.push(text(&log));

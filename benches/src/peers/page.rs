@@ -7,7 +7,7 @@ use super::figures::{Contestant, ROWS, Row, Run, figure, ratio};
 const INTRODUCTION: &str = "\
 `cargo xtask bench --peers` wrote this page and the chart. It makes a virtual environment with the packages that
 [`requirements.txt`](../benches/peers/requirements.txt) names, and measures in rounds: Syntha, then each peer, then Syntha again.
-Each is a process of its own, in a fresh folder on the same file system, as an account that may write nowhere else. A sample is the mean
+Each is a process of its own, in a fresh folder on the same file system, as an account that owns nothing else. A sample is the mean
 of one batch in one round; the tables show the median of the rounds. Values have 300 bytes and change on every write. Everyone has the
 settings that it has when nothing is set. `cargo xtask bench` measures Syntha beside the bare engine.
 ";
@@ -18,9 +18,11 @@ const COMPARABLE: &str = "\
 - **What a user is.** For Syntha and Areev's own calls a user is a file. For the Python Syntha a user is a column in a file of all users;
   for LangGraph, also over Areev, a namespace that every caller names anew and may get wrong. A new user costs those little because nothing is set apart.
 - **What a get gives.** Syntha and the Python Syntha check that the agent may see the entry. The others have no agents and check nothing.
-  Syntha decodes the value at each get, the Python Syntha copies it, LangGraph's in-memory store hands out the stored object itself.
+  From memory each hands out what it holds: Syntha the shared entry with its JSON text, the Python Syntha and LangGraph's in-memory store the
+  Python string itself. The decoded rows are for a caller in Rust who wants a string of their own, which the peers' callers have at once.
+  LangGraph's SQLite store and Areev hold no values and decode at each get.
 - **What a push keeps.** Areev's write adds a version to a history and updates more indexes; it does more than the others for its time.
-  Syntha keeps no history beyond what it needs, and here neither encrypts nor audits. Areev can encrypt, which is off unless a passphrase is given.
+  None of them encrypts here. Areev can, which is off unless a passphrase is given.
 - **What durable means.** The table of settings says it. The Python Syntha asks SQLite for less than the others (`synchronous=1`), LangGraph's
   in-memory store keeps nothing and has no figure in the rows that write.
 - **64 at once.** LangGraph's asynchronous SQLite store and Syntha put waiting writes together in one commit; the others take a lock and write one by one.
