@@ -22,6 +22,9 @@ pub(crate) struct Answer {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) rounds: u32,
+    /// Others had work for the machine when it began.
+    #[serde(default)]
+    pub(crate) busy: bool,
     /// Names and values of what it ran on.
     pub(crate) machine: Vec<(String, String)>,
     /// Syntha first.
@@ -243,6 +246,7 @@ pub(crate) fn sample_run() -> Run {
     let peers = [answer(40.0, &["push", "crowd"]), answer(40.0, &["push"]), answer(50.0, &["push"])];
     Run {
         rounds: 3,
+        busy: false,
         machine: vec![("processor".to_owned(), "A & B <c>|".to_owned())],
         contestants: [
             Contestant::of("Syntha", Some(1.0), &ours),

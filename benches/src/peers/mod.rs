@@ -58,6 +58,8 @@ fn measure(rounds: u32, install: bool, program: &Path, folder: &Path) -> Result<
     let python = venv::ready(&account, folder, install)?;
     let mut entrants = entrants(&account, program, &python)?;
     let machine = machine(&account);
+    // What compiled this program may still be in the average, so one task is no sign.
+    let busy = load() > 1.5;
     for round in 1..=rounds {
         for (entrant, number) in entrants.iter_mut().zip(0..) {
             let start = Instant::now();
@@ -79,7 +81,7 @@ fn measure(rounds: u32, install: bool, program: &Path, folder: &Path) -> Result<
         }
         contestants.extend(Contestant::of(entrant.name, syncs.ok(), &entrant.answers));
     }
-    Ok(Run { rounds, machine, contestants })
+    Ok(Run { rounds, busy, machine, contestants })
 }
 
 fn entrants(account: &Account, program: &Path, python: &Path) -> Result<Vec<Entrant>> {
@@ -156,6 +158,12 @@ fn machine(account: &Account) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+/// Tasks that wanted to run in the last minute, 0 if the system does not say.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
 fn said(words: &[&str]) -> String {

@@ -13,8 +13,8 @@ settings that it has when nothing is set. `cargo xtask bench` measures Syntha be
 ";
 
 const COMPARABLE: &str = "\
-- **Languages.** The peers are called from Python, Syntha from Rust: each in the language it is made for. A Python call costs some
-  ten nanoseconds by itself and Areev's calls carry JSON text, so a part of each short figure is the binding's, not the store's.
+- **Languages.** The peers are called from Python, Syntha from Rust: each in the language it is made for. A Python call has a cost
+  of its own and Areev's calls carry JSON text, so a part of each short figure is the binding's, not the store's.
 - **What a user is.** For Syntha and Areev's own calls a user is a file. For the Python Syntha a user is a column in a file of all users;
   for LangGraph, also over Areev, a namespace that every caller names anew and may get wrong. A new user costs those little because nothing is set apart.
 - **What a get gives.** Syntha and the Python Syntha check that the agent may see the entry. The others have no agents and check nothing.
@@ -34,7 +34,8 @@ const COMPARABLE: &str = "\
 /// The whole page.
 pub(crate) fn markdown(run: &Run) -> String {
     let mut page = format!(
-        "# Benchmarks beside the peers\n\n{INTRODUCTION}\n![Chart](benchmarks.svg)\n\n## Medians\n\n"
+        "# Benchmarks beside the peers\n\n{INTRODUCTION}\n![Chart](benchmarks.svg)\n\n{}## Medians\n\n",
+        warning(run)
     );
     write_medians(&mut page, run);
     page.push_str("\n## Settings and durability\n\n");
@@ -79,6 +80,15 @@ fn write_medians(page: &mut String, run: &Run) {
     }
 }
 
+/// What a reader must know before the figures, where they are not to be relied on.
+fn warning(run: &Run) -> &'static str {
+    if run.busy || run.rounds < 3 {
+        "**These figures are not to be relied on**: the run had fewer than three rounds, or the machine did other work (see its load [below](#the-machine)).\n\n"
+    } else {
+        ""
+    }
+}
+
 /// How many times Syntha's median a contestant's is.
 fn beside(run: &Run, row: &Row, contestant: &Contestant) -> Option<String> {
     let ours = run.contestants.first()?.found(row)?;
@@ -86,7 +96,7 @@ fn beside(run: &Run, row: &Row, contestant: &Contestant) -> Option<String> {
 }
 
 fn write_settings(page: &mut String, run: &Run) {
-    page.push_str("Settings as the running store tells them, syncs as `strace` counts them over 20 pushes, one by one, to a key that is there.\n\n");
+    page.push_str("The Python Syntha's and LangGraph's SQLite settings are PRAGMAs asked of the open store. The others' are what their source or documentation says and what\nfiles they make: Areev's engine can't be asked. Syncs are counted by `strace` for everyone, over 20 pushes, one by one, to a key that is there.\n\n");
     page.push_str("| who | versions | settings, all default | syncs of a push |\n|---|---|---|--:|\n");
     for contestant in &run.contestants {
         let syncs = contestant.syncs.map_or_else(|| "not counted".into(), |syncs| format!("{syncs:.1}"));
@@ -149,6 +159,16 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line}\nis missing in\n{page}");
         }
         assert_eq!(page, markdown(&sample_run()));
+    }
+
+    #[test]
+    fn a_busy_or_short_run_is_marked() {
+        let mut run = sample_run();
+        assert!(!markdown(&run).contains("not to be relied on"));
+        run.busy = true;
+        assert!(markdown(&run).contains("not to be relied on"));
+        (run.busy, run.rounds) = (false, 2);
+        assert!(markdown(&run).contains("not to be relied on"));
     }
 
     #[test]
