@@ -98,7 +98,7 @@ async fn round_robin(report: &mut Report, count: usize) {
 }
 
 /// Resident bytes of this process.
-fn resident() -> f64 {
+pub(crate) fn resident() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0

@@ -4,13 +4,13 @@
 //! hand-written statements of the same driver, or for reads a `RwLock<HashMap>`. Values have 300 bytes and change on every write.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that can't run stops")]
 
 mod bare;
 mod crowd;
 mod pair;
-mod peer;
+mod peers;
 mod reads;
 mod writes;
 
@@ -36,9 +36,21 @@ struct Arguments {
     /// What a process of its own does for the row of idle users
     #[arg(long, hide = true)]
     idle_in: Option<std::path::PathBuf>,
-    /// A Python interpreter with the package `syntha` 0.2.7, to measure beside (see tests/python-syntha/README.md)
+    /// Measures beside the Python packages instead, and writes docs/benchmarks.md and docs/benchmarks.svg (some minutes)
     #[arg(long)]
-    python: Option<std::path::PathBuf>,
+    peers: bool,
+    /// Rounds of `--peers`
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// With `--peers`: installs what the machine lacks, where it may
+    #[arg(long, requires = "peers")]
+    install: bool,
+    /// With `--peers`: measures nothing and writes the documents again from the last run's figures
+    #[arg(long, requires = "peers")]
+    rewrite: bool,
+    /// What a process of its own does in a round of `--peers`
+    #[arg(long, hide = true, num_args = 2..=3)]
+    as_peer: Option<Vec<String>>,
 }
 
 #[tokio::main]
@@ -48,15 +60,24 @@ async fn main() {
         crowd::idle_child(data, arguments.users).await;
         return;
     }
+    if let Some(call) = arguments.as_peer {
+        // A task of its own: callers run on a worker of the runtime, as in a server.
+        tokio::spawn(peers::ours::answer(call)).await.unwrap();
+        return;
+    }
+    if arguments.peers {
+        if let Err(error) = peers::run(arguments.rounds, arguments.install, arguments.rewrite) {
+            eprintln!("\nbench --peers: {error}");
+            std::process::exit(1);
+        }
+        return;
+    }
     let mut report = Report::new(arguments.pairs, &arguments.only);
     // A task of its own: callers run on a worker of the runtime, as in a server.
     let run = tokio::spawn(async move {
         reads::run(&mut report).await;
         writes::run(&mut report).await;
         crowd::run(&mut report, arguments.users).await;
-        if let Some(python) = &arguments.python {
-            peer::run(&mut report, python);
-        }
         report
     });
     let report = run.await.unwrap();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Everything that was measured.
@@ -28,11 +28,11 @@ pub(crate) struct Row {
 }
 
 /// Median, lowest and highest.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
-    low: f64,
-    high: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 impl Report {
@@ -85,10 +85,6 @@ impl Report {
         self.rows.push(Row { name, unit, ours, bare, ratio, budget, note });
     }
 
-    pub(crate) fn ours(&self, name: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.name == name).map(|row| row.ours.median)
-    }
-
     pub(crate) fn json(&self) -> Value {
         json!({ "pairs": self.pairs, "rows": self.rows })
     }
@@ -108,7 +104,7 @@ impl Report {
 }
 
 impl Spread {
-    fn of(samples: &[f64]) -> Self {
+    pub(crate) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         Self { median: sorted[sorted.len() / 2], low: sorted[0], high: sorted[sorted.len() - 1] }

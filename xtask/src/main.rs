@@ -29,10 +29,10 @@ enum Verb {
         #[arg(long)]
         install: bool,
     },
-    /// Measures Syntha beside the bare engine; see `--help` after it
+    /// Measures Syntha beside the bare engine, or beside its peers; see `--help` after it
     #[command(disable_help_flag = true)]
     Bench {
-        /// `--json`, `--pairs N`, `--users N`, `--only TEXT`, `--python PATH`
+        /// `--json`, `--pairs N`, `--users N`, `--only TEXT`; or `--peers`, `--rounds N`, `--install`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
