@@ -15,6 +15,7 @@ use crate::config::SqliteConfig;
 use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found, spoils_connection};
 use crate::files::{Root, UserFiles};
 use crate::image::Images;
+use crate::plan;
 use crate::schema;
 
 /// What all handles of a store share.
@@ -193,13 +194,16 @@ impl Connections {
         };
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
         crate::handle::harden(&mut db).await?;
-        schema::check_format(&mut db).await?;
+        let old = schema::check_format(&mut db).await?;
         let row = schema::user_row(&mut db).await?;
         if row.tag != slot.owner || row.print != *self.print.as_bytes() {
             return Err(foreign());
         }
         if unclean {
             schema::check_pages(&mut db).await?;
+        }
+        if old {
+            schema::renew(&mut db).await?;
         }
         Ok((db, row))
     }
@@ -270,7 +274,7 @@ impl Slot {
         let raise = batch.raises_epoch();
         held.dirty = true;
         let incarnation = held.stamp.incarnation;
-        match schema::commit(&mut held.db, incarnation, batch, raise).await {
+        match plan::commit(&mut held.db, incarnation, batch, raise).await {
             Ok(()) => {}
             Err(error) if spoils_connection(&error) => {
                 held.discard();
