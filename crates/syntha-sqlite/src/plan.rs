@@ -1,6 +1,7 @@
 //! A batch as the views of `commit.sql` take it: one statement, whatever it holds.
 
-use sqlx::SqliteConnection;
+use futures_util::TryStreamExt;
+use sqlx::{Executor, SqliteConnection};
 use syntha_store::{Batch, Error, ErrorKind, Expect, Incarnation, Keyspace, Op, Result, Timestamp, Usage};
 
 use crate::change_log::ChangeLog;
@@ -43,7 +44,10 @@ pub(crate) async fn commit(
         .bind(usage(|usage| usage.history_bytes))
         .bind(int(batch.time.0));
     let query = if only_puts { query } else { query.bind(expects).bind(clears).bind(deletes).bind(heads) };
-    query.execute(db).await.map(drop).map_err(|error| from_sqlx(&error))
+    // The driver's first answer says that the statement is done, and so committed; `execute` would wait for a second one, which says
+    // that there is no more, and costs a wake-up. No answer means that the connection's thread ended.
+    let done = db.fetch_many(query).try_next().await;
+    done.and_then(|done| done.ok_or(sqlx::Error::WorkerCrashed)).map(drop).map_err(|error| from_sqlx(&error))
 }
 
 /// One blob with all bytes, and which of them are the records of each kind.
