@@ -44,6 +44,8 @@ pub(crate) struct Overlay {
 #[derive(Clone)]
 struct Pending {
     entry: Arc<Entry>,
+    /// The head as it is stored, if it was made already.
+    head: Option<bytes::Bytes>,
     /// Only the head changed; the stored body stays.
     head_only: bool,
 }
@@ -138,8 +140,9 @@ impl<'a> Draft<'a> {
             match pending {
                 None if self.overlay.cleared => {}
                 None => batch = batch.delete(Keyspace::Context, id),
-                Some(Pending { entry, head_only }) => {
-                    let (space, head, expires) = (Keyspace::Context, entry.encode_head()?, entry.expires);
+                Some(Pending { entry, head, head_only }) => {
+                    let head = head.clone().map_or_else(|| entry.encode_head(), Ok)?;
+                    let (space, expires) = (Keyspace::Context, entry.expires);
                     batch = batch.op(if *head_only {
                         Op::PutHead { space, id, head, expires }
                     } else {
@@ -240,8 +243,8 @@ impl<'a> Draft<'a> {
             value: Some(Arc::clone(&push.text)),
             used: AtomicBool::new(true),
         };
-        entry.encode_head()?;
-        self.put(Pending { entry: Arc::new(entry), head_only: false });
+        let head = Some(entry.encode_head()?);
+        self.put(Pending { entry: Arc::new(entry), head, head_only: false });
         if let Some((name, operation)) = operation {
             self.overlay.operations.insert(name, Some(operation));
         }
@@ -401,9 +404,10 @@ impl<'a> Draft<'a> {
                 let mut kept = entry.with_value(entry.value.clone());
                 kept.version = self.version;
                 kept.audience.topics.retain(|other| other != name);
-                self.overlay
-                    .entries
-                    .insert(Arc::clone(&entry.key), Some(Pending { entry: Arc::new(kept), head_only: true }));
+                self.overlay.entries.insert(
+                    Arc::clone(&entry.key),
+                    Some(Pending { entry: Arc::new(kept), head: None, head_only: true }),
+                );
             }
         }
         let subscribed: Vec<_> = self
@@ -447,6 +451,9 @@ impl<'a> Draft<'a> {
     }
 
     fn may_touch(&self, by: &AgentName, entry: &Entry) -> bool {
+        if entry.audience.everyone {
+            return true;
+        }
         let Some(state) = self.agent(by.as_str()) else { return entry.audience.everyone };
         let roster = std::iter::once((Arc::clone(by.shared()), state.clone())).collect();
         entry.is_for(by.as_str(), &roster) || entry.is_by(by.as_str(), &roster)

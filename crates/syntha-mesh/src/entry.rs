@@ -59,12 +59,12 @@ pub(crate) struct Route {
 
 /// What a record's head holds, as JSON. Version 1.
 #[derive(Serialize, Deserialize)]
-struct StoredHead {
+struct StoredHead<By, To> {
     v: u8,
-    by: Option<Member>,
+    by: By,
     at: u64,
     up: u64,
-    to: Route,
+    to: To,
     size: u32,
 }
 
@@ -187,10 +187,10 @@ impl Entry {
     pub(crate) fn encode_head(&self) -> Result<Bytes> {
         let head = StoredHead {
             v: 1,
-            by: self.author.clone(),
+            by: self.author.as_ref(),
             at: self.created.0,
             up: self.updated.0,
-            to: self.audience.clone(),
+            to: &self.audience,
             size: self.size,
         };
         let text = serde_json::to_vec(&head)
@@ -207,7 +207,8 @@ impl Entry {
     pub(crate) fn decode(head: &Head) -> Result<Self, StoreError> {
         let corrupt = || StoreError::new(StoreErrorKind::Corrupt, "an entry's head is not as it was written");
         let key = std::str::from_utf8(head.id.name()).map_err(|_| corrupt())?.into();
-        let stored: StoredHead = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
+        let stored: StoredHead<Option<Member>, Route> =
+            serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
         if stored.v != 1 {
             return Err(StoreError::new(StoreErrorKind::Unsupported, "an entry has a newer format, upgrade"));
         }
