@@ -39,7 +39,8 @@ pub(crate) struct Slot {
     pub(crate) files: UserFiles,
     pub(crate) owner: [u8; 32],
     pub(crate) event: Event,
-    connection: Arc<AsyncMutex<Option<Open>>>,
+    /// Boxed, since most users have none.
+    connection: Arc<AsyncMutex<Option<Box<Open>>>>,
     used: AtomicU64,
 }
 
@@ -59,7 +60,7 @@ pub(crate) struct Open {
 
 /// A connection that this caller alone uses.
 pub(crate) struct Held {
-    guard: Option<OwnedMutexGuard<Option<Open>>>,
+    guard: Option<OwnedMutexGuard<Option<Box<Open>>>>,
     connections: Arc<Connections>,
 }
 
@@ -131,7 +132,7 @@ impl Connections {
         if held.slot_mut().is_none() {
             let permit = self.permit().await?;
             let open = self.open_file(slot, permit).await?;
-            *held.slot_mut() = Some(open);
+            *held.slot_mut() = Some(Box::new(open));
             self.open.lock().push(Arc::clone(slot));
         }
         Ok(held)
@@ -304,7 +305,7 @@ impl Slot {
 }
 
 impl Held {
-    fn slot_mut(&mut self) -> &mut Option<Open> {
+    fn slot_mut(&mut self) -> &mut Option<Box<Open>> {
         #[allow(
             clippy::expect_used,
             reason = "the guard is taken when this is dropped, and at no other time"
