@@ -15,6 +15,7 @@ use crate::config::SqliteConfig;
 use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found, spoils_connection};
 use crate::files::{Root, UserFiles};
 use crate::image::Images;
+use crate::plan;
 use crate::schema;
 
 /// What all handles of a store share.
@@ -38,7 +39,8 @@ pub(crate) struct Slot {
     pub(crate) files: UserFiles,
     pub(crate) owner: [u8; 32],
     pub(crate) event: Event,
-    connection: Arc<AsyncMutex<Option<Open>>>,
+    /// Boxed, since most users have none.
+    connection: Arc<AsyncMutex<Option<Box<Open>>>>,
     used: AtomicU64,
 }
 
@@ -58,7 +60,7 @@ pub(crate) struct Open {
 
 /// A connection that this caller alone uses.
 pub(crate) struct Held {
-    guard: Option<OwnedMutexGuard<Option<Open>>>,
+    guard: Option<OwnedMutexGuard<Option<Box<Open>>>>,
     connections: Arc<Connections>,
 }
 
@@ -130,7 +132,7 @@ impl Connections {
         if held.slot_mut().is_none() {
             let permit = self.permit().await?;
             let open = self.open_file(slot, permit).await?;
-            *held.slot_mut() = Some(open);
+            *held.slot_mut() = Some(Box::new(open));
             self.open.lock().push(Arc::clone(slot));
         }
         Ok(held)
@@ -193,13 +195,16 @@ impl Connections {
         };
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
         crate::handle::harden(&mut db).await?;
-        schema::check_format(&mut db).await?;
+        let old = schema::check_format(&mut db).await?;
         let row = schema::user_row(&mut db).await?;
         if row.tag != slot.owner || row.print != *self.print.as_bytes() {
             return Err(foreign());
         }
         if unclean {
             schema::check_pages(&mut db).await?;
+        }
+        if old {
+            schema::renew(&mut db).await?;
         }
         Ok((db, row))
     }
@@ -270,7 +275,7 @@ impl Slot {
         let raise = batch.raises_epoch();
         held.dirty = true;
         let incarnation = held.stamp.incarnation;
-        match schema::commit(&mut held.db, incarnation, batch, raise).await {
+        match plan::commit(&mut held.db, incarnation, batch, raise).await {
             Ok(()) => {}
             Err(error) if spoils_connection(&error) => {
                 held.discard();
@@ -300,7 +305,7 @@ impl Slot {
 }
 
 impl Held {
-    fn slot_mut(&mut self) -> &mut Option<Open> {
+    fn slot_mut(&mut self) -> &mut Option<Box<Open>> {
         #[allow(
             clippy::expect_used,
             reason = "the guard is taken when this is dropped, and at no other time"

@@ -9,6 +9,7 @@ mod error;
 mod files;
 mod handle;
 mod image;
+mod plan;
 mod schema;
 mod store;
 mod user_store;
