@@ -13,7 +13,7 @@ use syntha_store::{
 };
 
 use crate::change_log::ChangeLog;
-use crate::config::Synchronous;
+use crate::config::{Mode, Synchronous};
 use crate::error::{corrupt, foreign, from_sqlx, gone};
 
 /// Makes the tables.
@@ -63,6 +63,12 @@ impl UserRow {
         self.outcomes().next().map(|(_, epoch)| epoch).filter(|_| full)
     }
 
+    /// The last batch that was committed, and the epoch after it.
+    pub(crate) fn last_batch(&self) -> Option<(BatchId, Epoch)> {
+        let (id, epoch) = self.outcomes().last()?;
+        Some((BatchId(u128::from_str_radix(id, 16).ok()?), epoch))
+    }
+
     fn outcomes(&self) -> impl Iterator<Item = (&str, Epoch)> {
         (0..self.recent.len() / 48).filter_map(|n| {
             let one = self.recent.get(n * 48..(n + 1) * 48)?;
@@ -73,8 +79,15 @@ impl UserRow {
 }
 
 /// How every connection to a data file is set up.
-pub(crate) fn options(path: &Path, synchronous: Synchronous) -> SqliteConnectOptions {
-    plain_options(path).journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
+pub(crate) fn options(path: &Path, synchronous: Synchronous, mode: Mode) -> SqliteConnectOptions {
+    let plain = plain_options(path);
+    let plain = match mode {
+        Mode::Exclusive => plain,
+        // Another process's commit or checkpoint takes its time.
+        Mode::Shared => plain.busy_timeout(Duration::from_secs(5)),
+        Mode::Beside => return plain.busy_timeout(Duration::from_secs(5)).read_only(true),
+    };
+    plain.journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
         Synchronous::Full => SqliteSynchronous::Full,
         Synchronous::Normal => SqliteSynchronous::Normal,
     })
@@ -223,6 +236,12 @@ pub(crate) async fn checkpoint(db: &mut SqliteConnection) -> Result<bool> {
         .await
         .map_err(|error| from_sqlx(&error))?;
     Ok(busy == 0)
+}
+
+/// The same before the connection is closed, without waiting long for others.
+pub(crate) async fn last_checkpoint(db: &mut SqliteConnection) -> Result<bool> {
+    sqlx::query("PRAGMA busy_timeout = 100").execute(&mut *db).await.map_err(|error| from_sqlx(&error))?;
+    checkpoint(db).await
 }
 
 /// Applies a batch: one statement, all or nothing.
