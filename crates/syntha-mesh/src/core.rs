@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Timestamp, UserStore};
+use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Stamp, Timestamp, UserStore};
 
 use crate::config::MeshConfig;
 use crate::entry::Entry;
@@ -57,6 +57,19 @@ impl Core {
         let walled = i128::from(self.config.clock.wall().0) - i128::from(wall.0);
         let booted = self.config.clock.boot().as_millis().cast_signed() - boot.as_millis().cast_signed();
         (walled - booted).abs() > 60_000
+    }
+
+    /// Reads what others committed, if the data stands elsewhere than is known.
+    pub(crate) async fn catch_up(&self, known: Stamp) -> Result<(), syntha_store::Error> {
+        let caught = match self.store.state().await {
+            Ok(state) if state.stamp == known => return Ok(()),
+            Ok(_) => self.refresh().await,
+            Err(error) => Err(error),
+        };
+        if caught.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Gone) {
+            self.retire();
+        }
+        caught
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), syntha_store::Error> {

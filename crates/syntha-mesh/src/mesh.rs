@@ -420,8 +420,8 @@ impl Mesh {
         self.check()?;
         if !self.core.exclusive && !self.core.config.has(Fault::StaleIndex) {
             let known = self.core.index.read().stamp;
-            if !self.core.store.is_at(known) && self.core.store.state().await?.stamp != known {
-                self.core.refresh().await?;
+            if !self.core.store.is_at(known) {
+                self.core.catch_up(known).await?;
             }
         }
         Ok(())
