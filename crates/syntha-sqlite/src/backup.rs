@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use syntha_store::{Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer};
+use syntha_store::{
+    Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer,
+};
 
 use crate::error::{from_sqlx, gone};
 use crate::image::Images;
@@ -174,8 +176,9 @@ pub(crate) async fn take_over(db: &mut SqliteConnection, row: &UserRow) -> Resul
 
 /// Makes a filled file readable as `incoming`.
 pub(crate) async fn attach(db: &mut SqliteConnection, path: &Path) -> Result<()> {
-    let name =
-        path.to_str().ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
+    let name = path
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
     sqlx::query("ATTACH ? AS incoming")
         .bind(name)
         .execute(db)

@@ -331,11 +331,7 @@ impl Connections {
         }
     }
 
-    async fn connect(
-        &self,
-        slot: &Slot,
-        unclean: bool,
-    ) -> Result<(SqliteConnection, schema::UserRow, Ring)> {
+    async fn connect(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow, Ring)> {
         let mode = self.config.mode;
         let options = schema::options(&slot.files.database(), self.config.synchronous, mode);
         #[cfg(feature = "faults")]

@@ -64,8 +64,11 @@ impl Root {
             }
         }
         let key = deployment_key(&folder)?;
-        let bell =
-            if mode == Mode::Shared { Some(Arc::new(Bell::open(&folder.join("bell"), alone)?)) } else { None };
+        let bell = if mode == Mode::Shared {
+            Some(Arc::new(Bell::open(&folder.join("bell"), alone)?))
+        } else {
+            None
+        };
         if mode == Mode::Shared && alone {
             // INVARIANT: everything that a second process expects is there before the lock is opened to it.
             share_lock(&lock)?;
@@ -431,7 +434,10 @@ fn take_lock(folder: &Path, mode: Mode) -> Result<(File, bool)> {
         Err(TryLockError::WouldBlock) => match file.try_lock_shared() {
             Ok(()) if mode == Mode::Shared => false,
             Ok(()) => {
-                return Err(locked(&mut file, "the data folder is shared by other processes, open it shared too"));
+                return Err(locked(
+                    &mut file,
+                    "the data folder is shared by other processes, open it shared too",
+                ));
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(locked(&mut file, "the data folder is in use by another process"));
