@@ -30,16 +30,16 @@ pub(crate) fn check(operations: &[Operation]) -> Result<(), String> {
     let states = States::new(operations)?;
     let mut seen = states.seen(operations, |_| None);
     // A read that found nothing stands at the first state that it can have been of, which is then a lower bound for others.
-    let mut absent = HashMap::new();
+    let (mut absent, mut later) = (HashMap::new(), latest_first(&seen));
     for (n, operation) in operations.iter().enumerate() {
         if operation.what == What::Read(None) {
             let place =
-                states.absent_at(operation, &seen).ok_or("stale: it found nothing where something was")?;
+                states.absent_at(operation, &later).ok_or("stale: it found nothing where something was")?;
             absent.insert(n, place);
         }
     }
     seen = states.seen(operations, |n| absent.get(&n).copied());
-    let later = latest_first(&seen);
+    later = latest_first(&seen);
     for (n, operation) in operations.iter().enumerate() {
         let place = states.place(&operation.what).or_else(|| absent.get(&n).copied());
         let Some(place) = place else { continue };
@@ -125,14 +125,12 @@ impl States {
         seen
     }
 
-    /// The first absence that a read which found nothing can have been of.
-    fn absent_at(&self, read: &Operation, seen: &BTreeMap<u64, i128>) -> Option<u64> {
-        let later = latest_first(seen);
-        let absences = self.begun.iter().filter(|(place, _)| *place % 2 == 1);
-        absences
-            .filter(|(place, begun)| **begun <= read.end && after(&later, **place) >= read.begin)
-            .map(|(place, _)| *place)
-            .next()
+    /// The first absence that a read which found nothing can have been of: no later state was seen before the read began.
+    fn absent_at(&self, read: &Operation, later: &[(u64, i128)]) -> Option<u64> {
+        let over = later.partition_point(|(_, by)| *by < read.begin);
+        let from = over.checked_sub(1).and_then(|last| later.get(last)).map_or(0, |(place, _)| *place);
+        let mut places = self.begun.range(from..);
+        places.find(|(place, begun)| **place % 2 == 1 && **begun <= read.end).map(|(place, _)| *place)
     }
 
     /// What named a version replaced just that one.
@@ -156,20 +154,25 @@ impl States {
     }
 }
 
-/// For each state, by when it or a later one was seen.
-fn latest_first(seen: &BTreeMap<u64, i128>) -> BTreeMap<u64, i128> {
+/// For each state in order, by when it or a later one was seen: the times do not fall.
+fn latest_first(seen: &BTreeMap<u64, i128>) -> Vec<(u64, i128)> {
     let mut least = i128::MAX;
-    let mut later = BTreeMap::new();
-    for (place, by) in seen.iter().rev() {
-        least = least.min(*by);
-        later.insert(*place, least);
-    }
+    let mut later: Vec<_> = seen
+        .iter()
+        .rev()
+        .map(|(place, by)| {
+            least = least.min(*by);
+            (*place, least)
+        })
+        .collect();
+    later.reverse();
     later
 }
 
 /// By when a state after a place was seen.
-fn after(later: &BTreeMap<u64, i128>, place: u64) -> i128 {
-    later.range(place + 1..).next().map_or(i128::MAX, |(_, by)| *by)
+fn after(later: &[(u64, i128)], place: u64) -> i128 {
+    let next = later.partition_point(|(seen, _)| *seen <= place);
+    later.get(next).map_or(i128::MAX, |(_, by)| *by)
 }
 
 mod tests {
