@@ -59,6 +59,13 @@ struct Participant {
     kill_at: u64,
 }
 
+impl Drop for Participant {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
 /// Runs processes until each has done its operations, and checks what they wrote down. `between`: a process is killed after
 /// so many operations on average.
 fn run(operations: u64, between: u64, fault: &str) -> Result<Ran, String> {

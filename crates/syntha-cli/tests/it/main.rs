@@ -291,3 +291,37 @@ async fn a_first_write_does_not_bring_back_whom_another_process_erased() {
     assert_eq!(other.push("key", 1).await.unwrap_err().kind(), syntha::MeshErrorKind::Gone);
     assert_eq!(json(&data, &["--shared", "stats", "--user", "bob"])["entries"], 0);
 }
+
+/// Who changes which users there are waits until another process, which is at it, is done.
+#[tokio::test]
+async fn users_are_changed_in_turn() {
+    use syntha::sqlite::{Mode, SqliteConfig, SqliteStore};
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for user in ["alice", "bob"] {
+        json(&data, &["--shared", "user", "add", user]);
+    }
+    json(&data, &["--shared", "push", "--user", "alice", "--agent", "a", "key", "1"]);
+    json(&data, &["--shared", "user", "erase", "bob", "--yes"]);
+    let archive = folder.path().join("archive");
+    let archive = archive.to_str().unwrap();
+    json(&data, &["--shared", "user", "backup", "alice", archive]);
+    let store = SqliteStore::open(SqliteConfig::new(&data).mode(Mode::Shared)).await.unwrap();
+    let turn = store.turn().await.unwrap();
+    let commands = [
+        &["--shared", "user", "erase", "alice", "--yes"][..],
+        &["--shared", "user", "restore", "alice", archive, "--yes"],
+        &["--shared", "user", "add", "bob", "--recreate"],
+    ];
+    std::thread::scope(|scope| {
+        let started = commands.map(|arguments| scope.spawn(|| syntha(&data, arguments)));
+        for refused in started.map(|thread| thread.join().unwrap()) {
+            assert!(!refused.status.success());
+            assert!(String::from_utf8_lossy(&refused.stderr).contains("another process"));
+        }
+    });
+    drop(turn);
+    for arguments in commands.iter().rev() {
+        json(&data, arguments);
+    }
+}

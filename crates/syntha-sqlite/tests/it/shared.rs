@@ -300,3 +300,33 @@ async fn racing_creators_of_two_stores_have_one_winner() {
         assert_eq!(get(&*two.there.open(tag).await.unwrap(), "a").await, winner);
     }
 }
+
+/// Whether work waits for a lock that somebody else holds.
+async fn waits<T>(work: impl Future<Output = T>) -> bool {
+    tokio::time::timeout(Duration::from_millis(60), work).await.is_err()
+}
+
+#[tokio::test]
+async fn files_come_and_go_under_their_lock_and_users_in_turn() {
+    let two = Two::new().await;
+    let alice = two.tag("alice");
+    let (here, _) = two.here.create(alice, put("a", b"1"), CreateMode::New).await.unwrap();
+    let mut copy = here.snapshot().await.unwrap();
+    let lives = std::fs::File::open(two.root().join("lives")).unwrap();
+    lives.lock_shared().unwrap();
+    assert!(waits(two.there.create(two.tag("bob"), put("a", b"1"), CreateMode::New)).await);
+    assert!(waits(two.there.erase(alice)).await);
+    assert!(waits(two.there.import(alice, &mut *copy, ImportMode::Replace)).await);
+    assert!(!waits(two.there.open(alice)).await, "who opens a file is beside others who do");
+    lives.unlock().unwrap();
+    lives.lock().unwrap();
+    let third = open(&two.root(), Mode::Shared).await.unwrap();
+    assert!(waits(third.open(alice)).await, "nobody opens a file while files come and go");
+    assert!(!waits(here.commit(put("a", b"2"))).await, "what is open goes on");
+    lives.unlock().unwrap();
+    assert_eq!(get(&*third.open(alice).await.unwrap(), "a").await.unwrap(), b"2");
+    let turn = two.here.turn().await.unwrap();
+    assert!(waits(two.there.turn()).await);
+    drop(turn);
+    two.there.turn().await.unwrap();
+}
