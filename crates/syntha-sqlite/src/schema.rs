@@ -12,7 +12,7 @@ use syntha_store::{
     RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
 };
 
-use crate::config::Synchronous;
+use crate::config::{Mode, Synchronous};
 use crate::error::{corrupt, foreign, from_sqlx};
 
 /// Makes the tables, and what takes a commit.
@@ -20,8 +20,12 @@ pub(crate) const SCHEMA: &str = concat!(include_str!("schema.sql"), include_str!
 pub(crate) const INSERT_USER: &str =
     "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'')";
 /// Makes a file of format 1 one of format 2, whole or not at all.
-const FROM_FORMAT_1: &str =
-    concat!("BEGIN IMMEDIATE; DROP VIEW do_commit; ", include_str!("commit.sql"), "COMMIT;");
+const FROM_FORMAT_1: &str = concat!(
+    // Another process may have made the new views by now: then they are made once more.
+    "BEGIN IMMEDIATE; DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_puts; ",
+    include_str!("commit.sql"),
+    "COMMIT;"
+);
 const FORMAT: i64 = 2;
 const APPLICATION: i64 = 0x5359_4e54;
 /// 3.51.3 mends the write-ahead log's reset race, <https://www.sqlite.org/wal.html#walresetbug>.
@@ -63,6 +67,12 @@ impl UserRow {
         self.outcomes().next().map(|(_, epoch)| epoch).filter(|_| full)
     }
 
+    /// The last batch that was committed, and the epoch after it.
+    pub(crate) fn last_batch(&self) -> Option<(BatchId, Epoch)> {
+        let (id, epoch) = self.outcomes().last()?;
+        Some((BatchId(u128::from_str_radix(id, 16).ok()?), epoch))
+    }
+
     fn outcomes(&self) -> impl Iterator<Item = (&str, Epoch)> {
         (0..self.recent.len() / 48).filter_map(|n| {
             let one = self.recent.get(n * 48..(n + 1) * 48)?;
@@ -73,8 +83,15 @@ impl UserRow {
 }
 
 /// How every connection to a data file is set up.
-pub(crate) fn options(path: &Path, synchronous: Synchronous) -> SqliteConnectOptions {
-    plain_options(path).journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
+pub(crate) fn options(path: &Path, synchronous: Synchronous, mode: Mode) -> SqliteConnectOptions {
+    let plain = plain_options(path);
+    let plain = match mode {
+        Mode::Exclusive => plain,
+        // Another process's commit or checkpoint takes its time.
+        Mode::Shared => plain.busy_timeout(Duration::from_secs(5)),
+        Mode::Beside => return plain.busy_timeout(Duration::from_secs(5)).read_only(true),
+    };
+    plain.journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
         Synchronous::Full => SqliteSynchronous::Full,
         Synchronous::Normal => SqliteSynchronous::Normal,
     })
@@ -229,6 +246,12 @@ pub(crate) async fn checkpoint(db: &mut SqliteConnection) -> Result<bool> {
         .await
         .map_err(|error| from_sqlx(&error))?;
     Ok(busy == 0)
+}
+
+/// The same before the connection is closed, without waiting long for others.
+pub(crate) async fn last_checkpoint(db: &mut SqliteConnection) -> Result<bool> {
+    sqlx::query("PRAGMA busy_timeout = 100").execute(&mut *db).await.map_err(|error| from_sqlx(&error))?;
+    checkpoint(db).await
 }
 
 /// Reads a head from columns `name, seq, version, body_version, expires, owner, head` that start at a column.
