@@ -65,8 +65,8 @@ enum Command {
     List(data::List),
     /// Lists a user's topics and who is subscribed
     Topics(data::OfUser),
-    /// Shows what a user's mesh holds
-    Stats(data::OfUser),
+    /// Shows what a user's mesh holds, or all users together
+    Stats(data::Stats),
     /// Lists, shows, appends, redacts and deletes the messages of a user's history
     #[command(subcommand)]
     History(history::Command),

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use syntha_mesh::{Mesh, MeshConfig};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, UserId,
-    UserStore, UserTag, Version,
+    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, Usage,
+    UserId, UserStore, UserTag, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -320,6 +320,17 @@ impl Deployment {
         };
         self.bear(tag).await?;
         Ok(self.store.open(tag).await?.snapshot().await?)
+    }
+
+    /// What a user's data adds up to; `None` for a user who has not written.
+    pub(crate) async fn usage(&self, tag: UserTag) -> Result<Option<Usage>> {
+        match self.store.open(tag).await {
+            Ok(user) => Ok(Some(user.state().await?.usage)),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Ends every mesh and closes the store.
