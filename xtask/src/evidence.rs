@@ -37,6 +37,20 @@ const RUNS: &[Run] = &[
         count: "200",
     },
     Run {
+        what: "processes",
+        package: "syntha-tests",
+        filter: "test(processes_on_one_root_are_linearizable)",
+        variable: "SYNTHA_PROCESS_OPS",
+        count: "100000",
+    },
+    Run {
+        what: "rivals",
+        package: "syntha-tests",
+        filter: "test(rivals_leave_one_whole_life_or_none)",
+        variable: "SYNTHA_RIVAL_KILLS",
+        count: "200",
+    },
+    Run {
         what: "cancellation",
         package: "syntha-tests",
         filter: "test(cancellation_tears_nothing_and_loses_no_permit)",

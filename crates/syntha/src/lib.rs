@@ -9,6 +9,7 @@ mod incoming;
 mod manager;
 mod newborn;
 mod session;
+mod turns;
 
 pub use context_mesh::ContextMesh;
 pub use directory::UserEntry;

@@ -12,6 +12,7 @@ use crate::directory::UserEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::Incoming;
 use crate::session::Session;
+use crate::turns::Turns;
 
 /// The users of a deployment: who there is, their sessions, archives and erasure.
 ///
@@ -63,6 +64,19 @@ impl Builder {
         self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder))
     }
 
+    /// SQLite files in a folder that other processes open so as well. Every read looks first whether one of them has written,
+    /// which costs a cached read about a microsecond.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_shared(self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder).mode(syntha_sqlite::Mode::Shared))
+    }
+
+    /// SQLite files in a folder that another process may hold, for administrative reads: every write fails.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_beside(self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder).mode(syntha_sqlite::Mode::Beside))
+    }
+
     /// SQLite files in a folder, configured.
     #[cfg(feature = "sqlite")]
     pub fn sqlite_with(mut self, config: syntha_sqlite::SqliteConfig) -> Self {
@@ -104,7 +118,7 @@ impl Builder {
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
-                Arc::new(Deployment::new(Arc::new(store), key, self.mesh).await?)
+                Arc::new(Deployment::new(Arc::new(store), key, self.mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
             Backend::Sqlite(config) => crate::deployment::registry::open(config, self.mesh).await?,
