@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use event_listener::Event;
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use syntha_store::{
     Batch, ChainHead, Commit, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result, Stamp,
 };
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 
 use crate::bell::Ring;
 use crate::config::{Mode, SqliteConfig};
@@ -19,6 +21,7 @@ use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found,
 use crate::files::{Root, UserFiles};
 use crate::image::Images;
 use crate::lives::{Hold, Lives};
+use crate::meters::{Meters, OpenFile};
 use crate::plan;
 use crate::schema;
 
@@ -35,6 +38,7 @@ pub(crate) struct Connections {
     idle: Event,
     ticks: AtomicU64,
     closed: AtomicBool,
+    meters: Meters,
 }
 
 /// One user's place: its files, and its connection while it has one.
@@ -69,6 +73,7 @@ pub(crate) struct Open {
     /// Something was deleted, and the write-ahead log may still hold it.
     checkpoint_due: bool,
     _permit: OwnedSemaphorePermit,
+    _counted: OpenFile,
 }
 
 /// What a caller who changes a user's files holds beside the user's place.
@@ -97,6 +102,7 @@ impl Connections {
             idle: Event::new(),
             ticks: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            meters: Meters::default(),
         }
     }
 
@@ -180,7 +186,11 @@ impl Connections {
             Some(permit) => permit,
             None => self.permit().await?,
         };
-        *held.slot_mut() = Some(Box::new(self.open_file(slot, permit, lives).await?));
+        let since = Instant::now();
+        let opened =
+            self.open_file(slot, permit, lives).instrument(tracing::debug_span!("syntha_open_file")).await;
+        self.meters.opened(since, &opened);
+        *held.slot_mut() = Some(Box::new(opened?));
         let mut open = self.open.lock();
         if !open.iter().any(|other| Arc::ptr_eq(other, slot)) {
             open.push(Arc::clone(slot));
@@ -280,6 +290,7 @@ impl Connections {
             fresh: true,
             checkpoint_due: false,
             _permit: permit,
+            _counted: self.meters.count_open(),
         })
     }
 
@@ -296,6 +307,8 @@ impl Connections {
         let opened = self.try_open(slot, present.unclean, mend).await;
         if mend && opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
             slot.files.quarantine()?;
+            self.meters.quarantines.increment(1);
+            tracing::error!("a user's damaged file was put aside, restore it from an archive");
             self.silence(slot);
         }
         opened
@@ -404,6 +417,7 @@ impl Connections {
         };
         let Some(mut victim) = victim else { return false };
         if let Some(open) = victim.take() {
+            self.meters.evictions.increment(1);
             // An error leaves the write-ahead log, which the next open replays.
             let _ = open.close(self.config.mode).await;
         }
@@ -461,6 +475,9 @@ impl Slot {
         // or the disk fails. Then the delete stands all the same, and every later commit tries again; so does the close.
         if batch.deletes() || held.checkpoint_due {
             held.checkpoint_due = !schema::checkpoint(&mut held.db).await.unwrap_or(false);
+            if held.checkpoint_due {
+                held.connections.meters.checkpoints_due.increment(1);
+            }
         }
         self.event.notify(usize::MAX);
         Ok(commit)

@@ -11,6 +11,7 @@ mod files;
 mod handle;
 mod image;
 mod lives;
+mod meters;
 mod plan;
 mod schema;
 mod store;
