@@ -381,14 +381,14 @@ impl<'a> Draft<'a> {
         if !replace {
             state.topics.clone_from(&before);
         }
-        for topic in topics {
-            let known = before.contains(topic.shared());
+        let known: HashSet<&Arc<str>> = before.iter().collect();
+        let mut listed = HashSet::new();
+        for topic in topics.iter().map(Topic::shared).filter(|topic| listed.insert(*topic)) {
+            let known = known.contains(topic);
             let list = if known { &mut report.unchanged } else { &mut report.changed };
-            if !list.contains(topic.shared()) {
-                list.push(Arc::clone(topic.shared()));
-            }
-            if !state.topics.contains(topic.shared()) {
-                state.topics.push(Arc::clone(topic.shared()));
+            list.push(Arc::clone(topic));
+            if !known || replace {
+                state.topics.push(Arc::clone(topic));
             }
         }
         if state.topics.len() > AGENT_TOPICS {
@@ -617,7 +617,8 @@ impl Overlay {
                 Some(state) => index.keep_thread(&thread, &state),
             }
         }
-        index.interactions = self.history.interactions.or(index.interactions);
+        index.interactions =
+            self.history.interactions.or(index.interactions).filter(|_| !self.history.sparse);
         index.usage = self.usage;
         index.stamp = stamp;
         index.time = index.time.max(time);

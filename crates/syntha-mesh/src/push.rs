@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::life::Life;
 use crate::mesh::{Mesh, mismatch, parse};
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
+use crate::readable;
 
 /// A write that is being described; `.await` does it.
 ///
@@ -43,6 +44,9 @@ impl Push {
             let text: Arc<str> = serde_json::to_string(value)
                 .map_err(|_| Error::new(ErrorKind::Invalid, "the value can't be written as JSON"))?
                 .into();
+            if !readable::is_readable(&text) {
+                return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
+            }
             Ok(PushChange {
                 key,
                 text,
