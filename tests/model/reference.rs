@@ -299,7 +299,8 @@ impl Reference {
         if !topics.iter().all(|topic| bearer.may_read(topic)) {
             return Err(Kind::NotFound);
         }
-        let (known, new): (Vec<Name>, Vec<Name>) = topics.iter().copied().partition(|topic| bearer.topics.contains(topic));
+        let (known, new): (Vec<Name>, Vec<Name>) =
+            topics.iter().copied().partition(|topic| bearer.topics.contains(topic));
         if replace {
             bearer.topics.clear();
         }

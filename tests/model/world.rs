@@ -256,6 +256,8 @@ impl World {
                 self.users().erase(name.as_str()).await.map_err(|error| format!("no erasure: {error:?}"))?;
                 self.users().recreate(name).await.map_err(|error| format!("no recreation: {error:?}"))?;
                 self.seats[user].model = Reference::default();
+                // The name's next life counts its versions from the start, under another incarnation.
+                self.seats[user].newest = 0;
                 // An archive of an earlier life is another test's matter.
                 self.seats[user].archive = None;
             }
