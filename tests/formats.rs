@@ -2,7 +2,7 @@
 //!
 //! `SYNTHA_BLESS=formats` makes the folder of the present format if there is none. One that is there is never made again.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -54,15 +54,25 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Every format's folder with an archive of it; the last one is the present format's.
+const FORMATS: &[(&str, &str)] =
+    &[("sqlite-1", "archive-1.syntha"), ("sqlite-2", "archive-1-of-sqlite-2.syntha")];
+
 #[tokio::test]
 async fn formats_of_old_are_opened_and_written() {
-    let (root, archive) = (folder("sqlite-1"), folder("archive-1.syntha"));
-    if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !root.exists() {
-        make(&root, &archive).await;
+    let (present, archive) = FORMATS.last().unwrap();
+    if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
+        make(&folder(present), &folder(archive)).await;
     }
+    for (root, archive) in FORMATS {
+        opens(&folder(root), &folder(archive)).await;
+    }
+}
+
+async fn opens(root: &Path, archive: &Path) {
     let temporary = tempfile::tempdir().unwrap();
     let data = temporary.path().join("data");
-    copy(&root, &data);
+    copy(root, &data);
     let (users, host) = UserManager::builder().sqlite(&data).open().await.unwrap();
     let mut names: Vec<_> =
         users.list(None, 10).await.unwrap().iter().map(|entry| entry.user.as_str().to_owned()).collect();
@@ -87,5 +97,11 @@ async fn formats_of_old_are_opened_and_written() {
     let reader = users.open(&host, "alice").await.unwrap().agent("Reader").unwrap();
     assert_eq!(reader.get::<Value>("who").await.unwrap().unwrap()["name"], "alice");
     users.verify().await.unwrap();
+    users.shutdown().await.unwrap();
+    // What was made of the old folder is opened again, and kept what was written.
+    let (users, host) = UserManager::builder().sqlite(&data).open().await.unwrap();
+    let writer = users.open(&host, "bob").await.unwrap().agent("Writer").unwrap();
+    assert_eq!(writer.get::<String>("who").await.unwrap().unwrap(), "new");
+    assert!(writer.remove("who", None).await.unwrap());
     users.shutdown().await.unwrap();
 }

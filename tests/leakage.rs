@@ -70,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => actor.clone().prop_map(|(user, agent, name)| Op::Subscribe { user, agent, name }),
         3 => actor.clone().prop_map(|(user, agent, name)| Op::Unsubscribe { user, agent, name }),
         4 => u.clone().prop_map(|user| Op::Host { user }),
-        12 => (actor.clone(), 0..7_usize).prop_map(|((user, agent, name), tool)| Op::Tool { user, agent, tool, name }),
+        12 => (actor.clone(), 0..10_usize).prop_map(|((user, agent, name), tool)| Op::Tool { user, agent, tool, name }),
         8 => (actor.clone(), any::<bool>())
             .prop_map(|((user, agent, name), private)| Op::Append { user, agent, name, private }),
         6 => actor.clone().prop_map(|(user, agent, name)| Op::Thread { user, agent, name }),
@@ -271,6 +271,13 @@ impl World {
                     ("discover_topics", json!({ "include_subscriber_names": true })),
                     ("get_context", json!({ "keys": [key(user, name)], "user_id": "somebody" })),
                     ("get_context", json!({ "keys": [key(user, name), key(other, 0)] })),
+                    // The same id in every user's thread of that name.
+                    (
+                        "append_history",
+                        json!({ "thread": key(user, name), "content": value, "message_id": format!("id-{}", self.counter % 7) }),
+                    ),
+                    ("get_history", json!({ "thread": key(user, name), "limit": 5 })),
+                    ("get_history", json!({})),
                 ];
                 let (tool, arguments) = arguments[tool].clone();
                 // The model's own words come back; only what it did not write counts.

@@ -33,6 +33,9 @@ struct Arguments {
     /// Only rows whose name holds this text
     #[arg(long, default_value = "")]
     only: String,
+    /// Measures one half of each pair, for a profiler; its ratios mean nothing
+    #[arg(long, hide = true)]
+    side: Option<pair::Side>,
     /// What a process of its own does for the row of idle users
     #[arg(long, hide = true)]
     idle_in: Option<std::path::PathBuf>,
@@ -72,7 +75,7 @@ async fn main() {
         }
         return;
     }
-    let mut report = Report::new(arguments.pairs, &arguments.only);
+    let mut report = Report::new(arguments.pairs, &arguments.only, arguments.side);
     // A task of its own: callers run on a worker of the runtime, as in a server.
     let run = tokio::spawn(async move {
         reads::run(&mut report).await;

@@ -10,7 +10,15 @@ use serde_json::{Value, json};
 pub(crate) struct Report {
     pub(crate) pairs: u32,
     only: String,
+    side: Option<Side>,
     rows: Vec<Row>,
+}
+
+/// Half of a pair, to profile it without the other.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Side {
+    Bare,
+    Ours,
 }
 
 /// One line.
@@ -36,8 +44,8 @@ pub(crate) struct Spread {
 }
 
 impl Report {
-    pub(crate) fn new(pairs: u32, only: &str) -> Self {
-        Self { pairs, only: only.to_owned(), rows: Vec::new() }
+    pub(crate) fn new(pairs: u32, only: &str, side: Option<Side>) -> Self {
+        Self { pairs, only: only.to_owned(), side, rows: Vec::new() }
     }
 
     pub(crate) fn wants(&self, name: &str) -> bool {
@@ -61,8 +69,8 @@ impl Report {
         let (mut bares, mut mine) = (Vec::new(), Vec::new());
         // The first pair warms up and does not count.
         for round in 0..=u64::from(self.pairs) {
-            let one = timed(bare(round)).await;
-            let two = timed(ours(round)).await;
+            let one = if self.side == Some(Side::Ours) { 1.0 } else { timed(bare(round)).await };
+            let two = if self.side == Some(Side::Bare) { 1.0 } else { timed(ours(round)).await };
             if round > 0 {
                 bares.push(one);
                 mine.push(two);

@@ -18,6 +18,9 @@ pub(crate) async fn run(report: &mut Report) {
     if report.wants("cached get") || report.wants("get all of 1,000") {
         cached(report).await;
     }
+    if report.wants("cached get, shared root") {
+        shared(report).await;
+    }
     if report.wants("get, value not in the cache") {
         uncached(report).await;
     }
@@ -74,6 +77,34 @@ async fn cached(report: &mut Report) {
         }
     };
     report.pair("get all of 1,000", "≤ 3×", bare, ours).await;
+}
+
+/// The same read in a folder that other processes may write to. *Bare* is the read of a folder that is this process's own.
+async fn shared(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let keys: Arc<Vec<_>> = Arc::new((0..KEYS).map(|n| format!("key-{n:04}")).collect());
+    let own = ContextMesh::open(folder.path().join("own"), "user").await.unwrap();
+    let beside = ContextMesh::open_shared(folder.path().join("shared"), "user").await.unwrap();
+    let agents = [own.agent("agent").unwrap(), beside.agent("agent").unwrap()];
+    for agent in &agents {
+        for (n, key) in (0..).zip(&*keys) {
+            agent.push(key.as_str(), value(n)).await.unwrap();
+        }
+    }
+    let place = |n: u64| usize::try_from(n * 7 % KEYS).unwrap();
+    let [bare, ours] = agents.map(|agent| {
+        let keys = Arc::clone(&keys);
+        move |_| {
+            let (agent, keys) = (agent.clone(), Arc::clone(&keys));
+            async move {
+                for n in 0..READS {
+                    black_box(agent.entry(&keys[place(n)]).await.unwrap());
+                }
+                READS
+            }
+        }
+    });
+    report.pair("cached get, shared root", "≤ 1 µs more", bare, ours).await;
 }
 
 async fn uncached(report: &mut Report) {

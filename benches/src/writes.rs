@@ -210,7 +210,9 @@ fn largest(folder: &Path) -> usize {
 /// its sync, its link under the final name, the folder's sync, and the syncs of the folders above if the folder is new.
 fn publish(folder: &Path, number: u64, size: usize) {
     let bytes = vec![u8::try_from(number % 251).unwrap(); size];
-    let (first, second) = (number * 7 % 32, number * 13 % 32);
+    // Spread as tags are, so that the folder is as often a new one.
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (first, second) = (spread >> 59, (spread >> 54) % 32);
     let above = folder.join("bare").join(format!("{first:02}"));
     let shard = above.join(format!("{second:02}"));
     let is_new = !shard.exists();

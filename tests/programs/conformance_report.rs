@@ -5,7 +5,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use syntha_conformance::{Harness, MemoryHarness, Report, SqliteHarness, mesh_checks, run, store_checks};
+use syntha_conformance::{
+    Harness, MemoryHarness, Report, SharedSqliteHarness, SqliteHarness, mesh_checks, run, store_checks,
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask conformance", about = "Runs the conformance checks on backends")]
@@ -22,6 +24,7 @@ struct Arguments {
 enum Backend {
     Memory,
     Sqlite,
+    SqliteShared,
     All,
 }
 
@@ -36,11 +39,15 @@ enum Format {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut harnesses: Vec<Box<dyn Harness>> = Vec::new();
-    if arguments.backend != Backend::Sqlite {
+    let wanted = |backend| [Backend::All, backend].contains(&arguments.backend);
+    if wanted(Backend::Memory) {
         harnesses.push(Box::new(MemoryHarness));
     }
-    if arguments.backend != Backend::Memory {
+    if wanted(Backend::Sqlite) {
         harnesses.push(Box::new(SqliteHarness { fault: None }));
+    }
+    if wanted(Backend::SqliteShared) {
+        harnesses.push(Box::new(SharedSqliteHarness { fault: None }));
     }
     let mut reports: Vec<Report> = Vec::new();
     for harness in &harnesses {

@@ -23,6 +23,13 @@ const RUNS: &[Run] = &[
         count: "200000",
     },
     Run {
+        what: "model",
+        package: "syntha-tests",
+        filter: "test(model_says_what_syntha_says)",
+        variable: "SYNTHA_MODEL_OPS",
+        count: "200000",
+    },
+    Run {
         what: "loss",
         package: "syntha-tests",
         filter: "test(loss_after_a_kill)",
@@ -34,6 +41,20 @@ const RUNS: &[Run] = &[
         package: "syntha-tests",
         filter: "test(lives_after_a_kill_are_old_or_new)",
         variable: "SYNTHA_LIFE_KILLS",
+        count: "200",
+    },
+    Run {
+        what: "processes",
+        package: "syntha-tests",
+        filter: "test(processes_on_one_root_are_linearizable)",
+        variable: "SYNTHA_PROCESS_OPS",
+        count: "100000",
+    },
+    Run {
+        what: "rivals",
+        package: "syntha-tests",
+        filter: "test(rivals_leave_one_whole_life_or_none)",
+        variable: "SYNTHA_RIVAL_KILLS",
         count: "200",
     },
     Run {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use syntha::{HostAuthority, UserManager};
+use syntha::{ErrorKind, HostAuthority, UserManager};
 
 /// The result of a command; its text is what the user reads.
 type Result<T = Answer> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -40,6 +40,9 @@ struct Arguments {
     /// A settings file. Default: `syntha.toml` in the working folder, if it is there
     #[arg(long, global = true, env = "SYNTHA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Opens the data folder so that other processes which do the same may use it meanwhile
+    #[arg(long, global = true)]
+    shared: bool,
     /// Prints one JSON value
     #[arg(long, global = true)]
     json: bool,
@@ -62,8 +65,8 @@ enum Command {
     List(data::List),
     /// Lists a user's topics and who is subscribed
     Topics(data::OfUser),
-    /// Shows what a user's mesh holds
-    Stats(data::OfUser),
+    /// Shows what a user's mesh holds, or all users together
+    Stats(data::Stats),
     /// Lists, shows, appends, redacts and deletes the messages of a user's history
     #[command(subcommand)]
     History(history::Command),
@@ -71,6 +74,20 @@ enum Command {
     Export(transfer::Export),
     /// Imports an export, a conversation, or another store's data
     Import(import::Import),
+}
+
+impl Command {
+    /// Whether it can be done beside a process that holds the data folder.
+    const fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Get(_)
+                | Self::List(_)
+                | Self::Topics(_)
+                | Self::Stats(_)
+                | Self::User(users::Command::List | users::Command::Backup { .. })
+        )
+    }
 }
 
 #[tokio::main]
@@ -98,7 +115,16 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result {
     let folder = settings::data(arguments.data, arguments.config)?;
-    let (users, host) = UserManager::builder().sqlite(&folder).open().await?;
+    let builder = UserManager::builder();
+    let opened =
+        if arguments.shared { builder.sqlite_shared(&folder) } else { builder.sqlite(&folder) }.open().await;
+    let (users, host) = match opened {
+        Err(error) if error.kind() == ErrorKind::Locked && arguments.command.only_reads() => {
+            eprintln!("syntha: {error}; reading beside it");
+            UserManager::builder().sqlite_beside(&folder).open().await?
+        }
+        opened => opened?,
+    };
     let answer = command(arguments.command, &folder, &users, &host).await;
     users.shutdown().await?;
     answer

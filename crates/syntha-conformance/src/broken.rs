@@ -106,6 +106,14 @@ pub fn sqlite_faults() -> Vec<(&'static str, syntha_sqlite::Fault)> {
     ]
 }
 
+/// Every broken store in the code of a shared SQLite folder, with its name.
+#[cfg(feature = "sqlite")]
+#[must_use]
+pub fn shared_sqlite_faults() -> Vec<(&'static str, syntha_sqlite::Fault)> {
+    use syntha_sqlite::Fault;
+    vec![("shared-stale-bell", Fault::StaleBell), ("shared-ring-forgotten", Fault::RingForgotten)]
+}
+
 /// A broken store over the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokenHarness {

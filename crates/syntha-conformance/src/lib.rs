@@ -20,7 +20,7 @@ pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
 pub use mesh::mesh_checks;
 pub use report::{Report, Row};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteHarness;
+pub use sqlite::{SharedSqliteHarness, SqliteHarness};
 pub use store::store_checks;
 
 /// The mesh, whose configuration a run may set.

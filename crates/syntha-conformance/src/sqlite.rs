@@ -1,10 +1,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use syntha_sqlite::{Fault, SqliteConfig, SqliteStore};
-use syntha_store::{DeploymentKey, Store};
+use syntha_sqlite::{Fault, Mode, SqliteConfig, SqliteStore};
+use syntha_store::{
+    Batch, Capabilities, Commit, CreateMode, DeploymentKey, Erased, Fence, ImportMode, Result, SelfCheck,
+    Snapshot, Stamp, Store, UserStore, UserTag,
+};
 
 use crate::harness::{Harness, Instance};
 
@@ -64,6 +68,138 @@ impl Instance for SqliteInstance {
         copy(&self.root, &root);
         self.config = self.config.clone().root(&root);
         self.store = Arc::new(SqliteStore::open(self.config.clone()).await.unwrap());
+        (self.root, self._folder) = (root, folder);
+    }
+
+    async fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        collect(&self.root, &mut files);
+        files
+    }
+}
+
+/// The SQLite backend as several processes have it: two stores on one folder, which share nothing but the files and are handed
+/// out in turn, so that one handle of a user is not of the other's store.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedSqliteHarness {
+    /// The fault, if any.
+    pub fault: Option<(&'static str, Fault)>,
+}
+
+struct SharedSqliteInstance {
+    config: SqliteConfig,
+    root: PathBuf,
+    stores: [Arc<SqliteStore>; 2],
+    turn: AtomicUsize,
+    _folder: tempfile::TempDir,
+}
+
+/// One of the stores; closing it closes the other as well, because a check has one store.
+#[derive(Debug)]
+struct OneOfTwo {
+    used: Arc<SqliteStore>,
+    other: Arc<SqliteStore>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for OneOfTwo {
+    fn capabilities(&self) -> Capabilities {
+        self.used.capabilities()
+    }
+
+    async fn create(
+        &self,
+        user: UserTag,
+        first: Batch,
+        mode: CreateMode,
+    ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        self.used.create(user, first, mode).await
+    }
+
+    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        self.used.open(user).await
+    }
+
+    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.used.fence(user, at, fence).await
+    }
+
+    async fn erase(&self, user: UserTag) -> Result<Erased> {
+        self.used.erase(user).await
+    }
+
+    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        self.used.import(user, snapshot, mode).await
+    }
+
+    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
+        self.used.list(after, limit).await
+    }
+
+    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
+        self.used.deployment().await
+    }
+
+    async fn verify(&self) -> Result<SelfCheck> {
+        self.used.verify().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.used.close().await?;
+        self.other.close().await
+    }
+}
+
+async fn two(config: &SqliteConfig) -> [Arc<SqliteStore>; 2] {
+    let first = SqliteStore::open(config.clone()).await.unwrap();
+    [Arc::new(first), Arc::new(SqliteStore::open(config.clone()).await.unwrap())]
+}
+
+#[async_trait]
+impl Harness for SharedSqliteHarness {
+    fn name(&self) -> &'static str {
+        self.fault.map_or("sqlite-shared", |(name, _)| name)
+    }
+
+    async fn fresh(&self) -> Box<dyn Instance> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        let mut config = SqliteConfig::new(&root).connections(8).mode(Mode::Shared);
+        if let Some((_, fault)) = self.fault {
+            config = config.fault(fault);
+        }
+        let (stores, turn) = (two(&config).await, AtomicUsize::new(0));
+        Box::new(SharedSqliteInstance { config, root, stores, turn, _folder: folder })
+    }
+}
+
+#[async_trait]
+impl Instance for SharedSqliteInstance {
+    fn store(&self) -> Arc<dyn Store> {
+        let [even, odd] = &self.stores;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let [used, other] = if turn.is_multiple_of(2) { [even, odd] } else { [odd, even] };
+        Arc::new(OneOfTwo { used: Arc::clone(used), other: Arc::clone(other) })
+    }
+
+    fn key(&self) -> DeploymentKey {
+        self.stores[0].deployment_key().clone()
+    }
+
+    async fn reopen(&mut self) {
+        for store in &self.stores {
+            store.close().await.unwrap();
+        }
+        self.stores = two(&self.config).await;
+    }
+
+    async fn crash(&mut self) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        copy(&self.root, &root);
+        self.config = self.config.clone().root(&root);
+        self.stores = two(&self.config).await;
         (self.root, self._folder) = (root, folder);
     }
 

@@ -75,6 +75,17 @@ async fn broken_sqlite_fails_as_it_should() {
     compare("broken-sqlite.txt", &found);
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn broken_shared_sqlite_fails_as_it_should() {
+    let mut found = BTreeMap::new();
+    for (name, fault) in syntha_conformance::broken::shared_sqlite_faults() {
+        let harness = syntha_conformance::SharedSqliteHarness { fault: Some((name, fault)) };
+        found.insert(name, failing(&harness).await);
+    }
+    compare("broken-sqlite-shared.txt", &found);
+}
+
 #[tokio::test]
 async fn broken_meshes_fail_as_they_should() {
     let mut found = BTreeMap::new();

@@ -14,6 +14,8 @@ fn main() -> ExitCode {
             trials.push(trial(table, MemoryHarness, check));
             #[cfg(feature = "sqlite")]
             trials.push(trial(table, syntha_conformance::SqliteHarness { fault: None }, check));
+            #[cfg(feature = "sqlite")]
+            trials.push(trial(table, syntha_conformance::SharedSqliteHarness { fault: None }, check));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

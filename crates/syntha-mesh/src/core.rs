@@ -74,10 +74,18 @@ impl Core {
             return Ok(());
         }
         let known = self.index.read().stamp;
-        if !self.store.is_at(known) && self.store.state().await?.stamp != known {
-            self.refresh().await?;
+        if self.store.is_at(known) {
+            return Ok(());
         }
-        Ok(())
+        let caught = match self.store.state().await {
+            Ok(state) if state.stamp == known => return Ok(()),
+            Ok(_) => self.refresh().await,
+            Err(error) => Err(error),
+        };
+        if caught.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Gone) {
+            self.retire();
+        }
+        caught
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), syntha_store::Error> {

@@ -9,7 +9,7 @@ use syntha_store::{Batch, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Vers
 
 use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
 use crate::config::MeshConfig;
-use crate::entry::{Entry, Member, Route};
+use crate::entry::{Entry, Member, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::history::Lookup;
@@ -50,6 +50,8 @@ pub(crate) struct Overlay {
 #[derive(Clone)]
 pub(crate) struct Pending {
     pub(crate) entry: Arc<Entry>,
+    /// The head as it is stored, if it was made already.
+    pub(crate) head: Option<bytes::Bytes>,
     /// Only the head changed; the stored body stays.
     pub(crate) head_only: bool,
 }
@@ -173,8 +175,9 @@ impl<'a> Draft<'a> {
             match pending {
                 None if self.overlay.cleared => {}
                 None => batch = batch.delete(Keyspace::Context, id),
-                Some(Pending { entry, head_only }) => {
-                    let (space, head, expires) = (Keyspace::Context, entry.encode_head()?, entry.expires);
+                Some(Pending { entry, head, head_only }) => {
+                    let head = head.clone().map_or_else(|| entry.encode_head(), Ok)?;
+                    let (space, expires) = (Keyspace::Context, entry.expires);
                     batch = batch.op(if *head_only {
                         Op::PutHead { space, id, head, expires }
                     } else {
@@ -260,7 +263,7 @@ impl<'a> Draft<'a> {
             }
             _ => {}
         }
-        let author = push.by.as_ref().map(|by| self.member(by)).transpose()?;
+        let author = push.by.as_ref().map(|by| self.author(by)).transpose()?;
         let agents = push.agents.iter().map(|agent| self.member(agent)).collect::<Result<Vec<_>>>()?;
         let everyone = !push.restricted && agents.is_empty() && push.topics.is_empty();
         let expires = push.ttl.map(|ttl| after(self.now, ttl));
@@ -271,13 +274,13 @@ impl<'a> Draft<'a> {
             updated: self.now,
             expires,
             author,
-            audience: Route { everyone, agents, topics: texts(&push.topics) },
+            audience: Parts { everyone, agents, topics: texts(&push.topics) }.into(),
             size: u32::try_from(push.text.len()).unwrap_or(u32::MAX),
             value: Some(Arc::clone(&push.text)),
             used: AtomicBool::new(true),
         };
-        entry.encode_head()?;
-        self.put(Pending { entry: Arc::new(entry), head_only: false });
+        let head = Some(entry.encode_head()?);
+        self.put(Pending { entry: Arc::new(entry), head, head_only: false });
         if let Some((name, operation)) = operation {
             self.overlay.operations.insert(name, Some(operation));
         }
@@ -436,10 +439,13 @@ impl<'a> Draft<'a> {
                 report.entries_kept += u64::from(entry.is_live(|| self.now));
                 let mut kept = entry.with_value(entry.value.clone());
                 kept.version = self.version;
-                kept.audience.topics.retain(|other| other != name);
-                self.overlay
-                    .entries
-                    .insert(Arc::clone(&entry.key), Some(Pending { entry: Arc::new(kept), head_only: true }));
+                let mut parts = Parts::clone(&kept.audience);
+                parts.topics.retain(|other| other != name);
+                kept.audience = parts.into();
+                self.overlay.entries.insert(
+                    Arc::clone(&entry.key),
+                    Some(Pending { entry: Arc::new(kept), head: None, head_only: true }),
+                );
             }
         }
         let subscribed: Vec<_> = self
@@ -488,15 +494,18 @@ impl<'a> Draft<'a> {
     }
 
     fn may_touch(&self, by: &AgentName, entry: &Entry) -> bool {
+        if entry.audience.everyone {
+            return true;
+        }
         let Some(state) = self.agent(by.as_str()) else { return entry.audience.everyone };
-        let roster = std::iter::once((Arc::clone(by.shared()), state.clone())).collect();
+        let roster = std::iter::once((Arc::clone(by.shared()), Box::new(state.clone()))).collect();
         entry.is_for(by.as_str(), &roster) || entry.is_by(by.as_str(), &roster)
     }
 
     pub(crate) fn agent(&self, name: &str) -> Option<&AgentState> {
         match self.overlay.agents.get(name) {
             Some(pending) => pending.as_ref(),
-            None => self.index.roster.get(name),
+            None => self.index.roster.get(name).map(|state| &**state),
         }
     }
 
@@ -510,6 +519,15 @@ impl<'a> Draft<'a> {
             self.overlay.usage.agents += 1;
         }
         Ok(())
+    }
+
+    pub(crate) fn author(&mut self, name: &AgentName) -> Result<Arc<Member>> {
+        self.ensure_agent(name)?;
+        let incarnation = self.agent(name.as_str()).ok_or_else(no_agent)?.incarnation;
+        Ok(match self.index.author(name.as_str(), incarnation) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(Member { name: Arc::clone(name.shared()), incarnation }),
+        })
     }
 
     pub(crate) fn member(&mut self, name: &AgentName) -> Result<Member> {
@@ -589,7 +607,7 @@ impl Overlay {
         for (name, state) in self.agents {
             match state {
                 None => drop(index.roster.remove(&name)),
-                Some(state) => drop(index.roster.insert(name, state)),
+                Some(state) => drop(index.roster.insert(name, Box::new(state))),
             }
         }
         for (name, operation) in self.operations {

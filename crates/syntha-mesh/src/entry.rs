@@ -1,4 +1,8 @@
+use std::borrow::Borrow;
+use std::cmp::Ordering as Order;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,7 +33,8 @@ pub struct Entry {
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
     pub(crate) expires: Option<Timestamp>,
-    pub(crate) author: Option<Member>,
+    /// Shared between the entries of one author.
+    pub(crate) author: Option<Arc<Member>>,
     pub(crate) audience: Route,
     pub(crate) size: u32,
     pub(crate) value: Option<Arc<str>>,
@@ -46,9 +51,12 @@ pub(crate) struct Member {
     pub(crate) incarnation: u64,
 }
 
-/// The stored form of an [`Audience`].
+/// The stored form of an [`Audience`]. Most are "every agent", which takes no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route(Option<Box<Parts>>);
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Route {
+pub(crate) struct Parts {
     #[serde(rename = "all", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) everyone: bool,
     #[serde(rename = "ag", default, skip_serializing_if = "Vec::is_empty")]
@@ -64,7 +72,7 @@ impl Member {
     }
 }
 
-impl Route {
+impl Parts {
     /// Whether an agent belongs to the audience.
     pub(crate) fn admits(&self, agent: &str, roster: &Roster) -> bool {
         self.everyone
@@ -77,14 +85,30 @@ impl Route {
     }
 }
 
+static EVERYONE: Parts = Parts { everyone: true, agents: Vec::new(), topics: Vec::new() };
+
+impl From<Parts> for Route {
+    fn from(parts: Parts) -> Self {
+        Self((parts != EVERYONE).then(|| Box::new(parts)))
+    }
+}
+
+impl Deref for Route {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        self.0.as_deref().unwrap_or(&EVERYONE)
+    }
+}
+
 /// What a record's head holds, as JSON. Version 1.
 #[derive(Serialize, Deserialize)]
-struct StoredHead {
+struct StoredHead<By, To> {
     v: u8,
-    by: Option<Member>,
+    by: By,
     at: u64,
     up: u64,
-    to: Route,
+    to: To,
     size: u32,
 }
 
@@ -197,10 +221,10 @@ impl Entry {
     pub(crate) fn encode_head(&self) -> Result<Bytes> {
         let head = StoredHead {
             v: 1,
-            by: self.author.clone(),
+            by: self.author.as_ref(),
             at: self.created.0,
             up: self.updated.0,
-            to: self.audience.clone(),
+            to: &*self.audience,
             size: self.size,
         };
         let text = serde_json::to_vec(&head)
@@ -217,7 +241,8 @@ impl Entry {
     pub(crate) fn decode(head: &Head) -> Result<Self, StoreError> {
         let corrupt = || StoreError::new(StoreErrorKind::Corrupt, "an entry's head is not as it was written");
         let key = std::str::from_utf8(head.id.name()).map_err(|_| corrupt())?.into();
-        let stored: StoredHead = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
+        let stored: StoredHead<Option<Arc<Member>>, Parts> =
+            serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
         if stored.v != 1 {
             return Err(StoreError::new(StoreErrorKind::Unsupported, "an entry has a newer format, upgrade"));
         }
@@ -228,11 +253,48 @@ impl Entry {
             updated: Timestamp(stored.up),
             expires: head.expires,
             author: stored.by,
-            audience: stored.to,
+            audience: stored.to.into(),
             size: stored.size,
             value: None,
             used: AtomicBool::new(false),
         })
+    }
+}
+
+/// An entry in a set that is looked up by key.
+#[derive(Clone, Debug)]
+pub(crate) struct ByKey(pub(crate) Arc<Entry>);
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+
+// As the key's, so that a key finds its entry.
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Order {
+        self.0.key.cmp(&other.0.key)
     }
 }
 

@@ -268,7 +268,9 @@ impl Export<'_> {
     }
 
     fn agent(&mut self, name: &str) -> Result<()> {
-        let Some(AgentState { topics, post, read, .. }) = self.roster.get(name) else { return Ok(()) };
+        let Some(AgentState { topics, post, read, .. }) = self.roster.get(name).map(|state| &**state) else {
+            return Ok(());
+        };
         let texts = |topics: &Vec<Arc<str>>| topics.iter().map(ToString::to_string).collect();
         let line = AgentLine {
             name: name.to_owned(),

@@ -7,7 +7,7 @@ use syntha_store::{Batch, Keyspace, Op};
 
 use crate::change::Answer;
 use crate::draft::Draft;
-use crate::entry::Route;
+use crate::entry::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::history::{MessageRef, id_record};
@@ -255,7 +255,7 @@ impl Draft<'_> {
     fn lets(&self, by: Option<&AgentName>, state: &ThreadState) -> bool {
         let Some(by) = by else { return true };
         let Some(own) = self.agent(by.as_str()) else { return state.audience.everyone };
-        let roster = std::iter::once((Arc::clone(by.shared()), own.clone())).collect();
+        let roster = std::iter::once((Arc::clone(by.shared()), Box::new(own.clone()))).collect();
         state.is_for(by.as_str(), &roster)
     }
 
@@ -275,7 +275,7 @@ impl Draft<'_> {
             Error::new(ErrorKind::Storage, "the system's random source failed").with_source(source)
         })?;
         Ok(ThreadState {
-            audience: Route { everyone: agents.is_none(), agents: members?, topics: Vec::new() },
+            audience: Parts { everyone: agents.is_none(), agents: members?, topics: Vec::new() },
             by,
             created: self.now,
             updated: self.now,

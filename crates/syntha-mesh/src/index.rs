@@ -1,15 +1,15 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use syntha_store::{
     Changes, Error as StoreError, ErrorKind as StoreErrorKind, Head, Keyspace, RecordId, Scan, Stamp,
     Timestamp, Usage, UserStore, Version,
 };
 
-use crate::entry::Entry;
+use crate::entry::{ByKey, Entry, Member};
 use crate::interactions::InteractionRange;
 use crate::roster::{AgentState, Roster};
 use crate::thread::ThreadState;
@@ -19,6 +19,8 @@ const PAGE: usize = 1_000;
 /// How often a load starts again, and how many pages of changes it catches up with before it does.
 const LOADS: usize = 16;
 const DELTAS: usize = 16;
+/// The most authors that are remembered for sharing.
+const AUTHORS: usize = 64;
 /// The most bytes of keys and values that are read in one call.
 const WHOLE_BYTES: u64 = 64 << 20;
 
@@ -34,9 +36,11 @@ pub(crate) struct Index {
     pub(crate) threads: HashMap<Arc<str>, ThreadState>,
     /// Where the log of interactions stands, once it was looked up.
     pub(crate) interactions: Option<InteractionRange>,
-    entries: HashMap<Arc<str>, Arc<Entry>>,
+    entries: HashSet<ByKey>,
     /// The same entries in order of their keys.
-    order: BTreeMap<Arc<str>, Arc<Entry>>,
+    order: BTreeSet<ByKey>,
+    /// Authors that entries share: few, and not for ever.
+    authors: VecDeque<Arc<Member>>,
     cache: Cache,
 }
 
@@ -112,8 +116,9 @@ impl Index {
             operations: HashMap::new(),
             threads: HashMap::new(),
             interactions: None,
-            entries: HashMap::new(),
-            order: BTreeMap::new(),
+            entries: HashSet::new(),
+            order: BTreeSet::new(),
+            authors: VecDeque::new(),
             cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
         }
     }
@@ -207,9 +212,14 @@ impl Index {
         let corrupt = || StoreError::new(StoreErrorKind::Corrupt, "a record's name is not as it was written");
         let name = || std::str::from_utf8(head.id.name()).map(Arc::<str>::from).map_err(|_| corrupt());
         match space {
-            Keyspace::Context => self.insert(Arc::new(Entry::decode(head)?)),
+            Keyspace::Context => {
+                let mut entry = Entry::decode(head)?;
+                entry.author = entry.author.map(|author| self.share(author));
+                self.insert(Arc::new(entry));
+            }
             Keyspace::Agents => {
-                self.roster.insert(name()?, AgentState::decode(body.unwrap_or_default())?);
+                let state = AgentState::decode(body.unwrap_or_default())?;
+                self.roster.insert(name()?, Box::new(state));
             }
             Keyspace::Operations => {
                 let mut operation: Operation = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
@@ -225,11 +235,28 @@ impl Index {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
-        self.entries.get(key)
+        self.entries.get(key).map(|found| &found.0)
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.values()
+        self.entries.iter().map(|entry| &entry.0)
+    }
+
+    /// The author that an entry has in memory already, if one has.
+    pub(crate) fn author(&self, name: &str, incarnation: u64) -> Option<&Arc<Member>> {
+        self.authors.iter().find(|author| author.incarnation == incarnation && *author.name == *name)
+    }
+
+    /// One author's entries share it in memory.
+    fn share(&mut self, author: Arc<Member>) -> Arc<Member> {
+        if let Some(known) = self.author(&author.name, author.incarnation) {
+            return Arc::clone(known);
+        }
+        if self.authors.len() >= AUTHORS {
+            self.authors.pop_front();
+        }
+        self.authors.push_back(Arc::clone(&author));
+        author
     }
 
     /// Entries in order of their keys, after a key.
@@ -246,8 +273,8 @@ impl Index {
         let prefix: Arc<str> = prefix.into();
         self.order
             .range::<str, _>((low, Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(&*prefix))
-            .map(|(_, entry)| entry)
+            .map(|entry| &entry.0)
+            .take_while(move |entry| entry.key.starts_with(&*prefix))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -257,9 +284,12 @@ impl Index {
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
         let key = Arc::clone(&entry.key);
         let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
-        self.order.insert(Arc::clone(&key), Arc::clone(&entry));
-        let old = self.entries.insert(Arc::clone(&key), entry);
-        let old_bytes = old.as_ref().and_then(|old| old.value.as_ref()).map_or(0, |value| value.len());
+        if let Some(author) = &entry.author {
+            self.share(Arc::clone(author));
+        }
+        self.order.replace(ByKey(Arc::clone(&entry)));
+        let old = self.entries.replace(ByKey(entry));
+        let old_bytes = old.as_ref().and_then(|old| old.0.value.as_ref()).map_or(0, |value| value.len());
         self.cache.bytes = (self.cache.bytes + value_bytes).saturating_sub(old_bytes);
         if value_bytes > 0 && old_bytes == 0 {
             self.cache.hand.push_back(key);
@@ -268,16 +298,17 @@ impl Index {
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        if let Some(old) = self.entries.remove(key) {
+        if let Some(old) = self.entries.take(key) {
             self.order.remove(key);
             self.cache.bytes =
-                self.cache.bytes.saturating_sub(old.value.as_ref().map_or(0, |value| value.len()));
+                self.cache.bytes.saturating_sub(old.0.value.as_ref().map_or(0, |value| value.len()));
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();
+        self.authors.clear();
         self.cache.hand.clear();
         self.cache.bytes = 0;
     }
@@ -292,7 +323,7 @@ impl Index {
 
     /// Keeps a value that was read, if the entry is still the one that it was read for.
     pub(crate) fn keep(&mut self, key: &str, version: Version, value: &Arc<str>) -> Option<Arc<Entry>> {
-        let entry = self.entries.get(key)?;
+        let entry = self.get(key)?;
         if entry.version != version {
             return None;
         }
@@ -307,14 +338,15 @@ impl Index {
         while self.cache.bytes > self.cache.cap && turns > 0 {
             turns -= 1;
             let Some(key) = self.cache.hand.pop_front() else { break };
-            let Some(slot) = self.entries.get_mut(&key) else { continue };
-            let Some(value) = &slot.value else { continue };
-            if slot.used.swap(false, Ordering::Relaxed) {
+            let Some(entry) = self.entries.get(&*key).map(|found| &found.0) else { continue };
+            let Some(value) = &entry.value else { continue };
+            if entry.used.swap(false, Ordering::Relaxed) {
                 self.cache.hand.push_back(key);
             } else {
                 self.cache.bytes = self.cache.bytes.saturating_sub(value.len());
-                *slot = Arc::new(slot.with_value(None));
-                self.order.insert(key, Arc::clone(slot));
+                let bare = Arc::new(entry.with_value(None));
+                self.order.replace(ByKey(Arc::clone(&bare)));
+                self.entries.replace(ByKey(bare));
             }
         }
     }

@@ -12,7 +12,7 @@ pub(crate) struct Life(Arc<AtomicU64>);
 impl Life {
     /// The handle's life, bound now if the name is registered.
     pub(crate) fn bind(&self, name: &str, roster: &Roster) -> Result<()> {
-        self.check(roster.get(name))
+        self.check(roster.get(name).map(|state| &**state))
     }
 
     /// Whether the handle may write for an agent in this state. Binds nothing: what is being drafted may never be committed.

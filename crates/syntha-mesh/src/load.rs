@@ -9,7 +9,7 @@ use syntha_store::{Keyspace, Op, Timestamp};
 
 use crate::change::Answer;
 use crate::draft::{Draft, Pending};
-use crate::entry::{Entry, Member, Route};
+use crate::entry::{Entry, Member, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::export::Exported;
 use crate::history::MessageRef;
@@ -152,8 +152,8 @@ impl Draft<'_> {
             return Ok(());
         }
         let audience = match &loaded.audience {
-            None => Route { everyone: true, ..Route::default() },
-            Some((agents, topics)) => Route {
+            None => Parts { everyone: true, ..Parts::default() },
+            Some((agents, topics)) => Parts {
                 everyone: false,
                 agents: self.members(agents)?,
                 topics: {
@@ -173,14 +173,14 @@ impl Draft<'_> {
             created: loaded.created,
             updated: loaded.updated,
             expires: loaded.expires,
-            author: loaded.by.as_ref().map(|by| self.mentioned(by)).transpose()?,
-            audience,
+            author: loaded.by.as_ref().map(|by| self.mentioned(by)).transpose()?.map(Arc::new),
+            audience: audience.into(),
             size: u32::try_from(loaded.value.len()).unwrap_or(u32::MAX),
             value: Some(Arc::clone(&loaded.value)),
             used: AtomicBool::new(false),
         };
-        entry.encode_head()?;
-        self.put(Pending { entry: Arc::new(entry), head_only: false });
+        let head = Some(entry.encode_head()?);
+        self.put(Pending { entry: Arc::new(entry), head, head_only: false });
         report.imported.entries += 1;
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Draft<'_> {
             if agents.len() > crate::draft::AUDIENCE_NAMES {
                 return Err(Error::new(ErrorKind::LimitExceeded, "a thread is for at most 64 agents"));
             }
-            state.audience = Route { everyone: false, agents: self.members(agents)?, topics: Vec::new() };
+            state.audience = Parts { everyone: false, agents: self.members(agents)?, topics: Vec::new() };
         }
         (state.created, state.updated) = (loaded.created, loaded.updated);
         // The last messages may have been redacted: their places stay used.

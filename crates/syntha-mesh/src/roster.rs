@@ -7,8 +7,8 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The user's agents, by name.
-pub(crate) type Roster = HashMap<Arc<str>, AgentState>;
+/// The user's agents, by name. Boxed, since a map keeps room for more than it has.
+pub(crate) type Roster = HashMap<Arc<str>, Box<AgentState>>;
 
 /// Everything about one agent. One record, so that a permission is never half changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, Recor
 
 use crate::agent::Agent;
 use crate::change::{Answer, Change};
-use crate::entry::{Member, Route};
+use crate::entry::{Member, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::history::{self, MessagePage};
@@ -334,7 +334,7 @@ impl Agent {
 /// Everything about a thread but its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadState {
-    pub(crate) audience: Route,
+    pub(crate) audience: Parts,
     pub(crate) by: Option<Member>,
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
@@ -354,7 +354,7 @@ struct StoredHead {
     by: Option<Member>,
     at: u64,
     up: u64,
-    to: Route,
+    to: Parts,
     count: u64,
     bytes: u64,
     last: u64,

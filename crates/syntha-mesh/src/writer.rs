@@ -28,6 +28,9 @@ const QUEUE_MOST: usize = 16_384;
 const ATTEMPTS: usize = 64;
 /// How often a commit is put off for others that are just arriving. Each turn is a few microseconds.
 const GATHER_TURNS: usize = 64;
+/// After so many turns in which nobody came, nobody is arriving. One is too few: another worker of the runtime may run this task before
+/// the second of many callers is polled.
+const CALM_TURNS: usize = 2;
 
 const WAITING: u8 = 0;
 const STARTED: u8 = 1;
@@ -125,14 +128,15 @@ impl Run {
 impl Run {
     /// Lets those who are about to write do so first, and share the commit: as long as the queue grows.
     async fn gather(&self) {
-        let mut waiting = 0;
+        let (mut waiting, mut calm) = (1, 0);
         for _ in 0..GATHER_TURNS {
             tokio::task::yield_now().await;
             let now = self.core.writer.queue.lock().waiting.len();
-            if now <= waiting.max(1) {
+            calm = if now > waiting { 0 } else { calm + 1 };
+            if calm == CALM_TURNS {
                 break;
             }
-            waiting = now;
+            waiting = waiting.max(now);
         }
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use syntha_store::{Error, ErrorKind, Result, Snapshot, StoredRecord, UserState, UserTag, Writer};
+use syntha_store::{
+    Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer,
+};
 
-use crate::error::from_sqlx;
+use crate::error::{from_sqlx, gone};
 use crate::image::Images;
 use crate::schema::{self, UserRow, body, code, head, int, space};
 
@@ -23,7 +25,7 @@ pub(crate) struct SqliteSnapshot {
 }
 
 /// A file that goes when this does.
-struct Temporary(PathBuf);
+pub(crate) struct Temporary(pub(crate) PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -34,7 +36,12 @@ impl Drop for Temporary {
 
 impl SqliteSnapshot {
     /// Copies the data. `VACUUM INTO` makes a transactionally consistent copy, <https://www.sqlite.org/lang_vacuum.html>.
-    pub(crate) async fn take(db: &mut SqliteConnection, owner: UserTag, path: PathBuf) -> Result<Self> {
+    pub(crate) async fn take(
+        db: &mut SqliteConnection,
+        owner: UserTag,
+        life: Incarnation,
+        path: PathBuf,
+    ) -> Result<Self> {
         let name = path
             .to_str()
             .ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
@@ -42,7 +49,11 @@ impl SqliteSnapshot {
         sqlx::query("VACUUM INTO ?").bind(name).execute(db).await.map_err(|error| from_sqlx(&error))?;
         let options = schema::private_options(&path).immutable(true).read_only(true);
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
-        let state = schema::user_row(&mut db).await?.state;
+        let UserRow { state, fence, .. } = schema::user_row(&mut db).await?;
+        // Another process may have ended the life since it was looked at.
+        if fence.is_some() || state.stamp.incarnation != life {
+            return Err(gone());
+        }
         // The open connection keeps the copy; its name goes now, so that an erase or a crash leaves no copy behind.
         drop(file);
         Ok(Self { owner, state, db, after: (-1, Vec::new(), -1) })
@@ -92,6 +103,18 @@ pub(crate) async fn write(
     row: &UserRow,
     snapshot: &mut dyn Snapshot,
 ) -> Result<()> {
+    fill(images, path, row, snapshot).await?;
+    crate::files::set_write_ahead(path)?;
+    crate::files::make_durable(path)
+}
+
+/// Writes a file without a write-ahead log that holds a user row and a snapshot's records. It is not synced.
+pub(crate) async fn fill(
+    images: &Images,
+    path: &Path,
+    row: &UserRow,
+    snapshot: &mut dyn Snapshot,
+) -> Result<()> {
     crate::files::remove(path)?;
     crate::files::write_private(path, &images.build(row, None).await?)?;
     let mut db = schema::private_options(path).connect().await.map_err(|error| from_sqlx(&error))?;
@@ -118,7 +141,48 @@ pub(crate) async fn write(
         }
     }
     sqlx::query("COMMIT").execute(&mut db).await.map_err(|error| from_sqlx(&error))?;
-    db.close().await.map_err(|error| from_sqlx(&error))?;
-    crate::files::set_write_ahead(path)?;
-    crate::files::make_durable(path)
+    db.close().await.map_err(|error| from_sqlx(&error))
+}
+
+/// Puts a filled file's records and a row in the place of what is in a live file: one transaction, because other processes have
+/// the file open, and a file that somebody has open is not replaced. The caller has begun it, and ends it.
+pub(crate) async fn take_over(db: &mut SqliteConnection, row: &UserRow) -> Result<()> {
+    let state = row.state;
+    for statement in [
+        "DELETE FROM main.record",
+        "INSERT INTO main.record (space, name, seq, version, body_version, expires, owner, head, body)
+         SELECT space, name, seq, version, body_version, expires, owner, head, body FROM incoming.record",
+    ] {
+        sqlx::query(statement).execute(&mut *db).await.map_err(|error| from_sqlx(&error))?;
+    }
+    sqlx::query(
+        "UPDATE main.user SET incarnation = ?, epoch = ?, chain_seq = ?, chain_head = ?, contexts = ?, agents = ?,
+         context_bytes = ?, history_bytes = ?, time = ?, fence = 0, recent = x'', log = x''",
+    )
+    .bind(state.stamp.incarnation.0.to_be_bytes().to_vec())
+    .bind(int(state.stamp.epoch.0))
+    .bind(int(state.chain.seq))
+    .bind(state.chain.head.to_vec())
+    .bind(int(state.usage.contexts))
+    .bind(int(state.usage.agents))
+    .bind(int(state.usage.context_bytes))
+    .bind(int(state.usage.history_bytes))
+    .bind(int(state.time.0))
+    .execute(db)
+    .await
+    .map(drop)
+    .map_err(|error| from_sqlx(&error))
+}
+
+/// Makes a filled file readable as `incoming`.
+pub(crate) async fn attach(db: &mut SqliteConnection, path: &Path) -> Result<()> {
+    let name = path
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::Refused, "the data folder's path must be UTF-8"))?;
+    sqlx::query("ATTACH ? AS incoming")
+        .bind(name)
+        .execute(db)
+        .await
+        .map(drop)
+        .map_err(|error| from_sqlx(&error))
 }

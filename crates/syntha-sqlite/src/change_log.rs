@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
+use data_encoding::HEXLOWER;
 use syntha_store::{Epoch, Keyspace, RecordId};
 
 /// The most characters that one commit adds; the row keeps 1,920.
 const COMMIT_CHARACTERS: usize = 1_600;
+/// The fewest that a record with a name adds.
+const RECORD_CHARACTERS: usize = 8;
 
 /// One commit's part of the text, in the making. Its format stands in `schema.sql`.
 pub(crate) struct ChangeLog {
@@ -23,8 +26,9 @@ pub(crate) struct Changed {
 }
 
 impl ChangeLog {
-    pub(crate) const fn new() -> Self {
-        Self { text: String::new(), given_up: false }
+    /// For a commit of so many records: it may be known beforehand that they are more than can be told.
+    pub(crate) const fn of(records: usize) -> Self {
+        Self { text: String::new(), given_up: records > COMMIT_CHARACTERS / RECORD_CHARACTERS }
     }
 
     pub(crate) fn push(&mut self, kind: char, space: Keyspace, id: &RecordId) {
@@ -33,9 +37,7 @@ impl ChangeLog {
             return;
         }
         let _ = write!(self.text, ",{kind}{:x}:{:x}:", space.code(), id.seq());
-        for byte in id.name().iter() {
-            let _ = write!(self.text, "{byte:02x}");
-        }
+        HEXLOWER.encode_append(id.name(), &mut self.text);
         if self.text.len() > COMMIT_CHARACTERS {
             self.give_up();
         }
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     fn commit(epoch: u64, changes: &[(char, &str, u64)]) -> String {
-        let mut log = ChangeLog::new();
+        let mut log = ChangeLog::of(changes.len());
         for (kind, name, seq) in changes {
             log.push(*kind, Keyspace::Context, &RecordId::new(name.as_bytes().to_vec(), *seq).unwrap());
         }

@@ -7,8 +7,21 @@ pub struct SqliteConfig {
     pub(crate) root: PathBuf,
     pub(crate) connections: usize,
     pub(crate) synchronous: Synchronous,
+    pub(crate) mode: Mode,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
+}
+
+/// Who else may have the folder open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody who writes. The default: reads may come from memory alone.
+    Exclusive,
+    /// Other processes, if they open it so as well. A cached read looks at the folder's bell file first.
+    Shared,
+    /// Whoever holds it in whatever mode: for administrative reads only. It takes no lock that keeps a holder out and every
+    /// write is `Unsupported`.
+    Beside,
 }
 
 /// When a commit reaches the disk.
@@ -36,6 +49,10 @@ pub enum Fault {
     SyncSkipped,
     /// A scan's page starts at the last record of the page before.
     PageOverlaps,
+    /// In a shared folder: what was verified once is believed for ever, whatever the bell says.
+    StaleBell,
+    /// In a shared folder: commits do not ring.
+    RingForgotten,
 }
 
 impl SqliteConfig {
@@ -45,6 +62,7 @@ impl SqliteConfig {
             root: root.into(),
             connections: 512,
             synchronous: Synchronous::Full,
+            mode: Mode::Exclusive,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -72,6 +90,18 @@ impl SqliteConfig {
     pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
         self
+    }
+
+    /// Who else may have the folder open.
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Who else may have the folder open.
+    #[must_use]
+    pub const fn chosen_mode(&self) -> Mode {
+        self.mode
     }
 
     /// Plants a fault.

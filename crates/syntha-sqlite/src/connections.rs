@@ -4,17 +4,25 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use event_listener::Event;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use syntha_store::{Batch, ChainHead, Commit, Error, ErrorKind, Fence, KeyFingerprint, Result, Stamp};
+use syntha_store::{
+    Batch, ChainHead, Commit, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result, Stamp,
+};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 
-use crate::config::SqliteConfig;
+use crate::bell::Ring;
+use crate::config::{Mode, SqliteConfig};
 use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found, spoils_connection};
 use crate::files::{Root, UserFiles};
 use crate::image::Images;
+use crate::lives::{Hold, Lives};
+use crate::meters::{Meters, OpenFile};
+use crate::plan;
 use crate::schema;
 
 /// What all handles of a store share.
@@ -30,6 +38,7 @@ pub(crate) struct Connections {
     idle: Event,
     ticks: AtomicU64,
     closed: AtomicBool,
+    meters: Meters,
 }
 
 /// One user's place: its files, and its connection while it has one.
@@ -38,27 +47,44 @@ pub(crate) struct Slot {
     pub(crate) files: UserFiles,
     pub(crate) owner: [u8; 32],
     pub(crate) event: Event,
-    connection: Arc<AsyncMutex<Option<Open>>>,
+    /// Boxed, since most users have none.
+    connection: Arc<AsyncMutex<Option<Box<Open>>>>,
     used: AtomicU64,
+    /// In a shared folder: what the bell said, and the stamp that was verified with it.
+    verified: Mutex<Option<(u64, Stamp)>>,
 }
 
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) db: SqliteConnection,
+    /// In a folder that others may write to, stamp, chain and fence are those of the last look.
     pub(crate) stamp: Stamp,
-    chain: ChainHead,
-    fence: Option<Fence>,
-    /// A caller went while a commit was under way: the stamp is to be read again.
-    dirty: bool,
+    pub(crate) chain: ChainHead,
+    pub(crate) fence: Option<Fence>,
+    /// A caller went while a commit or a transaction was under way: it is ended, and the stamp is read again.
+    pub(crate) dirty: bool,
+    /// What the next commit rings.
+    pub(crate) ring: Ring,
+    /// Which file it is, of those that lie at the path one after the other.
+    file: Option<(u64, u64)>,
+    /// Nobody has used it since it was opened.
+    fresh: bool,
     /// Something was deleted, and the write-ahead log may still hold it.
     checkpoint_due: bool,
     _permit: OwnedSemaphorePermit,
+    _counted: OpenFile,
+}
+
+/// What a caller who changes a user's files holds beside the user's place.
+pub(crate) struct Changing {
+    permit: Option<OwnedSemaphorePermit>,
+    pub(crate) lives: Lives,
 }
 
 /// A connection that this caller alone uses.
 pub(crate) struct Held {
-    guard: Option<OwnedMutexGuard<Option<Open>>>,
+    guard: Option<OwnedMutexGuard<Option<Box<Open>>>>,
     connections: Arc<Connections>,
 }
 
@@ -76,6 +102,7 @@ impl Connections {
             idle: Event::new(),
             ticks: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            meters: Meters::default(),
         }
     }
 
@@ -102,6 +129,7 @@ impl Connections {
             event: Event::new(),
             connection: Arc::default(),
             used: AtomicU64::new(0),
+            verified: Mutex::default(),
         });
         slots.insert(owner, Arc::downgrade(&slot));
         slot
@@ -120,25 +148,82 @@ impl Connections {
     /// Takes the user's place and opens its file, fenced or not.
     pub(crate) async fn open_any(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Held> {
         let mut held = self.hold(slot).await?;
-        if let Some(open) = held.slot_mut()
-            && open.dirty
-        {
-            let row = schema::user_row(&mut open.db).await?;
-            (open.stamp, open.chain, open.fence) = (row.state.stamp, row.state.chain, row.fence);
-            open.dirty = false;
-        }
-        if held.slot_mut().is_none() {
-            let permit = self.permit().await?;
-            let open = self.open_file(slot, permit).await?;
-            *held.slot_mut() = Some(open);
-            self.open.lock().push(Arc::clone(slot));
-        }
+        self.open_in(&mut held, slot, None).await?;
         Ok(held)
     }
 
-    /// As `open_any`, for a user whose present life takes commits.
+    /// Takes what a change of the user's files needs. In one order everywhere, so that nobody waits in a circle: the place, the
+    /// right to one more open file, the lock of the files.
+    pub(crate) async fn change(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(Held, Changing)> {
+        let mut held = self.hold(slot).await?;
+        if !held.is_exclusive() {
+            // It is opened anew under the lock.
+            self.settle(slot, &mut held).await?;
+            held.close().await?;
+            self.forget(slot);
+        }
+        let permit = if held.is_open() { None } else { Some(self.permit().await?) };
+        let lives = self.root.lives(Hold::Changing).await?;
+        Ok((held, Changing { permit, lives }))
+    }
+
+    /// Opens the file of a place that is held, if it is not open.
+    async fn open_in(
+        &self,
+        held: &mut Held,
+        slot: &Arc<Slot>,
+        changing: Option<&mut Changing>,
+    ) -> Result<()> {
+        self.settle(slot, held).await?;
+        if held.is_open() {
+            return Ok(());
+        }
+        let (permit, lives) = match changing {
+            Some(Changing { permit, lives }) => (permit.take(), Some(&*lives)),
+            None => (None, None),
+        };
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.permit().await?,
+        };
+        let since = Instant::now();
+        let opened =
+            self.open_file(slot, permit, lives).instrument(tracing::debug_span!("syntha_open_file")).await;
+        self.meters.opened(since, &opened);
+        *held.slot_mut() = Some(Box::new(opened?));
+        let mut open = self.open.lock();
+        if !open.iter().any(|other| Arc::ptr_eq(other, slot)) {
+            open.push(Arc::clone(slot));
+        }
+        Ok(())
+    }
+
+    /// As `open_any` in a place that is held, with the user's row as of now. A life that others have fenced is looked for once
+    /// more at the path.
+    pub(crate) async fn open_now(
+        &self,
+        held: &mut Held,
+        slot: &Arc<Slot>,
+        changing: Option<&mut Changing>,
+    ) -> Result<()> {
+        self.open_in(held, slot, changing).await?;
+        if held.is_exclusive() {
+            return Ok(());
+        }
+        let row = schema::user_row(&mut held.db).await?;
+        (held.stamp, held.chain, held.fence) = (row.state.stamp, row.state.chain, row.fence);
+        if held.fence.is_some() && !held.fresh {
+            held.discard();
+            self.open_in(held, slot, None).await?;
+        }
+        held.fresh = false;
+        Ok(())
+    }
+
+    /// As `open_now`, for a user whose present life takes commits.
     pub(crate) async fn open(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Held> {
-        let held = self.open_any(slot).await?;
+        let mut held = self.hold(slot).await?;
+        self.open_now(&mut held, slot, None).await?;
         match held.fence {
             None => Ok(held),
             Some(Fence::Erased) => Err(erased()),
@@ -146,30 +231,100 @@ impl Connections {
         }
     }
 
+    /// Ends what a caller who went left behind, and drops a connection to a file that is no more at its path.
+    async fn settle(&self, slot: &Slot, held: &mut Held) -> Result<()> {
+        let Some(open) = held.slot_mut() else { return Ok(()) };
+        let (dirty, file) = (open.dirty, open.file);
+        if self.config.mode == Mode::Exclusive {
+            if dirty {
+                let row = schema::user_row(&mut held.db).await?;
+                (held.stamp, held.chain, held.fence) = (row.state.stamp, row.state.chain, row.fence);
+                held.dirty = false;
+            }
+            return Ok(());
+        }
+        if dirty {
+            held.roll_back().await;
+        }
+        if slot.files.identity() != file {
+            held.discard();
+        }
+        Ok(())
+    }
+
     /// Opens the file of an absent connection: every check that a file must pass before its rows are believed.
-    async fn open_file(&self, slot: &Slot, permit: OwnedSemaphorePermit) -> Result<Open> {
+    async fn open_file(
+        &self,
+        slot: &Slot,
+        permit: OwnedSemaphorePermit,
+        lives: Option<&Lives>,
+    ) -> Result<Open> {
+        let looked = {
+            // So that no file comes or goes between the look and the open.
+            let _lives = match (self.config.mode, lives) {
+                (Mode::Exclusive, _) | (_, Some(_)) => None,
+                (_, None) => Some(self.root.lives(Hold::Opening).await?),
+            };
+            self.look(slot, false).await
+        };
+        let (db, row, ring, file) = match looked {
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.config.mode != Mode::Beside => {
+                // Another process may have put it right by now: look again where nobody else does anything.
+                let _lives = match lives {
+                    Some(_) => None,
+                    None => Some(self.root.lives(Hold::Changing).await?),
+                };
+                self.look(slot, true).await?
+            }
+            looked => looked?,
+        };
+        let (stamp, chain) = (row.state.stamp, row.state.chain);
+        Ok(Open {
+            db,
+            stamp,
+            chain,
+            fence: row.fence,
+            dirty: false,
+            ring,
+            file,
+            fresh: true,
+            checkpoint_due: false,
+            _permit: permit,
+            _counted: self.meters.count_open(),
+        })
+    }
+
+    /// `mend`: the caller has the files for itself, so what ended early is ended and what is damaged is put aside. Without
+    /// it, such a file is called corrupt.
+    async fn look(&self, slot: &Slot, mend: bool) -> Result<Looked> {
         if slot.files.is_marked_erased() {
             return Err(erased());
         }
-        let present = slot.files.check()?;
+        let present = slot.files.check(mend)?;
         if !present.database {
             return Err(if slot.files.is_corrupt() { corrupt() } else { not_found() });
         }
-        let opened = self.try_open(slot, present.unclean).await;
-        if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+        let opened = self.try_open(slot, present.unclean, mend).await;
+        if mend && opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
             slot.files.quarantine()?;
+            self.meters.quarantines.increment(1);
+            tracing::error!("a user's damaged file was put aside, restore it from an archive");
+            self.silence(slot);
         }
-        let (db, row) = opened?;
-        let (stamp, chain) = (row.state.stamp, row.state.chain);
-        Ok(Open { db, stamp, chain, fence: row.fence, dirty: false, checkpoint_due: false, _permit: permit })
+        opened
     }
 
-    async fn try_open(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow)> {
+    async fn try_open(&self, slot: &Slot, unclean: bool, mend: bool) -> Result<Looked> {
         for _ in 0..2 {
-            let (db, row) = self.connect(slot, unclean).await?;
+            let file = slot.files.identity();
+            let (db, row, ring) = self.connect(slot, unclean).await?;
             let restore = slot.files.restore();
-            if !restore.exists() {
-                return Ok((db, row));
+            if !restore.exists() || self.config.mode == Mode::Beside {
+                return Ok((db, row, ring, file));
+            }
+            if !mend {
+                db.close().await.map_err(|error| from_sqlx(&error))?;
+                return Err(corrupt());
             }
             // An import ended early. Its fence says that the new file is complete; without it, it never was.
             if row.fence == Some(Fence::Restoring) {
@@ -177,14 +332,23 @@ impl Connections {
                 slot.files.replace(&restore)?;
             } else {
                 crate::files::remove(&restore)?;
-                return Ok((db, row));
+                return Ok((db, row, ring, file));
             }
         }
         Err(corrupt())
     }
 
-    async fn connect(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow)> {
-        let options = schema::options(&slot.files.database(), self.config.synchronous);
+    /// Sees to it that every process asks the user's file again, and believes no bell until the next commit.
+    pub(crate) fn silence(&self, slot: &Slot) {
+        if let Some(bell) = &self.root.bell {
+            // A bell that can't be written can't be read as before either, or the disk is gone.
+            let _ = bell.ring(&slot.owner, crate::bell::NEVER);
+        }
+    }
+
+    async fn connect(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow, Ring)> {
+        let mode = self.config.mode;
+        let options = schema::options(&slot.files.database(), self.config.synchronous, mode);
         #[cfg(feature = "faults")]
         let options = if self.config.has(crate::Fault::SyncSkipped) {
             options.synchronous(sqlx::sqlite::SqliteSynchronous::Off)
@@ -192,8 +356,9 @@ impl Connections {
             options
         };
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
-        crate::handle::harden(&mut db).await?;
-        schema::check_format(&mut db).await?;
+        crate::handle::harden(&mut db, mode != Mode::Exclusive).await?;
+        let ring = self.hang_bell(slot, &mut db).await?;
+        let old = schema::check_format(&mut db).await?;
         let row = schema::user_row(&mut db).await?;
         if row.tag != slot.owner || row.print != *self.print.as_bytes() {
             return Err(foreign());
@@ -201,7 +366,26 @@ impl Connections {
         if unclean {
             schema::check_pages(&mut db).await?;
         }
-        Ok((db, row))
+        // Reading needs nothing of what is made anew.
+        if old && mode != Mode::Beside {
+            schema::renew(&mut db).await?;
+        }
+        Ok((db, row, ring))
+    }
+
+    /// In a shared folder, lets every commit of a connection ring. One that can't ring does not happen.
+    async fn hang_bell(&self, slot: &Slot, db: &mut SqliteConnection) -> Result<Ring> {
+        let ring = Ring::new();
+        #[cfg(feature = "faults")]
+        if self.config.has(crate::Fault::RingForgotten) {
+            return Ok(ring);
+        }
+        if let Some(bell) = &self.root.bell {
+            let (bell, rung, owner) = (Arc::clone(bell), ring.clone(), slot.owner);
+            let mut handle = db.lock_handle().await.map_err(|error| from_sqlx(&error))?;
+            handle.set_commit_hook(move || bell.ring(&owner, rung.number()));
+        }
+        Ok(ring)
     }
 
     /// The right to one more open file; the least recently used idle one is closed for it.
@@ -233,8 +417,9 @@ impl Connections {
         };
         let Some(mut victim) = victim else { return false };
         if let Some(open) = victim.take() {
+            self.meters.evictions.increment(1);
             // An error leaves the write-ahead log, which the next open replays.
-            let _ = open.db.close().await;
+            let _ = open.close(self.config.mode).await;
         }
         true
     }
@@ -249,7 +434,7 @@ impl Connections {
             let taken = slot.connection.lock().await.take();
             slot.event.notify(usize::MAX);
             if let Some(taken) = taken {
-                taken.db.close().await.map_err(|error| from_sqlx(&error))?;
+                taken.close(self.config.mode).await?;
             }
         }
         for slot in self.slots.lock().values().filter_map(Weak::upgrade) {
@@ -264,13 +449,45 @@ impl Connections {
     }
 }
 
+/// A connection, its row, what it rings, and which file it is.
+type Looked = (SqliteConnection, schema::UserRow, Ring, Option<(u64, u64)>);
+
+impl Open {
+    /// Closes the connection in order.
+    async fn close(mut self, mode: Mode) -> Result<()> {
+        if mode == Mode::Shared {
+            // Closing leaves the log alone there. If others use it, it is theirs to empty.
+            let _ = schema::last_checkpoint(&mut self.db).await;
+        }
+        self.db.close().await.map_err(|error| from_sqlx(&error))
+    }
+}
+
 impl Slot {
     /// Commits a batch to this open file and tells who waits.
-    pub(crate) async fn commit(&self, held: &mut Held, batch: &Batch) -> Result<Commit> {
+    pub(crate) async fn commit(&self, held: &mut Held, life: Incarnation, batch: &Batch) -> Result<Commit> {
+        let commit = if held.is_exclusive() {
+            self.commit_alone(held, batch).await?
+        } else {
+            self.commit_beside_others(held, life, batch).await?
+        };
+        // INVARIANT: what was deleted is in no file when the delete is acknowledged, unless another program reads the file
+        // or the disk fails. Then the delete stands all the same, and every later commit tries again; so does the close.
+        if batch.deletes() || held.checkpoint_due {
+            held.checkpoint_due = !schema::checkpoint(&mut held.db).await.unwrap_or(false);
+            if held.checkpoint_due {
+                held.connections.meters.checkpoints_due.increment(1);
+            }
+        }
+        self.event.notify(usize::MAX);
+        Ok(commit)
+    }
+
+    async fn commit_alone(&self, held: &mut Held, batch: &Batch) -> Result<Commit> {
         let raise = batch.raises_epoch();
         held.dirty = true;
         let incarnation = held.stamp.incarnation;
-        match schema::commit(&mut held.db, incarnation, batch, raise).await {
+        match plan::commit(&mut held.db, incarnation, batch, raise).await {
             Ok(()) => {}
             Err(error) if spoils_connection(&error) => {
                 held.discard();
@@ -288,19 +505,21 @@ impl Slot {
         held.stamp.epoch.0 += u64::from(raise);
         held.chain = batch.chain.unwrap_or(held.chain);
         held.dirty = false;
-        let commit = Commit::new(held.stamp, held.chain);
-        // INVARIANT: what was deleted is in no file when the delete is acknowledged, unless another program reads the file
-        // or the disk fails. Then the delete stands all the same, and every later commit tries again; so does the close.
-        if batch.deletes() || held.checkpoint_due {
-            held.checkpoint_due = !schema::checkpoint(&mut held.db).await.unwrap_or(false);
-        }
-        self.event.notify(usize::MAX);
-        Ok(commit)
+        Ok(Commit::new(held.stamp, held.chain))
+    }
+
+    /// Keeps what the bell said and the stamp that goes with it.
+    pub(crate) fn verify(&self, verified: Option<(u64, Stamp)>) {
+        *self.verified.lock() = verified;
+    }
+
+    pub(crate) fn verified(&self) -> Option<(u64, Stamp)> {
+        *self.verified.lock()
     }
 }
 
 impl Held {
-    fn slot_mut(&mut self) -> &mut Option<Open> {
+    fn slot_mut(&mut self) -> &mut Option<Box<Open>> {
         #[allow(
             clippy::expect_used,
             reason = "the guard is taken when this is dropped, and at no other time"
@@ -313,10 +532,17 @@ impl Held {
         drop(self.slot_mut().take());
     }
 
+    /// Sees to it that nobody uses the connection after this hold, whatever becomes of the caller.
+    pub(crate) fn last_use(&mut self) {
+        if let Some(open) = self.slot_mut() {
+            open.file = None;
+        }
+    }
+
     /// Closes the connection in order.
     pub(crate) async fn close(&mut self) -> Result<()> {
         match self.slot_mut().take() {
-            Some(open) => open.db.close().await.map_err(|error| from_sqlx(&error)),
+            Some(open) => open.close(self.connections.config.mode).await,
             None => Ok(()),
         }
     }
@@ -328,6 +554,15 @@ impl Held {
         self.fence = Some(fence);
         self.dirty = false;
         Ok(())
+    }
+
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.connections.config.mode == Mode::Exclusive
+    }
+
+    /// What the user's place in the bell file holds.
+    pub(crate) fn rung(&self, slot: &Slot) -> Option<u64> {
+        self.connections.root.bell.as_ref().and_then(|bell| bell.read(&slot.owner))
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -353,6 +588,20 @@ impl DerefMut for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let left = self.guard.as_deref().and_then(Option::as_ref).is_some_and(|open| open.dirty);
+        // A transaction that its caller left open would hold up other processes until somebody uses the connection again.
+        if left
+            && !self.is_exclusive()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (guard, connections) = (self.guard.take(), Arc::clone(&self.connections));
+            // If the task does not come so far, the next one who holds the place does it.
+            runtime.spawn(async move {
+                let mut held = Self { guard, connections };
+                held.roll_back().await;
+            });
+            return;
+        }
         drop(self.guard.take());
         self.connections.idle.notify(1);
     }

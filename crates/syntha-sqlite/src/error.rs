@@ -21,8 +21,12 @@ const IOERR: i32 = 10;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
 const CANTOPEN: i32 = 14;
+const PROTOCOL: i32 = 15;
 const TOOBIG: i32 = 18;
 const NOTADB: i32 = 26;
+
+/// What any statement that is wrong in itself is told.
+pub(crate) const REFUSED: &str = "SQLite refused a statement";
 
 /// What the driver's error means to a caller.
 pub(crate) fn from_sqlx(error: &sqlx::Error) -> Error {
@@ -34,14 +38,14 @@ pub(crate) fn from_sqlx(error: &sqlx::Error) -> Error {
     }
     let extended: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
     let error = match extended & 0xff {
-        BUSY | LOCKED => {
+        BUSY | LOCKED | PROTOCOL => {
             Error::new(ErrorKind::Busy, "the user's file is locked by another program, try again")
         }
         FULL => Error::new(ErrorKind::StorageFull, "the disk is full, make room and try again"),
         CORRUPT | NOTADB => corrupt(),
         IOERR | CANTOPEN => Error::new(ErrorKind::Unavailable, "the user's file can't be read or written"),
         TOOBIG => Error::new(ErrorKind::LimitExceeded, "the batch is larger than SQLite takes, split it"),
-        _ => Error::new(ErrorKind::Unavailable, "SQLite refused a statement"),
+        _ => Error::new(ErrorKind::Unavailable, REFUSED),
     };
     error.with_source(Code(extended))
 }
@@ -58,7 +62,7 @@ fn raised(code: &str) -> Error {
         "chain" => Error::new(ErrorKind::Conflict, "the audit chain moved on, chain again"),
         "version" => Error::new(ErrorKind::Conflict, "the record has another version, reload and try again"),
         "absent" => Error::new(ErrorKind::Conflict, "the record to keep the body of is not there"),
-        _ => Error::new(ErrorKind::Unavailable, "SQLite refused a statement"),
+        _ => Error::new(ErrorKind::Unavailable, REFUSED),
     }
 }
 
@@ -107,4 +111,11 @@ pub(crate) const fn foreign() -> Error {
 
 pub(crate) const fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the store was closed, open it again")
+}
+
+pub(crate) const fn read_only() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the data folder was opened beside its holder, for reading only: write through the holder, or stop it",
+    )
 }

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result, UserTag};
+use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Incarnation, Result, UserTag};
 
-use crate::error::from_io;
+use crate::bell::Bell;
+use crate::config::Mode;
+use crate::error::{corrupt, from_io};
+use crate::lives::{Hold, Lives};
 
 /// The folder of a deployment.
 #[derive(Debug)]
@@ -18,6 +21,10 @@ pub(crate) struct Root {
     folder: PathBuf,
     /// Held until the store is closed. The lock goes with the descriptor, whatever becomes of the process.
     lock: Mutex<Option<File>>,
+    mode: Mode,
+    /// Tells this handle's temporary files from others'.
+    own: u128,
+    pub(crate) bell: Option<Arc<Bell>>,
     synced: Arc<Synced>,
 }
 
@@ -34,11 +41,14 @@ type Synced = Mutex<HashSet<PathBuf>>;
 
 impl Root {
     /// Makes or opens the folder and takes its lock.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, DeploymentKey)> {
+    pub(crate) fn open(folder: &Path, mode: Mode) -> Result<(Self, DeploymentKey)> {
+        if mode == Mode::Beside {
+            return Self::open_beside(folder);
+        }
         make_folder(folder)?;
         let folder = folder.canonicalize().map_err(from_io)?;
         check_folder(&folder)?;
-        let lock = take_lock(&folder)?;
+        let (lock, alone) = take_lock(&folder, mode)?;
         if let Some(parent) = folder.parent() {
             // A folder above that this user may not read can't be synced by it.
             let _ = sync_folder(parent);
@@ -47,17 +57,55 @@ impl Root {
             make_folder(&folder.join(name))?;
             check_folder(&folder.join(name))?;
         }
-        // Snapshots and unfinished files of a process that ended early.
-        for entry in std::fs::read_dir(folder.join("tmp")).map_err(from_io)? {
-            std::fs::remove_file(entry.map_err(from_io)?.path()).map_err(from_io)?;
+        if alone {
+            // Snapshots and unfinished files of a process that ended early.
+            for entry in std::fs::read_dir(folder.join("tmp")).map_err(from_io)? {
+                remove(&entry.map_err(from_io)?.path())?;
+            }
         }
         let key = deployment_key(&folder)?;
-        Ok((Self { folder, lock: Mutex::new(Some(lock)), synced: Arc::default() }, key))
+        let bell = if mode == Mode::Shared {
+            Some(Arc::new(Bell::open(&folder.join("bell"), alone)?))
+        } else {
+            None
+        };
+        if mode == Mode::Shared && alone {
+            // INVARIANT: everything that a second process expects is there before the lock is opened to it.
+            share_lock(&lock)?;
+        }
+        let own = Incarnation::random()?.0;
+        let lock = Mutex::new(Some(lock));
+        Ok((Self { folder, lock, mode, own, bell, synced: Arc::default() }, key))
     }
 
-    /// A name for a temporary file. What a process that died left there is removed at the next start.
+    /// Looks into a folder that another process may hold. Makes nothing.
+    fn open_beside(folder: &Path) -> Result<(Self, DeploymentKey)> {
+        let folder = folder
+            .canonicalize()
+            .map_err(|_| Error::new(ErrorKind::NotFound, "there is no data folder to look into"))?;
+        check_folder(&folder)?;
+        if check_file(&folder.join("deployment.key"))?.is_none() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no data in this folder"));
+        }
+        let (key, own) = (deployment_key(&folder)?, Incarnation::random()?.0);
+        let (lock, mode, bell) = (Mutex::default(), Mode::Beside, None);
+        Ok((Self { folder, lock, mode, own, bell, synced: Arc::default() }, key))
+    }
+
+    /// The lock under which files come and go.
+    pub(crate) async fn lives(&self, hold: Hold) -> Result<Lives> {
+        Lives::take(&self.folder.join("lives"), hold, self.mode != Mode::Beside).await
+    }
+
+    /// The lock that whoever makes, erases or restores users holds from the first look to the last write.
+    pub(crate) async fn turn(&self) -> Result<Lives> {
+        Lives::take(&self.folder.join("turn"), Hold::Changing, self.mode != Mode::Beside).await
+    }
+
+    /// A name for a temporary file. What a process that died left there is removed at the next start of one alone.
     pub(crate) fn temporary(&self, number: u64) -> PathBuf {
-        self.folder.join("tmp").join(format!("{}-{number}", std::process::id()))
+        // Process numbers are not unique across containers.
+        self.folder.join("tmp").join(format!("{:032x}-{number}", self.own))
     }
 
     /// The files of a user.
@@ -144,12 +192,16 @@ impl UserFiles {
     ///
     /// A write-ahead log or its index without a database, a link, a second name, a foreign owner, or rights for others
     /// are refused: SQLite would replay or share what this user never wrote.
-    pub(crate) fn check(&self) -> Result<Present> {
+    ///
+    /// `mend`: a quarantine that ended early is ended. Without it the file is called corrupt.
+    pub(crate) fn check(&self, mend: bool) -> Result<Present> {
         let there = check_file(&self.database())?;
         let log = check_file(&self.with(".db-wal"))?;
         let index = check_file(&self.with(".db-shm"))?;
         if there.is_none() && (log.is_some() || index.is_some()) && self.is_corrupt() {
-            // A quarantine that ended early.
+            if !mend {
+                return Err(corrupt());
+            }
             self.quarantine()?;
         } else if there.is_none() && (log.is_some() || index.is_some()) {
             return Err(Error::new(
@@ -158,6 +210,11 @@ impl UserFiles {
             ));
         }
         Ok(Present { database: there.is_some(), unclean: log.is_some_and(|bytes| bytes > 0) })
+    }
+
+    /// Which file lies under the database's name, if one does. No two files have the same while one of them is open.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.database().symlink_metadata().ok().map(|found| (found.dev(), found.ino()))
     }
 
     /// Publishes a finished file under the database's name; it must be free.
@@ -361,28 +418,57 @@ fn check_file(path: &Path) -> Result<Option<u64>> {
     Ok(Some(found.len()))
 }
 
-fn take_lock(folder: &Path) -> Result<File> {
-    let mut file = private_file()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(folder.join("lock"))
-        .map_err(from_io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // The refusal stands whether the holder's number can be read or not.
-            let _ = file.read_to_string(&mut holder);
-            return Err(Error::new(ErrorKind::Locked, "the data folder is in use by another process")
-                .with_source(format!("process {}", holder.trim().parse::<u32>().unwrap_or_default())));
-        }
+/// Opens a file of the store's own, which holds nobody's data.
+pub(crate) fn open_private(path: &Path, make: bool) -> Result<File> {
+    let mut options = private_file();
+    options.read(true).write(make).create(make).truncate(false).open(path).map_err(from_io)
+}
+
+/// The folder's lock, and whether no other process has the folder open.
+///
+/// Who shares the folder takes the lock alone first, if it can, and opens it to others when all is in order.
+fn take_lock(folder: &Path, mode: Mode) -> Result<(File, bool)> {
+    let mut file = open_private(&folder.join("lock"), true)?;
+    let alone = match file.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => match file.try_lock_shared() {
+            Ok(()) if mode == Mode::Shared => false,
+            Ok(()) => {
+                return Err(locked(
+                    &mut file,
+                    "the data folder is shared by other processes, open it shared too",
+                ));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(locked(&mut file, "the data folder is in use by another process"));
+            }
+            Err(TryLockError::Error(error)) => return Err(from_io(error)),
+        },
         Err(TryLockError::Error(error)) => return Err(from_io(error)),
-    }
+    };
     file.set_len(0).map_err(from_io)?;
     writeln!(file, "{}", std::process::id()).map_err(from_io)?;
-    Ok(file)
+    Ok((file, alone))
+}
+
+fn locked(file: &mut File, message: &'static str) -> Error {
+    let mut holder = String::new();
+    // The refusal stands whether the holder's number can be read or not.
+    let _ = file.read_to_string(&mut holder);
+    Error::new(ErrorKind::Locked, message)
+        .with_source(format!("process {}", holder.trim().parse::<u32>().unwrap_or_default()))
+}
+
+/// Opens a lock that was held alone to those who share.
+fn share_lock(file: &File) -> Result<()> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(()),
+        // The change is not one step: somebody took it alone in between.
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::new(ErrorKind::Locked, "the data folder is in use by another process"))
+        }
+        Err(TryLockError::Error(error)) => Err(from_io(error)),
+    }
 }
 
 fn deployment_key(folder: &Path) -> Result<DeploymentKey> {

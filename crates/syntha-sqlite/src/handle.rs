@@ -6,10 +6,10 @@ use std::ffi::c_int;
 use std::ptr;
 
 use libsqlite3_sys::{
-    SQLITE_DBCONFIG_DEFENSIVE, SQLITE_LIMIT_ATTACHED, SQLITE_LIMIT_COLUMN, SQLITE_LIMIT_COMPOUND_SELECT,
-    SQLITE_LIMIT_EXPR_DEPTH, SQLITE_LIMIT_FUNCTION_ARG, SQLITE_LIMIT_LENGTH, SQLITE_LIMIT_SQL_LENGTH,
-    SQLITE_LIMIT_TRIGGER_DEPTH, SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_LIMIT_WORKER_THREADS, SQLITE_OK,
-    sqlite3_db_config, sqlite3_limit,
+    SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, SQLITE_LIMIT_ATTACHED, SQLITE_LIMIT_COLUMN,
+    SQLITE_LIMIT_COMPOUND_SELECT, SQLITE_LIMIT_EXPR_DEPTH, SQLITE_LIMIT_FUNCTION_ARG, SQLITE_LIMIT_LENGTH,
+    SQLITE_LIMIT_SQL_LENGTH, SQLITE_LIMIT_TRIGGER_DEPTH, SQLITE_LIMIT_VARIABLE_NUMBER,
+    SQLITE_LIMIT_WORKER_THREADS, SQLITE_OK, sqlite3_db_config, sqlite3_limit,
 };
 use sqlx::SqliteConnection;
 use syntha_store::{Error, ErrorKind, Result};
@@ -34,18 +34,22 @@ const LIMITS: &[(c_int, c_int)] = &[
 
 /// Forbids what damages a file deliberately (writing the schema or shadow tables, switching the journal off), and lowers the
 /// engine's limits. <https://www.sqlite.org/security.html>
-pub(crate) async fn harden(db: &mut SqliteConnection) -> Result<()> {
+///
+/// `keep_log`: closing the connection leaves the write-ahead log alone. The engine removes it by its path, and in a folder that others
+/// have open, another file may be at that path by then.
+pub(crate) async fn harden(db: &mut SqliteConnection, keep_log: bool) -> Result<()> {
     let mut handle = db.lock_handle().await.map_err(|error| from_sqlx(&error))?;
     let raw = handle.as_raw_handle().as_ptr();
-    // SAFETY: `raw` is an open connection that `handle` keeps locked for this thread until it is dropped below. This option
-    // takes an int and a pointer to an int, which may be null.
-    let code =
-        unsafe { sqlite3_db_config(raw, SQLITE_DBCONFIG_DEFENSIVE, 1 as c_int, ptr::null_mut::<c_int>()) };
-    if code != SQLITE_OK {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "the linked SQLite can't be set to defensive, upgrade it",
-        ));
+    for (option, on) in [(SQLITE_DBCONFIG_DEFENSIVE, true), (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log)] {
+        // SAFETY: `raw` is an open connection that `handle` keeps locked for this thread until it is dropped below. These
+        // options take an int and a pointer to an int, which may be null.
+        let code = unsafe { sqlite3_db_config(raw, option, c_int::from(on), ptr::null_mut::<c_int>()) };
+        if code != SQLITE_OK {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the linked SQLite can't be set to defensive, upgrade it",
+            ));
+        }
     }
     for (limit, most) in LIMITS {
         // SAFETY: as above; the call takes two ints and only reads and sets a number of the connection.
@@ -74,7 +78,7 @@ mod tests {
             db.execute(allowed).await.unwrap();
         }
         let mut db = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
-        harden(&mut db).await.unwrap();
+        harden(&mut db, false).await.unwrap();
         db.execute("CREATE TABLE t (a)").await.unwrap();
         for refused in [rewrite, attach, wide] {
             assert!(db.execute(refused).await.is_err(), "{refused}");

@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions, Executor, SqlStr, SqliteConnection};
 use syntha_store::{Batch, Error, ErrorKind, Result};
 
 use crate::error::from_sqlx;
+use crate::plan;
 use crate::schema::{self, SCHEMA, UserRow};
 
 /// Makes the bytes of new files. Each is made in a database of its own, which nobody's data was in before; one with the
@@ -53,7 +54,7 @@ async fn empty() -> Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new().in_memory(true).pragma("trusted_schema", "OFF");
     let mut memory = options.disable_statement_logging().connect().await?;
     memory.execute(SCHEMA).await?;
-    for statement in [schema::INSERT_USER, schema::COMMIT] {
+    for statement in [schema::INSERT_USER, plan::PUTS] {
         Executor::prepare(&mut memory, SqlStr::from_static(statement)).await?;
     }
     Ok(memory)
@@ -62,7 +63,7 @@ async fn empty() -> Result<SqliteConnection, sqlx::Error> {
 async fn build(memory: &mut SqliteConnection, row: &UserRow, first: Option<&Batch>) -> Result<Vec<u8>> {
     schema::insert_user(memory, row).await.map_err(|error| from_sqlx(&error))?;
     if let Some(batch) = first {
-        schema::commit(memory, row.state.stamp.incarnation, batch, true).await?;
+        plan::commit(memory, row.state.stamp.incarnation, batch, true).await?;
     }
     let mut image = memory.serialize(None).await.map_err(|error| from_sqlx(&error))?.to_vec();
     // The file says that it uses a write-ahead log, so that the first open need not write it.

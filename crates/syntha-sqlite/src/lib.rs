@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod backup;
+mod bell;
 mod change_log;
 mod config;
 mod connections;
@@ -9,14 +10,18 @@ mod error;
 mod files;
 mod handle;
 mod image;
+mod lives;
+mod meters;
+mod plan;
 mod schema;
 mod store;
+mod transaction;
 mod user_store;
 
 #[cfg(feature = "faults")]
 pub use config::Fault;
-pub use config::{SqliteConfig, Synchronous};
-pub use store::SqliteStore;
+pub use config::{Mode, SqliteConfig, Synchronous};
+pub use store::{SqliteStore, Turn};
 
 /// The storage contract, which this crate implements.
 pub use syntha_store;

@@ -6,23 +6,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Executor, Row, SqliteConnection};
 use syntha_store::{
-    Batch, BatchId, ChainHead, Epoch, Error, ErrorKind, Expect, Fence, Head, Incarnation, KeyFingerprint,
-    Keyspace, Op, RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
+    BatchId, ChainHead, Epoch, Error, ErrorKind, Fence, Head, Incarnation, KeyFingerprint, Keyspace,
+    RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
 };
 
-use crate::change_log::ChangeLog;
-use crate::config::Synchronous;
-use crate::error::{corrupt, foreign, from_sqlx, gone};
+use crate::config::{Mode, Synchronous};
+use crate::error::{corrupt, foreign, from_sqlx};
 
-/// Makes the tables.
-pub(crate) const SCHEMA: &str = include_str!("schema.sql");
+/// Makes the tables, and what takes a commit.
+pub(crate) const SCHEMA: &str = concat!(include_str!("schema.sql"), include_str!("commit.sql"));
 pub(crate) const INSERT_USER: &str =
     "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'')";
-pub(crate) const COMMIT: &str =
-    "INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const FORMAT: i64 = 1;
+/// Makes a file of format 1 one of format 2, whole or not at all.
+const FROM_FORMAT_1: &str = concat!(
+    // Another process may have made the new views by now: then they are made once more.
+    "BEGIN IMMEDIATE; DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_puts; ",
+    include_str!("commit.sql"),
+    "COMMIT;"
+);
+const FORMAT: i64 = 2;
 const APPLICATION: i64 = 0x5359_4e54;
 /// 3.51.3 mends the write-ahead log's reset race, <https://www.sqlite.org/wal.html#walresetbug>.
 const ENGINE: (u32, u32, u32) = (3, 51, 3);
@@ -63,6 +67,12 @@ impl UserRow {
         self.outcomes().next().map(|(_, epoch)| epoch).filter(|_| full)
     }
 
+    /// The last batch that was committed, and the epoch after it.
+    pub(crate) fn last_batch(&self) -> Option<(BatchId, Epoch)> {
+        let (id, epoch) = self.outcomes().last()?;
+        Some((BatchId(u128::from_str_radix(id, 16).ok()?), epoch))
+    }
+
     fn outcomes(&self) -> impl Iterator<Item = (&str, Epoch)> {
         (0..self.recent.len() / 48).filter_map(|n| {
             let one = self.recent.get(n * 48..(n + 1) * 48)?;
@@ -73,8 +83,15 @@ impl UserRow {
 }
 
 /// How every connection to a data file is set up.
-pub(crate) fn options(path: &Path, synchronous: Synchronous) -> SqliteConnectOptions {
-    plain_options(path).journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
+pub(crate) fn options(path: &Path, synchronous: Synchronous, mode: Mode) -> SqliteConnectOptions {
+    let plain = plain_options(path);
+    let plain = match mode {
+        Mode::Exclusive => plain,
+        // Another process's commit or checkpoint takes its time.
+        Mode::Shared => plain.busy_timeout(Duration::from_secs(5)),
+        Mode::Beside => return plain.busy_timeout(Duration::from_secs(5)).read_only(true),
+    };
+    plain.journal_mode(SqliteJournalMode::Wal).synchronous(match synchronous {
         Synchronous::Full => SqliteSynchronous::Full,
         Synchronous::Normal => SqliteSynchronous::Normal,
     })
@@ -143,20 +160,26 @@ fn check_version(version: &str) -> Result<()> {
     ))
 }
 
-/// Checks that a file is one of ours, in a format that this build knows.
-pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<()> {
+/// Checks that a file is one of ours, in a format that this build knows; says whether it is an old one.
+pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<bool> {
     let row: (i64, i64) =
         sqlx::query_as("SELECT application_id, user_version FROM pragma_application_id, pragma_user_version")
             .fetch_one(db)
             .await
             .map_err(|error| from_sqlx(&error))?;
     match row {
-        (APPLICATION, FORMAT) => Ok(()),
+        (APPLICATION, FORMAT) => Ok(false),
+        (APPLICATION, 1) => Ok(true),
         (APPLICATION, newer) if newer > FORMAT => {
             Err(Error::new(ErrorKind::Unsupported, "the user's file has a newer format, upgrade Syntha"))
         }
         _ => Err(foreign()),
     }
+}
+
+/// Brings a file of an old format to the present one. Only what takes commits is made anew; no row is touched.
+pub(crate) async fn renew(db: &mut SqliteConnection) -> Result<()> {
+    db.execute(FROM_FORMAT_1).await.map(drop).map_err(|error| from_sqlx(&error))
 }
 
 /// Checks the whole file, after the last one who had it open did not close it.
@@ -225,195 +248,10 @@ pub(crate) async fn checkpoint(db: &mut SqliteConnection) -> Result<bool> {
     Ok(busy == 0)
 }
 
-/// Applies a batch: one statement, all or nothing.
-pub(crate) async fn commit(
-    db: &mut SqliteConnection,
-    incarnation: Incarnation,
-    batch: &Batch,
-    raise: bool,
-) -> Result<()> {
-    let plan = Plan::new(incarnation, batch)?;
-    let usage = |part: fn(&Usage) -> u64| batch.usage.as_ref().map(|usage| int(part(usage)));
-    sqlx::query(COMMIT)
-        .bind(incarnation.0.to_be_bytes().to_vec())
-        .bind(plan.epoch)
-        .bind(plan.chain)
-        .bind(plan.expects.end())
-        .bind(plan.clears.end())
-        .bind(plan.deletes.end())
-        .bind(plan.heads.end())
-        .bind(plan.puts.end())
-        .bind(plan.data)
-        .bind(plan.log.end())
-        .bind(i64::from(raise))
-        .bind(format!("{:032x}", batch.id.0))
-        .bind(batch.chain.map(|chain| int(chain.seq)))
-        .bind(batch.chain.map(|chain| chain.head.to_vec()))
-        .bind(usage(|usage| usage.contexts))
-        .bind(usage(|usage| usage.agents))
-        .bind(usage(|usage| usage.context_bytes))
-        .bind(usage(|usage| usage.history_bytes))
-        .bind(int(batch.time.0))
-        .execute(db)
-        .await
-        .map(drop)
-        .map_err(|error| from_sqlx(&error))
-}
-
-/// A batch as the view takes it: one blob with all bytes and rows, and where the rows of each kind stand.
-struct Plan {
-    epoch: Option<i64>,
-    chain: Option<i64>,
-    expects: List,
-    clears: List,
-    deletes: List,
-    heads: List,
-    puts: List,
-    data: Vec<u8>,
-    log: ChangeLog,
-}
-
-impl Plan {
-    fn new(incarnation: Incarnation, batch: &Batch) -> Result<Self> {
-        let mut plan = Self {
-            epoch: None,
-            chain: None,
-            expects: List::new(),
-            clears: List::new(),
-            deletes: List::new(),
-            heads: List::new(),
-            puts: List::new(),
-            // Never empty: SQLite reads a blob of no bytes as NULL here.
-            data: vec![0],
-            log: ChangeLog::new(),
-        };
-        for expect in &batch.expect {
-            plan.expect(incarnation, expect)?;
-        }
-        for op in &batch.ops {
-            plan.op(op)?;
-        }
-        Ok(plan)
-    }
-
-    fn expect(&mut self, incarnation: Incarnation, expect: &Expect) -> Result<()> {
-        let twice = || Error::new(ErrorKind::Conflict, "the batch expects two states at once");
-        match expect {
-            Expect::Stamp(stamp) if stamp.incarnation != incarnation => return Err(gone()),
-            Expect::Stamp(stamp) => {
-                let epoch = int(stamp.epoch.0);
-                if self.epoch.replace(epoch).is_some_and(|other| other != epoch) {
-                    return Err(twice());
-                }
-            }
-            Expect::Chain(seq) => {
-                if self.chain.replace(int(*seq)).is_some_and(|other| other != int(*seq)) {
-                    return Err(twice());
-                }
-            }
-            Expect::Version { space, id, version } => {
-                let version = version.map_or(NONE, |version| int(version.0));
-                let place = self.row(*space, id.name(), int(id.seq()), version, &[], &[])?;
-                self.expects.push(place);
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "this backend does not know that expectation",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn op(&mut self, op: &Op) -> Result<()> {
-        let at = |expires: &Option<Timestamp>| expires.map_or(NONE, |at| int(at.0));
-        match op {
-            Op::Put { space, id, head, body, expires } => {
-                self.log.push('p', *space, id);
-                let place = self.row(*space, id.name(), int(id.seq()), at(expires), head, body)?;
-                self.puts.push(place);
-            }
-            Op::PutHead { space, id, head, expires } => {
-                self.log.push('p', *space, id);
-                let place = self.row(*space, id.name(), int(id.seq()), at(expires), head, &[])?;
-                self.heads.push(place);
-            }
-            Op::Delete { space, id } => {
-                self.log.push('d', *space, id);
-                let place = self.row(*space, id.name(), int(id.seq()), NONE, &[], &[])?;
-                self.deletes.push(place);
-            }
-            Op::DeleteName { space, name } => {
-                self.log.give_up();
-                let place = self.row(*space, name, NONE, NONE, &[], &[])?;
-                self.deletes.push(place);
-            }
-            Op::Clear { space } => {
-                self.log.give_up();
-                self.clears.push(code(*space));
-            }
-            _ => {
-                return Err(Error::new(ErrorKind::Unsupported, "this backend does not know that operation"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a row and its bytes, and says where the row stands, from 1. The widths are those in `schema.sql`.
-    fn row(
-        &mut self,
-        space: Keyspace,
-        name: &[u8],
-        seq: i64,
-        at: i64,
-        head: &[u8],
-        body: &[u8],
-    ) -> Result<i64> {
-        use std::io::Write as _;
-        let place = self.data.len() + 1;
-        let bytes = place + ROW_WIDTH;
-        let (space, name_len, head_len, body_len) = (code(space), name.len(), head.len(), body.len());
-        write!(self.data, "{space:3}{seq:20}{at:20}{bytes:10}{name_len:5}{head_len:5}{body_len:10}")
-            .map_err(|_| too_big())?;
-        // INVARIANT: a number that is wider than its column would shift all that follow.
-        if self.data.len() + 1 != bytes {
-            return Err(too_big());
-        }
-        for part in [name, head, body] {
-            self.data.extend_from_slice(part);
-        }
-        Ok(int(place as u64))
-    }
-}
-
-/// "None" in a row.
-const NONE: i64 = -1;
-const ROW_WIDTH: usize = 73;
-
-const fn too_big() -> Error {
-    Error::new(ErrorKind::LimitExceeded, "the batch is larger than this backend takes, split it")
-}
-
-/// A JSON array of numbers.
-struct List(String);
-
-impl List {
-    fn new() -> Self {
-        Self("[".to_owned())
-    }
-
-    fn push(&mut self, number: i64) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.0.push_str(&number.to_string());
-    }
-
-    fn end(mut self) -> Option<String> {
-        self.0.push(']');
-        Some(self.0).filter(|list| list.len() > 2)
-    }
+/// The same before the connection is closed, without waiting long for others.
+pub(crate) async fn last_checkpoint(db: &mut SqliteConnection) -> Result<bool> {
+    sqlx::query("PRAGMA busy_timeout = 100").execute(&mut *db).await.map_err(|error| from_sqlx(&error))?;
+    checkpoint(db).await
 }
 
 /// Reads a head from columns `name, seq, version, body_version, expires, owner, head` that start at a column.

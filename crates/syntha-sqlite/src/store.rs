@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use syntha_store::{
@@ -7,17 +8,20 @@ use syntha_store::{
     UserStore, UserTag,
 };
 
-use crate::backup;
-use crate::config::{SqliteConfig, Synchronous};
+use crate::backup::{self, Temporary};
+use crate::bell;
+use crate::config::{Mode, SqliteConfig, Synchronous};
 use crate::connections::{Connections, Held, Slot};
-use crate::error::{erased, present};
+use crate::error::{erased, present, read_only};
 use crate::files::Root;
+use crate::lives::{Hold, Lives};
 use crate::schema::{self, UserRow};
 use crate::user_store::SqliteUser;
 
 /// A deployment in a folder: a SQLite file for each user, one for the deployment itself, and the key of the tags.
 ///
-/// One process holds a folder at a time; another one is refused with `Locked`, whose source names the holder.
+/// One process holds a folder at a time, or several that open it [shared](Mode::Shared); another one is refused with `Locked`,
+/// whose source names the holder.
 #[derive(Debug)]
 pub struct SqliteStore {
     connections: Arc<Connections>,
@@ -38,11 +42,26 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// `Locked` if another process holds the folder; `Refused` for a folder that others may enter or that lost its key;
+    /// `Locked` if another process holds the folder in a mode that does not go with this one; `NotFound` if there is nothing to
+    /// look into [beside](Mode::Beside) a holder; `Refused` for a folder that others may enter or that lost its key;
     /// `Unsupported` for an engine older than SQLite 3.51.3; `Unavailable` and `StorageFull` from the file system.
     pub async fn open(config: SqliteConfig) -> Result<Self> {
         schema::check_engine().await?;
-        let (root, key) = Root::open(&config.root)?;
+        let mut waited = Duration::ZERO;
+        let (root, key) = loop {
+            match Root::open(&config.root, config.mode) {
+                // Another process that shares the folder may be the first one at this moment, which is alone for a little while.
+                Err(error)
+                    if config.mode == Mode::Shared
+                        && error.kind() == ErrorKind::Locked
+                        && waited < FIRST_ONE =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                    waited += PAUSE;
+                }
+                opened => break opened?,
+            }
+        };
         let print = key.fingerprint();
         let connections = Arc::new(Connections::new(root, print, config));
         Ok(Self { connections, key: Arc::new(Key(key)) })
@@ -52,6 +71,26 @@ impl SqliteStore {
     #[must_use]
     pub fn deployment_key(&self) -> &DeploymentKey {
         &self.key.0
+    }
+
+    /// The right to change which users there are, for a caller whose change is more than one call: it keeps every other process
+    /// that asks for it out until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if another process has it for more than 10 seconds; `Unavailable` from the file system.
+    pub async fn turn(&self) -> Result<Turn> {
+        self.connections.check_open()?;
+        Ok(Turn(self.connections.root.turn().await?))
+    }
+
+    fn mode(&self) -> Mode {
+        self.connections.config.mode
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.connections.check_open()?;
+        if self.mode() == Mode::Beside { Err(read_only()) } else { Ok(()) }
     }
 
     fn slot(&self, user: UserTag) -> Arc<Slot> {
@@ -66,43 +105,156 @@ impl SqliteStore {
         Arc::new(SqliteUser::new(Arc::clone(&self.connections), Arc::clone(slot), incarnation))
     }
 
-    /// Builds a file beside its place and publishes it.
-    async fn publish(&self, slot: &Slot, first: Option<&Batch>) -> Result<Stamp> {
+    /// Builds a file beside its place and publishes it. `again`: the user's mark of erasure goes then.
+    async fn publish(&self, slot: &Slot, first: &Batch, again: bool, lives: Lives) -> Result<Stamp> {
         let mut stamp = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
         let path = self.connections.root.temporary(self.connections.tick());
         let row = UserRow::new(slot.owner, self.connections.print, stamp);
-        let image = self.connections.images.build(&row, first).await?;
+        let image = self.connections.images.build(&row, Some(first)).await?;
+        stamp.epoch.0 += 1;
+        #[cfg(feature = "faults")]
+        let rings = !self.connections.config.has(crate::Fault::RingForgotten);
+        #[cfg(not(feature = "faults"))]
+        let rings = true;
+        if rings && let Some(bell) = &self.connections.root.bell {
+            // The new file's last batch is this one, so the bell is believed from the start.
+            bell.ring(&slot.owner, bell::number(first.id, stamp.epoch));
+        }
         let files = slot.files.clone();
         off_the_runtime(move || {
+            // Held to the end, also if the caller goes.
+            let _lives = lives;
             files.make_folder()?;
             let written = crate::files::write_private(&path, &image).and_then(|()| files.publish(&path));
             if written.is_err() {
                 crate::files::remove(&path)?;
             }
-            written
+            written?;
+            // INVARIANT: the mark goes last, so that there is no moment at which a late first write finds neither mark nor file.
+            if again { files.unmark_erased() } else { Ok(()) }
         })
         .await?;
         self.connections.images.refill();
-        stamp.epoch.0 += u64::from(first.is_some());
         Ok(stamp)
     }
 
     /// Fences an open life and removes its files. The caller holds the place.
-    async fn destroy(&self, slot: &Arc<Slot>, held: &mut Held) -> Result<u64> {
+    async fn destroy(&self, slot: &Arc<Slot>, held: &mut Held, lives: &Lives) -> Result<u64> {
         if held.is_open() {
-            held.fence(Fence::Erased).await?;
+            held.fence_at(None, Fence::Erased).await?;
             held.close().await?;
             self.connections.forget(slot);
         }
-        let files = slot.files.clone();
-        off_the_runtime(move || files.mark_erased()).await?;
-        slot.event.notify(usize::MAX);
+        self.mark(slot, lives).await?;
         #[cfg(feature = "faults")]
         if self.connections.config.has(crate::Fault::EraseKeepsFile) {
             return Ok(1);
         }
-        let files = slot.files.clone();
-        off_the_runtime(move || files.remove_all()).await
+        let (files, lives) = (slot.files.clone(), lives.clone());
+        off_the_runtime(move || {
+            let _lives = lives;
+            files.remove_all()
+        })
+        .await
+    }
+
+    /// Leaves the mark of erasure, and wakes who waits, here and in other processes.
+    async fn mark(&self, slot: &Slot, lives: &Lives) -> Result<()> {
+        let (files, lives) = (slot.files.clone(), lives.clone());
+        off_the_runtime(move || {
+            let _lives = lives;
+            files.make_folder()?;
+            files.mark_erased()
+        })
+        .await?;
+        self.connections.silence(slot);
+        slot.event.notify(usize::MAX);
+        Ok(())
+    }
+
+    /// An import into a folder that other processes have open: a file that is there stays, and its contents change.
+    async fn import_beside_others(
+        &self,
+        user: UserTag,
+        snapshot: &mut dyn Snapshot,
+        mode: ImportMode,
+    ) -> Result<Stamp> {
+        let slot = self.slot(user);
+        let refused = |there: bool| {
+            if slot.files.is_marked_erased() {
+                Err(erased())
+            } else if there && mode == ImportMode::New {
+                Err(present())
+            } else {
+                Ok(())
+            }
+        };
+        refused(slot.files.identity().is_some())?;
+        let state = snapshot.state();
+        let epoch = Epoch(state.stamp.epoch.0.saturating_add(EPOCH_JUMP));
+        let stamp = Stamp { incarnation: Incarnation::random()?, epoch };
+        let mut row = UserRow::new(slot.owner, self.connections.print, stamp);
+        (row.state.chain, row.state.usage, row.state.time) = (state.chain, state.usage, state.time);
+        // The snapshot may come slowly: nobody is kept waiting for it.
+        let path = Temporary(self.connections.root.temporary(self.connections.tick()));
+        backup::fill(&self.connections.images, &path.0, &row, snapshot).await?;
+        let (mut held, mut changing) = self.connections.change(&slot).await?;
+        match self.connections.open_now(&mut held, &slot, Some(&mut changing)).await {
+            Err(error) if !replaceable(&error, mode) => return Err(error),
+            _ => {}
+        }
+        refused(held.is_open())?;
+        let lives = changing.lives;
+        if held.is_open() {
+            let incarnation = stamp.incarnation;
+            held.last_use();
+            backup::attach(&mut held.db, &path.0).await?;
+            let begun = held.begin_writing().await;
+            let taken = match begun {
+                Ok(old) if old.fence == Some(Fence::Erased) => Err(erased()),
+                Ok(old) => {
+                    let old = Epoch(old.state.stamp.epoch.0.saturating_add(EPOCH_JUMP));
+                    row.state.stamp = Stamp { incarnation, epoch: old.max(epoch) };
+                    backup::take_over(&mut held.db, &row).await
+                }
+                Err(error) => Err(error),
+            };
+            let ended = held.end_writing(taken).await;
+            // What was deleted goes from the log, and the connection with what it has attached.
+            let closed = if held.is_open() { held.close().await } else { Ok(()) };
+            self.connections.forget(&slot);
+            ended?;
+            closed?;
+        } else {
+            let files = slot.files.clone();
+            off_the_runtime(move || {
+                let _lives = lives;
+                files.make_folder()?;
+                crate::files::set_write_ahead(&path.0)?;
+                files.publish(&path.0)
+            })
+            .await?;
+            self.connections.silence(&slot);
+        }
+        slot.event.notify(usize::MAX);
+        Ok(row.state.stamp)
+    }
+}
+
+/// How long a process waits for the first one that shares a folder to put it in order.
+const FIRST_ONE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// See [`SqliteStore::turn`].
+#[derive(Debug)]
+pub struct Turn(#[allow(dead_code, reason = "it is held, never read")] Lives);
+
+/// Whether an import may go on where a user's file could not be opened: there is none, or a damaged one to replace.
+fn replaceable(error: &Error, mode: ImportMode) -> bool {
+    match error.kind() {
+        ErrorKind::NotFound => true,
+        ErrorKind::Corrupt => mode == ImportMode::Replace,
+        _ => false,
     }
 }
 
@@ -118,7 +270,7 @@ async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + S
 impl Store for SqliteStore {
     fn capabilities(&self) -> Capabilities {
         let durable = self.connections.config.synchronous == Synchronous::Full;
-        Capabilities::new("sqlite", durable, true, true)
+        Capabilities::new("sqlite", durable, self.mode() == Mode::Exclusive, true)
     }
 
     async fn create(
@@ -128,21 +280,27 @@ impl Store for SqliteStore {
         mode: CreateMode,
     ) -> Result<(Arc<dyn UserStore>, Commit)> {
         first.validate(false)?;
+        self.check_writable()?;
         let slot = self.slot(user);
-        // INVARIANT: the place is held from the look to the publication, so of racing creators one wins.
+        // INVARIANT: the place is held from the look to the publication, so of racing creators one wins; and the lock of the
+        // files, so that none of another process comes between.
         let held = self.connections.hold(&slot).await?;
-        if slot.files.is_marked_erased() {
+        let lives = match self.mode() {
+            Mode::Exclusive => Lives::none(),
+            Mode::Shared | Mode::Beside => self.connections.root.lives(Hold::Changing).await?,
+        };
+        let again = slot.files.is_marked_erased();
+        if again {
             if mode == CreateMode::New {
                 return Err(erased());
             }
             slot.files.remove_all()?;
-            slot.files.unmark_erased()?;
-        } else if held.is_open() || slot.files.check()?.database {
+        } else if (held.is_open() && held.is_exclusive()) || slot.files.check(true)?.database {
             return Err(present());
         } else if slot.files.is_corrupt() {
             return Err(crate::error::corrupt());
         }
-        let stamp = self.publish(&slot, Some(&first)).await?;
+        let stamp = self.publish(&slot, &first, again, lives).await?;
         drop(held);
         let chain = first.chain.unwrap_or_default();
         Ok((self.handle(&slot, stamp.incarnation), Commit::new(stamp, chain)))
@@ -155,29 +313,34 @@ impl Store for SqliteStore {
     }
 
     async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.check_writable()?;
         let slot = self.slot(user);
-        let mut held = self.connections.open_any(&slot).await?;
-        if at.is_some_and(|at| at != held.stamp) {
-            return Err(Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again"));
-        }
-        held.fence(fence).await?;
+        let mut held = self.connections.hold(&slot).await?;
+        self.connections.open_now(&mut held, &slot, None).await?;
+        let stamp = held.fence_at(at, fence).await?;
         slot.event.notify(usize::MAX);
-        Ok(held.stamp)
+        Ok(stamp)
     }
 
     async fn erase(&self, user: UserTag) -> Result<Erased> {
+        self.check_writable()?;
         let slot = self.slot(user);
-        let mut held = match self.connections.open_any(&slot).await {
-            Ok(held) => held,
-            // Nothing that opens is left, or never was; files may be.
-            Err(error) => match error.kind() {
-                ErrorKind::Erased | ErrorKind::Corrupt | ErrorKind::Unsupported => {
-                    self.connections.hold(&slot).await?
+        let (mut held, mut changing) = self.connections.change(&slot).await?;
+        let opened = self.connections.open_now(&mut held, &slot, Some(&mut changing)).await;
+        let lives = changing.lives;
+        if let Err(error) = opened {
+            match error.kind() {
+                // Nothing that opens is left, or never was; files may be.
+                ErrorKind::Erased | ErrorKind::Corrupt | ErrorKind::Unsupported => {}
+                // In another process a first write may be under way, which must not bring the user back.
+                ErrorKind::NotFound if self.mode() == Mode::Shared => {
+                    self.mark(&slot, &lives).await?;
+                    return Err(error);
                 }
                 _ => return Err(error),
-            },
-        };
-        let removed = self.destroy(&slot, &mut held).await?;
+            }
+        }
+        let removed = self.destroy(&slot, &mut held, &lives).await?;
         Ok(Erased::new(removed > 0, removed))
     }
 
@@ -185,15 +348,18 @@ impl Store for SqliteStore {
         if snapshot.owner() != user {
             return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
         }
+        self.check_writable()?;
+        if self.mode() == Mode::Shared {
+            return self.import_beside_others(user, snapshot, mode).await;
+        }
         let slot = self.slot(user);
-        let mut held = match self.connections.open_any(&slot).await {
-            Ok(held) => held,
-            Err(error) => match error.kind() {
-                ErrorKind::NotFound => self.connections.hold(&slot).await?,
-                ErrorKind::Corrupt if mode == ImportMode::Replace => self.connections.hold(&slot).await?,
-                _ => return Err(error),
-            },
-        };
+        let (mut held, mut changing) = self.connections.change(&slot).await?;
+        match self.connections.open_now(&mut held, &slot, Some(&mut changing)).await {
+            Err(error) if !replaceable(&error, mode) => return Err(error),
+            _ => {}
+        }
+        // The snapshot may come slowly.
+        drop(changing);
         let old = held.is_open().then(|| held.stamp.epoch);
         if old.is_some() && mode == ImportMode::New {
             return Err(present());
@@ -218,7 +384,13 @@ impl Store for SqliteStore {
             held.close().await?;
             self.connections.forget(&slot);
             let files = slot.files.clone();
-            off_the_runtime(move || files.replace(&path)).await?;
+            // Whoever opens a file beside this process does it before or after.
+            let lives = self.connections.root.lives(Hold::Changing).await?;
+            off_the_runtime(move || {
+                let _lives = lives;
+                files.replace(&path)
+            })
+            .await?;
         } else {
             let files = slot.files.clone();
             off_the_runtime(move || files.publish(&path)).await?;
@@ -236,11 +408,14 @@ impl Store for SqliteStore {
     async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
         let slot = self.connections.slot(DEPLOYMENT_OWNER, || self.connections.root.deployment());
         let held = match self.connections.open(&slot).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.mode() != Mode::Beside => {
                 let place = self.connections.hold(&slot).await?;
-                if !place.is_open() && !slot.files.check()?.database {
+                let lives = self.connections.root.lives(Hold::Changing).await?;
+                if !place.is_open() && !slot.files.check(true)?.database {
                     let first = Batch::new(Timestamp(0))?;
-                    self.publish(&slot, Some(&first)).await?;
+                    self.publish(&slot, &first, false, lives).await?;
+                } else {
+                    drop(lives);
                 }
                 drop(place);
                 self.connections.open(&slot).await?

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,8 +14,9 @@ use syntha_store::{
 
 use crate::backup::SqliteSnapshot;
 use crate::change_log;
+use crate::config::Mode;
 use crate::connections::{Connections, Held, Slot};
-use crate::error::{from_sqlx, gone};
+use crate::error::{from_sqlx, gone, read_only};
 use crate::schema::{self, body, code, head, int};
 
 /// One user's side, bound to the life that the user had when it was opened.
@@ -44,14 +46,21 @@ impl SqliteUser {
         Self { connections, slot, incarnation }
     }
 
+    /// The user's open file. In a folder that others may write to, what it knows of the life is looked at by
+    /// [`begin`](Held::begin), [`row`](Held::row) or the commit itself.
     async fn hold(&self) -> Result<Held> {
-        let held = match self.connections.open(&self.slot).await {
+        let opened = match self.connections.config.mode {
+            Mode::Exclusive => self.connections.open(&self.slot).await,
+            Mode::Shared | Mode::Beside => self.connections.open_any(&self.slot).await,
+        };
+        let held = match opened {
             Err(error) if matches!(error.kind(), ErrorKind::Erased | ErrorKind::NotFound) => {
                 return Err(gone());
             }
             held => held?,
         };
-        if held.stamp.incarnation == self.incarnation { Ok(held) } else { Err(gone()) }
+        let ended = held.is_exclusive() && held.stamp.incarnation != self.incarnation;
+        if ended { Err(gone()) } else { Ok(held) }
     }
 
     fn is_deployment(&self) -> bool {
@@ -69,35 +78,35 @@ impl fmt::Debug for SqliteUser {
 #[deny(clippy::missing_trait_methods)]
 impl UserStore for SqliteUser {
     async fn state(&self) -> Result<UserState> {
-        Ok(schema::user_row(&mut self.hold().await?.db).await?.state)
+        Ok(self.hold().await?.row(&self.slot, self.incarnation).await?.state)
     }
 
-    fn is_at(&self, _: Stamp) -> bool {
-        false
+    fn is_at(&self, stamp: Stamp) -> bool {
+        let Some(bell) = &self.connections.root.bell else { return false };
+        let Some((number, at)) = self.slot.verified() else { return false };
+        if at != stamp || stamp.incarnation != self.incarnation || self.connections.check_open().is_err() {
+            return false;
+        }
+        #[cfg(feature = "faults")]
+        if self.connections.config.has(crate::Fault::StaleBell) {
+            return true;
+        }
+        bell.read(&self.slot.owner) == Some(number)
     }
 
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         let mut held = self.hold().await?;
-        let mut value = Vec::with_capacity(ids.len());
-        for id in ids {
-            let row = sqlx::query(select!("body", "space = ? AND name = ? AND seq = ?"))
-                .bind(code(space))
-                .bind(id.name().as_ref())
-                .bind(int(id.seq()))
-                .fetch_optional(&mut held.db)
-                .await
-                .map_err(|error| from_sqlx(&error))?;
-            value.push(
-                row.map(|row| self.record(&row)).transpose()?.map(|(head, body)| Record::new(head, body)),
-            );
-        }
-        Ok(At { stamp: held.stamp, value })
+        let stamp = held.begin(self.incarnation).await?;
+        let read = self.records(&mut held, space, ids).await;
+        Ok(At { stamp, value: held.end(read).await? })
     }
 
     async fn scan(&self, scan: Scan) -> Result<At<Page>> {
         scan.validate()?;
         let mut held = self.hold().await?;
-        let mut rows = self.scan_rows(&mut held, &scan).await?;
+        let stamp = held.begin(self.incarnation).await?;
+        let scanned = self.scan_rows(&mut held, &scan).await;
+        let mut rows = held.end(scanned).await?;
         let more = rows.len() > scan.limit;
         rows.truncate(scan.limit);
         let mut records = Vec::with_capacity(rows.len());
@@ -107,7 +116,7 @@ impl UserStore for SqliteUser {
                 Want::Records => self.record(row).map(|(head, body)| (head, Some(body)))?,
             });
         }
-        Ok(At { stamp: held.stamp, value: Page::new(records, more) })
+        Ok(At { stamp, value: Page::new(records, more) })
     }
 
     async fn commit(&self, batch: Batch) -> Result<Commit> {
@@ -115,14 +124,17 @@ impl UserStore for SqliteUser {
         if batch.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
+        if self.connections.config.mode == Mode::Beside {
+            return Err(read_only());
+        }
         let mut held = self.hold().await?;
         #[cfg(feature = "faults")]
         let batch = self.with_fault(&mut held, batch).await?;
-        self.slot.commit(&mut held, &batch).await
+        self.slot.commit(&mut held, self.incarnation, &batch).await
     }
 
     async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
-        let row = schema::user_row(&mut self.hold().await?.db).await?;
+        let row = self.hold().await?.row(&self.slot, self.incarnation).await?;
         Ok(match row.outcome(batch) {
             Some(stamp) => Outcome::Committed(stamp),
             None if row.oldest_outcome().is_some_and(|oldest| oldest > since.epoch) => Outcome::Forgotten,
@@ -132,7 +144,82 @@ impl UserStore for SqliteUser {
 
     async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
         let mut held = self.hold().await?;
-        let now = held.stamp.epoch;
+        let now = held.begin(self.incarnation).await?;
+        let changes = self.changes_until(&mut held, since, now, limit).await;
+        held.end(changes).await
+    }
+
+    async fn changed(&self, since: Stamp) -> Result<Stamp> {
+        loop {
+            let listener = self.slot.event.listen();
+            if self.connections.config.mode == Mode::Exclusive {
+                let stamp = self.hold().await?.stamp;
+                if stamp != since {
+                    return Ok(stamp);
+                }
+                listener.await;
+                continue;
+            }
+            if !self.is_at(since) {
+                let stamp = self.state().await?.stamp;
+                if stamp != since {
+                    return Ok(stamp);
+                }
+            }
+            // This process's commits wake at once; others' are heard by looking at the bell.
+            let _ = tokio::time::timeout(LISTEN_EVERY, listener).await;
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let owner = UserTag::from_bytes(self.slot.owner)
+            .map_err(|_| Error::new(ErrorKind::Unsupported, "the deployment's own space has no archive"))?;
+        let mut held = self.hold().await?;
+        let path = self.connections.root.temporary(self.connections.tick());
+        // A task of its own: the engine goes on copying when a caller goes, and somebody must remove the copy then.
+        let life = self.incarnation;
+        let copy = tokio::spawn(async move { SqliteSnapshot::take(&mut held.db, owner, life, path).await });
+        let copy =
+            copy.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime ended, try again"))?;
+        Ok(Box::new(copy?))
+    }
+}
+
+/// How often a waiter looks whether another process has committed.
+const LISTEN_EVERY: Duration = Duration::from_millis(10);
+
+impl SqliteUser {
+    async fn records(
+        &self,
+        held: &mut Held,
+        space: Keyspace,
+        ids: &[RecordId],
+    ) -> Result<Vec<Option<Record>>> {
+        let mut records = Vec::with_capacity(ids.len());
+        for id in ids {
+            let row = sqlx::query(select!("body", "space = ? AND name = ? AND seq = ?"))
+                .bind(code(space))
+                .bind(id.name().as_ref())
+                .bind(int(id.seq()))
+                .fetch_optional(&mut held.db)
+                .await
+                .map_err(|error| from_sqlx(&error))?;
+            records.push(
+                row.map(|row| self.record(&row)).transpose()?.map(|(head, body)| Record::new(head, body)),
+            );
+        }
+        Ok(records)
+    }
+
+    /// What changed between two stamps, the later of which the connection stands at.
+    async fn changes_until(
+        &self,
+        held: &mut Held,
+        since: Stamp,
+        now: Stamp,
+        limit: usize,
+    ) -> Result<Changes> {
+        let now = now.epoch;
         if since.incarnation != self.incarnation {
             return Ok(Changes::TooOld);
         }
@@ -150,7 +237,7 @@ impl UserStore for SqliteUser {
             }
             if one.deleted {
                 deleted.push((one.space, one.id));
-            } else if let Some(head) = self.head(&mut held, one.space, &one.id).await?
+            } else if let Some(head) = self.head(held, one.space, &one.id).await?
                 // Written again later: then it is on a later page.
                 && head.version.0 <= at.0
             {
@@ -161,31 +248,6 @@ impl UserStore for SqliteUser {
         Ok(Changes::Delta(Delta::new(stamp, heads, deleted, at < now)))
     }
 
-    async fn changed(&self, since: Stamp) -> Result<Stamp> {
-        loop {
-            let listener = self.slot.event.listen();
-            let stamp = self.hold().await?.stamp;
-            if stamp != since {
-                return Ok(stamp);
-            }
-            listener.await;
-        }
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let owner = UserTag::from_bytes(self.slot.owner)
-            .map_err(|_| Error::new(ErrorKind::Unsupported, "the deployment's own space has no archive"))?;
-        let mut held = self.hold().await?;
-        let path = self.connections.root.temporary(self.connections.tick());
-        // A task of its own: the engine goes on copying when a caller goes, and somebody must remove the copy then.
-        let copy = tokio::spawn(async move { SqliteSnapshot::take(&mut held.db, owner, path).await });
-        let copy =
-            copy.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime ended, try again"))?;
-        Ok(Box::new(copy?))
-    }
-}
-
-impl SqliteUser {
     async fn head(&self, held: &mut Held, space: Keyspace, id: &RecordId) -> Result<Option<Head>> {
         let row = sqlx::query(select!("NULL", "space = ? AND name = ? AND seq = ?"))
             .bind(code(space))
@@ -256,7 +318,7 @@ impl SqliteUser {
         if self.connections.config.has(crate::Fault::BatchTorn) && batch.ops.len() > 1 {
             let mut half = Batch::new(batch.time)?;
             half.ops = batch.ops.drain(..1).collect();
-            let stamp = self.slot.commit(held, &half).await?.stamp;
+            let stamp = self.slot.commit(held, self.incarnation, &half).await?.stamp;
             for expect in &mut batch.expect {
                 if let Expect::Stamp(expected) = expect
                     && expected.epoch.0 + 1 == stamp.epoch.0

@@ -10,9 +10,9 @@ use crate::schema::{TOOLS, Tool};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Role {
-    /// Get, list, discover.
+    /// Get, list, discover, read the history.
     Readonly,
-    /// And push, subscribe, unsubscribe.
+    /// And push, subscribe, unsubscribe, append to the history.
     #[default]
     Contributor,
     /// As contributor so far.
@@ -47,7 +47,7 @@ pub enum Level {
     Safe,
     /// Get, push, list.
     Minimal,
-    /// Get, list, discover.
+    /// Get, list, discover, read the history.
     Readonly,
 }
 
@@ -243,6 +243,8 @@ mod tests {
             "unsubscribe_from_topics: - x x x | x - -",
             "discover_topics: x x x x | x - x",
             "delete_topic: - - - x | - - -",
+            "append_history: - x x x | x - -",
+            "get_history: x x x x | x - x",
         ];
         assert_eq!(table, expected);
     }

@@ -7,6 +7,7 @@ mod configuration;
 mod context;
 mod error;
 mod handler;
+mod history;
 mod hybrid;
 mod line;
 mod prompt;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub const REPLY_BYTES: usize = 64 * 1024;
 
 /// Room for everything in a reply but its values.
-const FRAME_BYTES: usize = 8 * 1024;
+pub(crate) const FRAME_BYTES: usize = 8 * 1024;
 
 pub(crate) fn failure(message: impl Into<String>) -> Value {
     json!({ "success": false, "error": message.into() })

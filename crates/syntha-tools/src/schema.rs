@@ -7,7 +7,7 @@ use syntha_mesh::Agent;
 
 use crate::access::{Level, Role};
 use crate::arguments::Answer;
-use crate::{context, topics};
+use crate::{context, history, topics};
 
 /// A tool: what a model is told of it, who has it, and what it does.
 ///
@@ -123,6 +123,47 @@ pub(crate) const TOOLS: &[Tool] = &[
         least: Role::Admin,
         levels: &[],
         run: |agent, arguments| Box::pin(topics::delete_topic(agent, arguments)),
+    },
+    Tool {
+        name: "append_history",
+        description: "Append a message to a thread of the conversation history. A thread is made with its first message.",
+        parameters: || {
+            object(
+                &json!({
+                    "thread": { "type": "string", "description": "The thread's name, 1 to 256 bytes" },
+                    "role": { "type": "string", "enum": ["assistant", "user", "tool"],
+                              "description": "Who speaks, default assistant" },
+                    "content": { "description": "What is said: text, kept as it is, or an object or a list" },
+                    "message_id": { "type": "string",
+                                    "description": "An id of yours: the same message again is not appended twice" },
+                    "metadata": { "type": "object", "description": "Something about the message, up to 16 members" },
+                }),
+                &["thread", "content"],
+            )
+        },
+        least: Role::Contributor,
+        levels: &[Level::Safe],
+        run: |agent, arguments| Box::pin(history::append(agent, arguments)),
+    },
+    Tool {
+        name: "get_history",
+        description: "Read messages of a thread, the last ones unless a place is given, or list the threads that you can see.",
+        parameters: || {
+            let place =
+                |description: &str| json!({ "type": "integer", "minimum": 0, "description": description });
+            object(
+                &json!({
+                    "thread": { "type": "string", "description": "The thread; leave out for a list of threads" },
+                    "limit": { "type": "integer", "minimum": 1, "maximum": 100, "description": "How many, default 20" },
+                    "before": place("Messages before this place (seq)"),
+                    "after": place("Messages after this place (seq), from the start with 0"),
+                }),
+                &[],
+            )
+        },
+        least: Role::Readonly,
+        levels: &[Level::Safe, Level::Readonly],
+        run: |agent, arguments| Box::pin(history::get(agent, arguments)),
     },
 ];
 

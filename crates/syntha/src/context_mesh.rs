@@ -23,12 +23,34 @@ impl ContextMesh {
         U: TryInto<syntha_store::UserId>,
         crate::Error: From<U::Error>,
     {
-        use crate::deployment::registry;
+        Self::open_with(syntha_sqlite::SqliteConfig::new(folder.as_ref()), user.try_into()?).await
+    }
+
+    /// Opens the mesh of a user on a folder that other processes open so as well: for programs that start a process for each
+    /// client. Every read looks first whether another process has written.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); `Locked` if a process has the folder for itself, or this one has it open in another mode.
+    #[cfg(feature = "sqlite")]
+    pub async fn open_shared<U>(folder: impl AsRef<std::path::Path> + Send, user: U) -> crate::Result<Self>
+    where
+        U: TryInto<syntha_store::UserId>,
+        crate::Error: From<U::Error>,
+    {
+        let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
+        Self::open_with(config.mode(syntha_sqlite::Mode::Shared), user.try_into()?).await
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn open_with(
+        config: syntha_sqlite::SqliteConfig,
+        user: syntha_store::UserId,
+    ) -> crate::Result<Self> {
         use crate::error::{Error, ErrorKind};
 
-        let user = user.try_into()?;
-        let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
-        let deployment = registry::open(config, syntha_mesh::MeshConfig::default()).await?;
+        let deployment =
+            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default()).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use syntha_mesh::{Mesh, MeshConfig};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, UserId,
-    UserStore, UserTag,
+    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, Usage,
+    UserId, UserStore, UserTag, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::directory::{Directory, Standing, erased};
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::Incoming;
-use crate::newborn::Newborn;
+use crate::newborn::{Admission, Newborn};
+use crate::turns::{Turn, Turns};
 
 /// What every handle on one deployment shares.
 pub(crate) struct Deployment {
@@ -24,6 +25,9 @@ pub(crate) struct Deployment {
     pub(crate) directory: Directory,
     key: DeploymentKey,
     config: MeshConfig,
+    turns: Turns,
+    /// No other process writes. Otherwise what this one knows of users is asked for again each time.
+    exclusive: bool,
     users: Mutex<HashMap<UserTag, Arc<Place>>>,
     /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
     manager: AtomicU64,
@@ -42,22 +46,34 @@ struct Place {
 /// A user's open mesh.
 struct Opened {
     mesh: Mesh,
+    /// The version of the user's row in the directory, if other processes may change it.
+    admitted: Option<Version>,
     /// Its store, if it had no data when it was opened.
     newborn: Option<Arc<Newborn>>,
 }
 
 /// How many users' meshes are kept before those that nobody holds are dropped: 4 KiB each, if they hold ten entries.
 const MESHES_KEPT: usize = 16_384;
+/// How often a user is opened again because another process changed who is there meanwhile.
+const OPENINGS: usize = 16;
 
 impl Deployment {
-    pub(crate) async fn new(store: Arc<dyn Store>, key: DeploymentKey, config: MeshConfig) -> Result<Self> {
+    pub(crate) async fn new(
+        store: Arc<dyn Store>,
+        key: DeploymentKey,
+        config: MeshConfig,
+        turns: Turns,
+    ) -> Result<Self> {
         let directory = Directory::new(store.deployment().await?);
         directory.check_key(key.fingerprint()).await?;
+        let exclusive = store.capabilities().exclusive;
         let deployment = Self {
             store,
             directory,
             key,
             config,
+            turns,
+            exclusive,
             users: Mutex::default(),
             manager: AtomicU64::new(0),
             managers: AtomicU64::new(0),
@@ -98,19 +114,30 @@ impl Deployment {
         let mut open = place.open.lock().await;
         self.check_open()?;
         if let Some(opened) = open.as_ref().filter(|opened| !opened.mesh.is_retired()) {
-            return Ok(opened.mesh.clone());
+            if self.exclusive || self.goes_on(tag, opened).await? {
+                return Ok(opened.mesh.clone());
+            }
+            opened.mesh.retire();
         }
         *open = None;
+        let opened = if self.exclusive {
+            self.open_alone(user, tag, create).await?
+        } else {
+            self.open_beside_others(user, tag, create).await?
+        };
+        let mesh = opened.mesh.clone();
+        *open = Some(opened);
+        Ok(mesh)
+    }
+
+    async fn open_alone(&self, user: &UserId, tag: UserTag, create: bool) -> Result<Opened> {
         // INVARIANT: the directory and the ledger are asked first. Data that is there alone proves nothing: its user may be
         // erased, or half-way.
         let new = self.enter(user, tag, create).await?;
         let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
             Ok(_) if new => {
                 self.directory.remove(tag).await?;
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "there is data of a user whom the directory does not know, put the deployment's own file back",
-                ));
+                return Err(unlisted());
             }
             Ok(opened) => (opened, None),
             Err(error) => {
@@ -119,14 +146,68 @@ impl Deployment {
                     StoreErrorKind::Erased => CreateMode::Recreate,
                     _ => return Err(error.into()),
                 };
-                let newborn = Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode)?);
+                let newborn = Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode, None)?);
                 (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
-        let exclusive = self.store.capabilities().exclusive;
-        let mesh = Mesh::open(store, exclusive, self.config.clone()).await?;
-        *open = Some(Opened { mesh: mesh.clone(), newborn });
-        Ok(mesh)
+        let mesh = Mesh::open(store, true, self.config.clone()).await?;
+        Ok(Opened { mesh, newborn, admitted: None })
+    }
+
+    /// The same where other processes may erase the user and make another of the name meanwhile. What is opened is of the life
+    /// that the directory tells of both before and after.
+    async fn open_beside_others(&self, user: &UserId, tag: UserTag, create: bool) -> Result<Opened> {
+        for _ in 0..OPENINGS {
+            if create && self.directory.standing(tag).await? == Standing::Absent {
+                // A name is written before its data and goes after it.
+                let orphan = self.store.open(tag).await.is_ok();
+                if orphan && self.directory.standing(tag).await? == Standing::Absent {
+                    return Err(unlisted());
+                }
+            }
+            self.enter(user, tag, create).await?;
+            let (_, Some(version)) = self.directory.look(tag).await? else { continue };
+            let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+                Ok(opened) => (opened, None),
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                    let admission = Admission { directory: self.directory.clone(), version };
+                    let newborn =
+                        Newborn::new(Arc::clone(&self.store), tag, CreateMode::New, Some(admission))?;
+                    let newborn = Arc::new(newborn);
+                    (Arc::clone(&newborn) as _, Some(newborn))
+                }
+                Err(error) if error.kind() == StoreErrorKind::Erased => {
+                    // Recreated, and whoever did it died before the data was made.
+                    let _turn = self.turns.take().await?;
+                    self.bear(tag).await?;
+                    continue;
+                }
+                Err(error) if error.kind() == StoreErrorKind::Gone => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let mesh = match Mesh::open(store, false, self.config.clone()).await {
+                Err(error) if error.kind() == syntha_mesh::ErrorKind::Gone => continue,
+                mesh => mesh?,
+            };
+            if self.directory.look(tag).await? == (Standing::There, Some(version)) {
+                return Ok(Opened { mesh, newborn, admitted: Some(version) });
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Storage,
+            "other processes erase and make the user all the time, try again later",
+        ))
+    }
+
+    /// Whether an open mesh is still the user's, whatever other processes did.
+    async fn goes_on(&self, tag: UserTag, opened: &Opened) -> Result<bool> {
+        if self.directory.look(tag).await? != (Standing::There, opened.admitted) {
+            return Ok(false);
+        }
+        match opened.mesh.usage().await {
+            Err(error) if error.kind() == syntha_mesh::ErrorKind::Gone => Ok(false),
+            usage => Ok(usage.map(|_| true)?),
+        }
     }
 
     /// Sees to it that a user is there: admitted before, or now. Says whether it was now.
@@ -153,7 +234,14 @@ impl Deployment {
         let tag = self.tag(user);
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
-        self.directory.admit(user, tag, mode == CreateMode::Recreate).await
+        if self.exclusive || mode == CreateMode::New {
+            return self.directory.admit(user, tag, mode == CreateMode::Recreate).await;
+        }
+        let _turn = self.turns.take().await?;
+        self.directory.admit(user, tag, true).await?;
+        // INVARIANT: where other processes write, a first write never brings an erased user back: a late one of the former life
+        // could not be told from it. So the data is made here.
+        self.bear(tag).await
     }
 
     /// Erases a user: intent in the ledger, data, then name and intent's end in one commit. Resumed at the next start.
@@ -167,6 +255,7 @@ impl Deployment {
     async fn erase_now(&self, tag: UserTag) -> Result<bool> {
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
+        let _turn = self.turns.take().await?;
         // A user who never was leaves no intent behind.
         if self.directory.standing(tag).await? == Standing::Absent {
             return Err(not_found());
@@ -199,6 +288,7 @@ impl Deployment {
         let tag = self.tag(user);
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
+        let _turn = self.turns.take().await?;
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
@@ -211,8 +301,8 @@ impl Deployment {
         if !untouched && let Some(opened) = open.take() {
             opened.mesh.retire();
         }
-        // Otherwise data may be there, and the name stays with it.
-        if untouched && new {
+        // Otherwise data may be there, and the name stays with it. Another process may have made some as soon as there was a name.
+        if untouched && new && self.exclusive {
             self.directory.remove(tag).await?;
         }
         Ok(imported.map(drop)?)
@@ -223,8 +313,24 @@ impl Deployment {
         let tag = self.tag(user);
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
+        let _turn = if self.exclusive || self.store.open(tag).await.is_ok() {
+            Turn::Alone
+        } else {
+            self.turns.take().await?
+        };
         self.bear(tag).await?;
         Ok(self.store.open(tag).await?.snapshot().await?)
+    }
+
+    /// What a user's data adds up to; `None` for a user who has not written.
+    pub(crate) async fn usage(&self, tag: UserTag) -> Result<Option<Usage>> {
+        match self.store.open(tag).await {
+            Ok(user) => Ok(Some(user.state().await?.usage)),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Ends every mesh and closes the store.
@@ -281,6 +387,11 @@ impl Deployment {
 
     /// Ends what a process that died had begun.
     async fn resume(&self) -> Result<()> {
+        if self.directory.unfinished_erasures().await?.is_empty() {
+            return Ok(());
+        }
+        // Another process may be in the middle of one. It ends it, or dies and gives up its turn.
+        let _turn = self.turns.take().await?;
         for tag in self.directory.unfinished_erasures().await? {
             // One user's damaged or refused file stops nobody else. The user stays erased to everybody, the intent stays in the
             // ledger, and `unfinished_erasures` names it.
@@ -325,6 +436,13 @@ const fn leaves_old(kind: StoreErrorKind) -> bool {
     matches!(kind, Kind::Invalid | Kind::Corrupt | Kind::Unsupported | Kind::AlreadyExists | Kind::Erased)
 }
 
+const fn unlisted() -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "there is data of a user whom the directory does not know, put the deployment's own file back",
+    )
+}
+
 const fn not_found() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such user, create it first")
 }
@@ -345,6 +463,7 @@ pub(crate) mod stores {
 
     use super::Deployment;
     use crate::error::Result;
+    use crate::turns::Turns;
 
     type Known = (Weak<dyn Store>, Weak<Deployment>);
 
@@ -362,7 +481,7 @@ pub(crate) mod stores {
             return Ok(deployment);
         }
         let known = Arc::downgrade(&store);
-        let deployment = Arc::new(Deployment::new(store, key, mesh).await?);
+        let deployment = Arc::new(Deployment::new(store, key, mesh, Turns::Alone).await?);
         stores.push((known, Arc::downgrade(&deployment)));
         Ok(deployment)
     }
@@ -376,34 +495,49 @@ pub(crate) mod registry {
     use std::sync::{Arc, LazyLock, Weak};
 
     use syntha_mesh::MeshConfig;
-    use syntha_sqlite::{SqliteConfig, SqliteStore};
+    use syntha_sqlite::{Mode, SqliteConfig, SqliteStore};
     use tokio::sync::Mutex;
 
     use super::Deployment;
     use crate::error::{Error, ErrorKind, Result};
+    use crate::turns::Turns;
 
-    static FOLDERS: LazyLock<Mutex<HashMap<PathBuf, Weak<Deployment>>>> = LazyLock::new(Mutex::default);
+    type Known = (Weak<Deployment>, Mode);
 
-    /// The folder's deployment, opened if it is not yet. The first opener's configuration holds.
+    static FOLDERS: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
+
+    /// The folder's deployment, opened if it is not yet. The first opener's configuration holds, and another mode is refused.
     pub(crate) async fn open(config: SqliteConfig, mesh: MeshConfig) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
-        folders.retain(|_, deployment| deployment.strong_count() > 0);
+        folders.retain(|_, (deployment, _)| deployment.strong_count() > 0);
         let name = std::path::absolute(config.folder())
             .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
-        let name = name.canonicalize().unwrap_or(name);
-        if let Some(deployment) = folders.get(&name).and_then(Weak::upgrade) {
-            return Ok(deployment);
+        let (name, mode) = (name.canonicalize().unwrap_or(name), config.chosen_mode());
+        if let Some((deployment, opened)) =
+            folders.get(&name).and_then(|(deployment, opened)| Some((deployment.upgrade()?, *opened)))
+        {
+            // INVARIANT: a reader of an exclusive deployment asks nobody, so nobody may be let in beside it who is not asked either.
+            return if opened == mode { Ok(deployment) } else { Err(other_mode()) };
         }
-        let store = SqliteStore::open(config).await?;
+        let store = Arc::new(SqliteStore::open(config).await?);
         let key = store.deployment_key().clone();
-        let deployment = Arc::new(Deployment::new(Arc::new(store), key, mesh).await?);
+        let turns = if mode == Mode::Shared { Turns::Shared(Arc::clone(&store)) } else { Turns::Alone };
+        let deployment = Arc::new(Deployment::new(store, key, mesh, turns).await?);
         let name = name.canonicalize().unwrap_or(name);
-        folders.insert(name, Arc::downgrade(&deployment));
+        folders.insert(name, (Arc::downgrade(&deployment), mode));
         Ok(deployment)
+    }
+
+    const fn other_mode() -> Error {
+        Error::new(
+            ErrorKind::Locked,
+            "this process has the data folder open in another mode, open it in the same one or drop what is open",
+        )
     }
 
     /// Forgets a deployment that was closed.
     pub(crate) async fn forget(closed: &Arc<Deployment>) {
-        FOLDERS.lock().await.retain(|_, deployment| !std::ptr::eq(deployment.as_ptr(), Arc::as_ptr(closed)));
+        let mut folders = FOLDERS.lock().await;
+        folders.retain(|_, (deployment, _)| !std::ptr::eq(deployment.as_ptr(), Arc::as_ptr(closed)));
     }
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use syntha_store::{
     Batch, Error as StoreError, ErrorKind as StoreErrorKind, Expect, KeyFingerprint, Keyspace, Op, RecordId,
-    Scan, UserId,
+    Scan, Timestamp, UserId, UserStore, UserTag, Version,
 };
-use syntha_store::{Timestamp, UserStore, UserTag};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,6 +51,8 @@ pub(crate) enum Standing {
 }
 
 const PAGE: usize = 1_000;
+/// How often two records are read until they are of one moment.
+const LOOKS: usize = 8;
 
 impl Directory {
     pub(crate) const fn new(space: Arc<dyn UserStore>) -> Self {
@@ -108,18 +109,32 @@ impl Directory {
 
     /// Whether a user is there.
     pub(crate) async fn standing(&self, tag: UserTag) -> Result<Standing> {
+        Ok(self.look(tag).await?.0)
+    }
+
+    /// Whether a user is there, and the version of the user's row: another one for each time that the user was admitted.
+    pub(crate) async fn look(&self, tag: UserTag) -> Result<(Standing, Option<Version>)> {
         let ids = [id(tag)?];
-        let read =
-            async |space| Ok::<_, StoreError>(self.space.read(space, &ids).await?.value.pop().flatten());
-        let erasure = match read(Keyspace::Ledger).await? {
+        let mut looks = 0;
+        let (ledger, row) = loop {
+            let ledger = self.space.read(Keyspace::Ledger, &ids).await?;
+            let row = self.space.read(Keyspace::Directory, &ids).await?;
+            looks += 1;
+            // Another process may have written in between. Then the answer is of no moment, and is asked for again; the ledger
+            // first, so that after many tries at worst an erased user is called absent.
+            if ledger.stamp == row.stamp || looks == LOOKS {
+                break (ledger.value.into_iter().next().flatten(), row.value.into_iter().next().flatten());
+            }
+        };
+        let erasure = match ledger {
             None => None,
             Some(record) => Some(serde_json::from_slice::<Erasure>(&record.body).map_err(|_| damaged())?),
         };
-        let named = read(Keyspace::Directory).await?.is_some();
-        Ok(match erasure {
-            Some(erasure) if !erasure.done || !named => Standing::Erased,
-            _ if named => Standing::There,
-            _ => Standing::Absent,
+        let admitted = row.map(|row| row.head.version);
+        Ok(match (erasure, admitted) {
+            (Some(erasure), named) if !erasure.done || named.is_none() => (Standing::Erased, None),
+            (_, Some(version)) => (Standing::There, Some(version)),
+            (_, None) => (Standing::Absent, None),
         })
     }
 

@@ -12,6 +12,7 @@ use crate::directory::UserEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::Incoming;
 use crate::session::Session;
+use crate::turns::Turns;
 
 /// The users of a deployment: who there is, their sessions, archives and erasure.
 ///
@@ -27,6 +28,26 @@ pub struct UserManager {
 pub struct HostAuthority {
     deployment: Arc<Deployment>,
     manager: u64,
+}
+
+/// What all users' data adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Users in the directory.
+    pub users: u64,
+    /// Users who have not written yet.
+    pub empty: u64,
+    /// Users whose data can't be read.
+    pub unreadable: u64,
+    /// Entries, expired ones that are not swept yet included.
+    pub entries: u64,
+    /// Registered agents.
+    pub agents: u64,
+    /// Bytes of keys and values.
+    pub entry_bytes: u64,
+    /// Bytes of history.
+    pub history_bytes: u64,
 }
 
 /// How to open a [`UserManager`].
@@ -61,6 +82,19 @@ impl Builder {
     #[cfg(feature = "sqlite")]
     pub fn sqlite(self, folder: impl Into<std::path::PathBuf>) -> Self {
         self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder))
+    }
+
+    /// SQLite files in a folder that other processes open so as well. Every read looks first whether one of them has written,
+    /// which costs a cached read about a microsecond.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_shared(self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder).mode(syntha_sqlite::Mode::Shared))
+    }
+
+    /// SQLite files in a folder that another process may hold, for administrative reads: every write fails.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_beside(self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.sqlite_with(syntha_sqlite::SqliteConfig::new(folder).mode(syntha_sqlite::Mode::Beside))
     }
 
     /// SQLite files in a folder, configured.
@@ -104,7 +138,7 @@ impl Builder {
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
-                Arc::new(Deployment::new(Arc::new(store), key, self.mesh).await?)
+                Arc::new(Deployment::new(Arc::new(store), key, self.mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
             Backend::Sqlite(config) => crate::deployment::registry::open(config, self.mesh).await?,
@@ -261,6 +295,33 @@ impl UserManager {
         Error: From<U::Error>,
     {
         Ok(self.deployment.tag(&user.try_into()?))
+    }
+
+    /// What all users' data adds up to. Each user's row is read, one after the other; no mesh is opened.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`. Users whose files are damaged or refused are counted as `unreadable`.
+    pub async fn totals(&self) -> Result<Totals> {
+        let (mut totals, mut after) = (Totals::default(), None);
+        loop {
+            let page = self.deployment.directory.page(after, 1_000).await?;
+            let Some(last) = page.last() else { return Ok(totals) };
+            after = Some(last.tag);
+            for user in &page {
+                totals.users += 1;
+                match self.deployment.usage(user.tag).await {
+                    Ok(None) => totals.empty += 1,
+                    Ok(Some(usage)) => {
+                        totals.entries += usage.contexts;
+                        totals.agents += usage.agents;
+                        totals.entry_bytes += usage.context_bytes;
+                        totals.history_bytes += usage.history_bytes;
+                    }
+                    Err(_) => totals.unreadable += 1,
+                }
+            }
+        }
     }
 
     /// The backend checks its own isolation, and says what it checked.

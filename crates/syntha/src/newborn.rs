@@ -1,13 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use syntha_store::{
     At, Batch, BatchId, ChainHead, Changes, Commit, CreateMode, Delta, Epoch, Error, ErrorKind, Expect,
     Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store,
-    StoredRecord, Timestamp, Usage, UserState, UserStore, UserTag,
+    StoredRecord, Timestamp, Usage, UserState, UserStore, UserTag, Version,
 };
 use tokio::sync::{Mutex, watch};
+
+use crate::directory::{Directory, Standing};
 
 /// The store of a user who has not written yet: empty, until the first commit makes the user's data with its batch in it, so
 /// that a new user costs one durable step and not two.
@@ -18,14 +21,55 @@ pub(crate) struct Newborn {
     /// Where the data stands as long as there is none. Its incarnation is no store's.
     nominal: Stamp,
     born: watch::Sender<Option<Arc<dyn UserStore>>>,
+    /// In a store that other processes write to: what says whether the user is still the one that was opened.
+    admission: Option<Admission>,
     /// Whether the user was erased. Held while the data is made.
     closed: Mutex<bool>,
 }
 
+/// The user's row in the directory, as it was when the user was opened. A user who is erased and made again has another one.
+pub(crate) struct Admission {
+    pub(crate) directory: Directory,
+    pub(crate) version: Version,
+}
+
+impl Admission {
+    async fn holds(&self, tag: UserTag) -> Result<bool> {
+        let looked = self.directory.look(tag).await.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "the directory can't be read, try again").with_source(error)
+        })?;
+        Ok(looked == (Standing::There, Some(self.version)))
+    }
+}
+
+/// How often a waiter looks whether another process has made the data.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 impl Newborn {
-    pub(crate) fn new(store: Arc<dyn Store>, tag: UserTag, mode: CreateMode) -> Result<Self> {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        tag: UserTag,
+        mode: CreateMode,
+        admission: Option<Admission>,
+    ) -> Result<Self> {
         let nominal = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
-        Ok(Self { store, tag, mode, nominal, born: watch::Sender::new(None), closed: Mutex::new(false) })
+        let (born, closed) = (watch::Sender::new(None), Mutex::new(false));
+        Ok(Self { store, tag, mode, nominal, born, admission, closed })
+    }
+
+    /// The data, if there is any by now. Another process may have made it, and erased the user: then it is `Gone`.
+    async fn look(&self) -> Result<Option<Arc<dyn UserStore>>> {
+        if let Some(store) = self.born() {
+            return Ok(Some(store));
+        }
+        if self.admission.is_none() {
+            return Ok(None);
+        }
+        match self.adopt().await {
+            Ok(store) => Ok(Some(store)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn born(&self) -> Option<Arc<dyn UserStore>> {
@@ -39,7 +83,14 @@ impl Newborn {
 
     /// Takes over data that somebody else made.
     async fn adopt(&self) -> Result<Arc<dyn UserStore>> {
-        let store = self.store.open(self.tag).await?;
+        let opened = self.store.open(self.tag).await;
+        if let Some(admission) = &self.admission {
+            // INVARIANT: the directory is asked after the data was opened, so it is data of the life that this handle is for.
+            if !admission.holds(self.tag).await? {
+                return Err(gone());
+            }
+        }
+        let store = opened?;
         self.born.send_replace(Some(Arc::clone(&store)));
         Ok(store)
     }
@@ -60,7 +111,7 @@ impl Newborn {
 #[deny(clippy::missing_trait_methods)]
 impl UserStore for Newborn {
     async fn state(&self) -> Result<UserState> {
-        match self.born() {
+        match self.look().await? {
             Some(store) => store.state().await,
             None => Ok(UserState {
                 stamp: self.nominal,
@@ -77,7 +128,7 @@ impl UserStore for Newborn {
     }
 
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
-        match self.born() {
+        match self.look().await? {
             Some(store) => store.read(space, ids).await,
             None => Ok(At { stamp: self.nominal, value: vec![None; ids.len()] }),
         }
@@ -85,7 +136,7 @@ impl UserStore for Newborn {
 
     async fn scan(&self, scan: Scan) -> Result<At<Page>> {
         scan.validate()?;
-        match self.born() {
+        match self.look().await? {
             Some(store) => store.scan(scan).await,
             None => Ok(At { stamp: self.nominal, value: Page::new(Vec::new(), false) }),
         }
@@ -112,6 +163,8 @@ impl UserStore for Newborn {
                 self.adopt().await?;
                 Err(moved_on())
             }
+            // Another process erased the user. What this handle was opened for is over, whoever is made again.
+            Err(error) if error.kind() == ErrorKind::Erased && self.admission.is_some() => Err(gone()),
             Err(error) => Err(error),
         }
     }
@@ -132,7 +185,7 @@ impl UserStore for Newborn {
     }
 
     async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
-        match self.born() {
+        match self.look().await? {
             Some(store) => store.changes(since, limit).await,
             None if since == self.nominal => {
                 Ok(Changes::Delta(Delta::new(self.nominal, Vec::new(), Vec::new(), false)))
@@ -145,9 +198,17 @@ impl UserStore for Newborn {
         if since == self.nominal {
             let mut born = self.born.subscribe();
             // It ends with this handle alone, which waits here.
-            let _ = born.wait_for(Option::is_some).await;
+            let mut wait = async || drop(born.wait_for(Option::is_some).await);
+            match self.admission {
+                None => wait().await,
+                Some(_) => {
+                    while self.look().await?.is_none() {
+                        let _ = tokio::time::timeout(LOOK_EVERY, wait()).await;
+                    }
+                }
+            }
         }
-        match self.born() {
+        match self.look().await? {
             Some(store) => store.changed(since).await,
             None => Ok(self.nominal),
         }

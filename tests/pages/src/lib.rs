@@ -12,6 +12,9 @@ mod context_mesh {}
 #[doc = include_str!("../../../docs/multi-user-setup.md")]
 mod multi_user_setup {}
 
+#[doc = include_str!("../../../docs/observability.md")]
+mod observability {}
+
 #[doc = include_str!("../../../docs/user-isolation.md")]
 mod user_isolation {}
 

@@ -57,6 +57,14 @@ fn users_are_archived_erased_and_not_brought_back() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("erased"));
     json(&data, &["user", "add", "alice", "--recreate"]);
     assert_eq!(json(&data, &["stats", "--user", "alice"])["entries"], 0);
+    json(&data, &["user", "add", "bob"]);
+    json(&data, &["push", "--user", "bob", "--agent", "a", "key", "1"]);
+    let totals = json(&data, &["stats"]);
+    assert_eq!(
+        (&totals["users"], &totals["users_without_data"]),
+        (&serde_json::json!(2), &serde_json::json!(1))
+    );
+    assert_eq!((&totals["entries"], &totals["bytes"]), (&serde_json::json!(1), &serde_json::json!(4)));
 }
 
 #[test]
@@ -216,4 +224,114 @@ fn collect(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
 
 fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// A process that holds the folder is this test's own; the program is another one.
+#[tokio::test]
+async fn beside_a_holder_reads_work_and_writes_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mesh = syntha::ContextMesh::open(&data, "alice").await.unwrap();
+    mesh.agent("a").unwrap().push("key", 7).await.unwrap();
+    for (arguments, expected) in [
+        (&["user", "list"][..], "alice"),
+        (&["get", "--user", "alice", "--agent", "a", "key"], "7"),
+        (&["list", "--user", "alice", "--agent", "a"], "key"),
+        (&["topics", "--user", "alice"], ""),
+        (&["stats", "--user", "alice"], "entries"),
+        (&["user", "backup", "alice", folder.path().join("archive").to_str().unwrap()], "wrote"),
+    ] {
+        let output = syntha(&data, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert!(said.contains("reading beside it"), "{said}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(expected), "{arguments:?}");
+    }
+    for arguments in [
+        &["user", "add", "bob"][..],
+        &["user", "erase", "alice", "--yes"],
+        &["push", "--user", "alice", "--agent", "a", "key", "8"],
+        &["--shared", "push", "--user", "alice", "--agent", "a", "key", "8"],
+    ] {
+        let output = syntha(&data, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
+    }
+    assert_eq!(mesh.agent("a").unwrap().get::<u64>("key").await.unwrap(), Some(7));
+}
+
+#[tokio::test]
+async fn a_shared_folder_is_written_by_two_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mesh = syntha::ContextMesh::open_shared(&data, "alice").await.unwrap();
+    // Nobody has written yet; the program makes the user's file, and this process finds it.
+    let agent = mesh.agent("a").unwrap();
+    assert_eq!(agent.get::<u64>("key").await.unwrap(), None);
+    let push = |value| json(&data, &["--shared", "push", "--user", "alice", "--agent", "b", "key", value]);
+    push("1");
+    assert_eq!(agent.get::<u64>("key").await.unwrap(), Some(1));
+    agent.push("key", 2).await.unwrap();
+    let get = json(&data, &["--shared", "get", "--user", "alice", "--agent", "b", "key"]);
+    assert_eq!(get["value"], 2);
+    push("3");
+    assert_eq!(agent.get::<u64>("key").await.unwrap(), Some(3));
+    // A life that another process ends is over here; the next one is another.
+    json(&data, &["--shared", "user", "erase", "alice", "--yes"]);
+    assert_eq!(agent.get::<u64>("key").await.unwrap_err().kind(), syntha::MeshErrorKind::Gone);
+    let erased = syntha::ContextMesh::open_shared(&data, "alice").await.unwrap_err();
+    assert_eq!(erased.kind(), syntha::ErrorKind::Erased);
+    json(&data, &["--shared", "user", "add", "alice", "--recreate"]);
+    assert_eq!(agent.push("key", 4).await.unwrap_err().kind(), syntha::MeshErrorKind::Gone);
+    let again = syntha::ContextMesh::open_shared(&data, "alice").await.unwrap();
+    assert_eq!(again.size().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_first_write_does_not_bring_back_whom_another_process_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let newborn = syntha::ContextMesh::open_shared(&data, "alice").await.unwrap();
+    json(&data, &["--shared", "user", "erase", "alice", "--yes"]);
+    assert_eq!(newborn.size().await.unwrap_err().kind(), syntha::MeshErrorKind::Gone);
+    let other = syntha::ContextMesh::open_shared(&data, "bob").await.unwrap();
+    json(&data, &["--shared", "user", "erase", "bob", "--yes"]);
+    json(&data, &["--shared", "user", "add", "bob", "--recreate"]);
+    assert_eq!(other.push("key", 1).await.unwrap_err().kind(), syntha::MeshErrorKind::Gone);
+    assert_eq!(json(&data, &["--shared", "stats", "--user", "bob"])["entries"], 0);
+}
+
+/// Who changes which users there are waits until another process, which is at it, is done.
+#[tokio::test]
+async fn users_are_changed_in_turn() {
+    use syntha::sqlite::{Mode, SqliteConfig, SqliteStore};
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for user in ["alice", "bob"] {
+        json(&data, &["--shared", "user", "add", user]);
+    }
+    json(&data, &["--shared", "push", "--user", "alice", "--agent", "a", "key", "1"]);
+    json(&data, &["--shared", "user", "erase", "bob", "--yes"]);
+    let archive = folder.path().join("archive");
+    let archive = archive.to_str().unwrap();
+    json(&data, &["--shared", "user", "backup", "alice", archive]);
+    let store = SqliteStore::open(SqliteConfig::new(&data).mode(Mode::Shared)).await.unwrap();
+    let turn = store.turn().await.unwrap();
+    let commands = [
+        &["--shared", "user", "erase", "alice", "--yes"][..],
+        &["--shared", "user", "restore", "alice", archive, "--yes"],
+        &["--shared", "user", "add", "bob", "--recreate"],
+    ];
+    std::thread::scope(|scope| {
+        let started = commands.map(|arguments| scope.spawn(|| syntha(&data, arguments)));
+        for refused in started.map(|thread| thread.join().unwrap()) {
+            assert!(!refused.status.success());
+            assert!(String::from_utf8_lossy(&refused.stderr).contains("another process"));
+        }
+    });
+    drop(turn);
+    for arguments in commands.iter().rev() {
+        json(&data, arguments);
+    }
 }

@@ -5,6 +5,7 @@
 mod contract;
 mod files;
 mod lives;
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -86,7 +86,7 @@ async fn several_agents_from_one_configuration() {
     assert_eq!(tools("dan"), handler(&mesh, "dan", Role::Contributor).available_tools());
     assert!(!tools("eve").contains(&"push_context") && !tools("eve").contains(&"delete_topic"));
     assert!(tools("fay").is_empty());
-    assert_eq!(tools("gus"), ["get_context", "list_context", "discover_topics"]);
+    assert_eq!(tools("gus"), ["get_context", "list_context", "discover_topics", "get_history"]);
     for (name, handler) in &handlers {
         assert_eq!(handler.agent().name(), name);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod access;
+mod history;
 mod hybrid;
 mod moving;
 mod prompt;
@@ -32,7 +33,7 @@ fn handler(mesh: &Mesh, agent: &str, access: impl Into<Access>) -> ToolHandler {
 }
 
 #[tokio::test]
-async fn all_seven_answer_as_documented() {
+async fn the_tools_for_context_answer_as_documented() {
     let mesh = mesh().await;
     let (ann, ben) = (handler(&mesh, "ann", Role::Admin), handler(&mesh, "ben", Role::Contributor));
     let pushed =
@@ -86,10 +87,13 @@ async fn a_role_bounds_the_tools() {
     let denied = reader.push_context("k", json!(1)).await;
     assert_eq!(denied["error"], "Access denied to tool: push_context");
     assert_eq!(denied["agent_role"], "readonly");
-    assert_eq!(denied["available_tools"], json!(["get_context", "list_context", "discover_topics"]));
+    assert_eq!(
+        denied["available_tools"],
+        json!(["get_context", "list_context", "discover_topics", "get_history"])
+    );
     let unknown = reader.call("drop_everything", Value::Null).await;
     assert_eq!(unknown["error"], "Unknown tool: drop_everything");
-    assert_eq!(handler(&mesh, "a", Role::Contributor).available_tools().len(), 6);
+    assert_eq!(handler(&mesh, "a", Role::Contributor).available_tools().len(), 8);
 }
 
 #[tokio::test]

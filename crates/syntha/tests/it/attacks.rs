@@ -218,3 +218,23 @@ fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
         if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) }
     })
 }
+
+/// Attack 9: whoever opens the folder a second time in this process can't get in by another mode.
+#[tokio::test]
+async fn a_second_opener_of_another_mode_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mesh = ContextMesh::open(&data, "alice").await.unwrap();
+    let shared = ContextMesh::open_shared(&data, "alice").await.unwrap_err();
+    assert_eq!(shared.kind(), ErrorKind::Locked);
+    assert!(shared.to_string().contains("another mode"), "{shared}");
+    for builder in [UserManager::builder().sqlite_shared(&data), UserManager::builder().sqlite_beside(&data)]
+    {
+        assert_eq!(builder.open().await.unwrap_err().kind(), ErrorKind::Locked);
+    }
+    drop(mesh);
+    let shared = ContextMesh::open_shared(&data, "alice").await.unwrap();
+    assert_eq!(ContextMesh::open(&data, "alice").await.unwrap_err().kind(), ErrorKind::Locked);
+    ContextMesh::open_shared(&data, "bob").await.unwrap().push("key", 1).await.unwrap();
+    shared.push("key", 2).await.unwrap();
+}
