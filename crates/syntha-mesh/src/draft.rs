@@ -234,7 +234,7 @@ impl<'a> Draft<'a> {
             ));
         }
         let operation = match self.seen_operation(push)? {
-            Seen::Done(version) => return Ok(Answer::Pushed(version)),
+            Seen::Done(version) => return Ok(Answer::Repeated(version)),
             Seen::New(operation) => operation,
         };
         let key = push.key.shared();
@@ -471,13 +471,18 @@ impl<'a> Draft<'a> {
     }
 
     fn batch(&mut self, changes: &[Change]) -> Result<Answer> {
+        let mut keys = HashSet::with_capacity(changes.len());
+        let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
-            if self.has_written(change) {
+            // Whether or not the first of the two finds something to change.
+            if let Change::Push(PushChange { key, .. }) | Change::Remove { key, .. } = change
+                && !keys.insert(key.as_str())
+            {
                 return Err(Error::new(ErrorKind::Invalid, "a key stands twice in one batch"));
             }
-            self.try_apply(change)?;
+            answers.push(self.try_apply(change)?);
         }
-        Ok(Answer::Batch)
+        Ok(Answer::Batch(answers))
     }
 
     fn change_agent(&mut self, agent: &AgentName, change: impl FnOnce(&mut AgentState)) -> Result<Answer> {

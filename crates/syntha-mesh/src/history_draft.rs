@@ -127,7 +127,6 @@ impl Draft<'_> {
                 self.make_thread(thread, state)
             }
         };
-        let author = by.map(|by| self.member(by)).transpose()?;
         let mut appended = Vec::with_capacity(messages.len());
         for message in messages {
             if let Some(id) = &message.id {
@@ -144,6 +143,8 @@ impl Draft<'_> {
                     continue;
                 }
             }
+            // Here and not before: an append of duplicates alone registers nobody.
+            let author = by.map(|by| self.member(by)).transpose()?;
             state.last += 1;
             state.messages += 1;
             state.bytes += message.bytes();
@@ -152,7 +153,7 @@ impl Draft<'_> {
             self.overlay.history.ops.push(Op::Put {
                 space: Keyspace::History,
                 id: message_record(thread.as_str(), state.last)?,
-                head: message.encode_head(author.clone(), self.now)?,
+                head: message.encode_head(author, self.now)?,
                 body: message.body.clone(),
                 expires: None,
             });

@@ -150,7 +150,7 @@ impl IntoFuture for Push {
             let push = self.change?;
             let by = push.by.clone();
             match self.mesh.write(bound(by, self.life, Change::Push(push))).await? {
-                Answer::Pushed(version) => Ok(Pushed { version }),
+                Answer::Pushed(version) | Answer::Repeated(version) => Ok(Pushed { version }),
                 _ => Err(mismatch()),
             }
         })
@@ -228,7 +228,7 @@ impl Batch {
             return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 256 operations, split it"));
         }
         match self.mesh.write(bound(self.by, self.life, Change::Batch(changes))).await? {
-            Answer::Batch => Ok(()),
+            Answer::Batch(_) => Ok(()),
             _ => Err(mismatch()),
         }
     }

@@ -205,12 +205,13 @@ impl Thread {
         self.mesh.core.config.meters.count(Operation::ReadThread);
         let page =
             history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state)).await?;
-        self.mesh
-            .core
-            .note_read(self.by.as_ref(), crate::interactions::Action::ReadThread, || {
-                vec![Arc::clone(self.id.shared())]
-            })
-            .await?;
+        if !page.messages.is_empty() {
+            let names = || vec![Arc::clone(self.id.shared())];
+            self.mesh
+                .core
+                .note_read(self.by.as_ref(), crate::interactions::Action::ReadThread, names)
+                .await?;
+        }
         Ok(page)
     }
 
