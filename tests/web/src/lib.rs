@@ -1,6 +1,6 @@
 //! A web service over Syntha with axum.
 //!
-//! Who is asking is decided once, in [`Caller`], from the request's token. No path, query, header or body names a user, and the
+//! Who is asking is decided once, in `Caller`, from the request's token. No path, query, header or body names a user, and the
 //! handlers below could not pass one on: they get a session. `docs/multi-user-setup.md` walks through it.
 
 #![forbid(unsafe_code)]
