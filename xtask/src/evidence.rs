@@ -23,6 +23,13 @@ const RUNS: &[Run] = &[
         count: "200000",
     },
     Run {
+        what: "model",
+        package: "syntha-tests",
+        filter: "test(model_says_what_syntha_says)",
+        variable: "SYNTHA_MODEL_OPS",
+        count: "200000",
+    },
+    Run {
         what: "loss",
         package: "syntha-tests",
         filter: "test(loss_after_a_kill)",

@@ -108,13 +108,34 @@ pub(crate) async fn topics(of: OfUser, users: &UserManager, host: &HostAuthority
     Ok(Answer { lines, value: value.collect() })
 }
 
-pub(crate) async fn stats(of: OfUser, users: &UserManager, host: &HostAuthority) -> Result {
-    let stats = users.open(host, of.user).await?.stats().await?;
+#[derive(Args)]
+pub(crate) struct Stats {
+    /// The user's id; without it all users together
+    #[arg(long)]
+    user: Option<String>,
+}
+
+pub(crate) async fn stats(of: Stats, users: &UserManager, host: &HostAuthority) -> Result {
+    let Some(user) = of.user else { return totals(users).await };
+    let session = users.open(host, user).await?;
+    let (stats, usage) = (session.stats().await?, session.usage().await?.1);
     let value = json!({
         "entries": stats.entries, "active": stats.active, "expired": stats.expired, "global": stats.global,
         "private": stats.private, "topics": stats.topics, "agents": stats.agents,
-        "agents_with_topics": stats.agents_with_topics, "bytes": stats.bytes });
+        "agents_with_topics": stats.agents_with_topics, "bytes": stats.bytes, "history_bytes": usage.history_bytes });
+    Ok(table(value))
+}
+
+async fn totals(users: &UserManager) -> Result {
+    let totals = users.totals().await?;
+    Ok(table(json!({
+        "users": totals.users, "users_without_data": totals.empty, "users_unreadable": totals.unreadable,
+        "entries": totals.entries, "agents": totals.agents, "bytes": totals.entry_bytes,
+        "history_bytes": totals.history_bytes })))
+}
+
+fn table(value: Value) -> Answer {
     let lines =
         value.as_object().into_iter().flatten().map(|(name, number)| format!("{name:20}{number}")).collect();
-    Ok(Answer { lines, value })
+    Answer { lines, value }
 }

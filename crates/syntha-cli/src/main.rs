@@ -8,6 +8,7 @@ mod history;
 mod import;
 mod quickstart;
 mod settings;
+mod shown;
 mod transfer;
 mod users;
 
@@ -65,8 +66,8 @@ enum Command {
     List(data::List),
     /// Lists a user's topics and who is subscribed
     Topics(data::OfUser),
-    /// Shows what a user's mesh holds
-    Stats(data::OfUser),
+    /// Shows what a user's mesh holds, or all users together
+    Stats(data::Stats),
     /// Lists, shows, appends, redacts and deletes the messages of a user's history
     #[command(subcommand)]
     History(history::Command),
@@ -95,16 +96,17 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
     match run(arguments).await {
-        Ok(answer) if json => println!("{}", answer.value),
-        Ok(answer) => answer.lines.iter().for_each(|line| println!("{line}")),
+        Ok(answer) if json => println!("{}", shown::line(&answer.value.to_string())),
+        Ok(answer) => answer.lines.iter().for_each(|line| println!("{}", shown::line(line))),
         Err(error) => {
             if json {
-                println!("{}", serde_json::json!({ "error": error.to_string() }));
+                let value = serde_json::json!({ "error": error.to_string() });
+                println!("{}", shown::line(&value.to_string()));
             }
-            eprintln!("syntha: {error}");
+            eprintln!("syntha: {}", shown::line(&error.to_string()));
             let mut source = std::error::Error::source(&*error);
             while let Some(cause) = source {
-                eprintln!("  because: {cause}");
+                eprintln!("  because: {}", shown::line(&cause.to_string()));
                 source = cause.source();
             }
             return ExitCode::FAILURE;

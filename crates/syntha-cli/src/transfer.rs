@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -49,6 +49,15 @@ pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAutho
             }
             _ => format!("can't make {}: {error}", unfinished.display()),
         })?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() != 1 || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(format!(
+            "{} is not a file of this account's with one name: remove it",
+            unfinished.display()
+        )
+        .into());
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     let mut sink = BufWriter::with_capacity(1 << 16, Resumed { file, compare: true });
     let mut said = 0;
     let exported = session
@@ -61,8 +70,18 @@ pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAutho
         .await?;
     let mut sink = sink.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     sink.finish()?;
-    std::fs::rename(&unfinished, &export.file)?;
+    publish(&unfinished, &export.file)?;
     Ok(Answer { lines: vec![format!("exported {}", words(&exported))], value: json!(exported) })
+}
+
+/// Gives the file its name, unless another one has got it meanwhile.
+fn publish(unfinished: &Path, file: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(unfinished, file) {
+        Ok(()) => std::fs::remove_file(unfinished),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(error),
+        // A file system without links.
+        Err(_) => std::fs::rename(unfinished, file),
+    }
 }
 
 /// Writes what is not in the file yet: as long as what is written equals what is there, it only reads.

@@ -155,13 +155,16 @@ impl fmt::Debug for PushChange {
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Pushed(Version),
+    /// The operation was done before and wrote this version; nothing was written now.
+    Repeated(Version),
     Flag(bool),
     Count(u64),
     Subscriptions(Subscriptions),
     TopicDeleted(TopicDeleted),
     Appended(Vec<Appended>),
     Loaded(LoadReport),
-    Batch,
+    /// What each operation of a batch answers.
+    Batch(Vec<Self>),
 }
 
 impl Change {

@@ -26,7 +26,8 @@ pub(crate) struct Core {
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
     pub(crate) watchers: Watchers,
-    pub(crate) config: MeshConfig,
+    /// One for all meshes that were opened with it.
+    pub(crate) config: Arc<MeshConfig>,
     /// Held by the writer while it commits, and by whoever must see the data as of one commit.
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// Reads that are to be written down.

@@ -234,7 +234,7 @@ impl<'a> Draft<'a> {
             ));
         }
         let operation = match self.seen_operation(push)? {
-            Seen::Done(version) => return Ok(Answer::Pushed(version)),
+            Seen::Done(version) => return Ok(Answer::Repeated(version)),
             Seen::New(operation) => operation,
         };
         let key = push.key.shared();
@@ -381,14 +381,14 @@ impl<'a> Draft<'a> {
         if !replace {
             state.topics.clone_from(&before);
         }
-        for topic in topics {
-            let known = before.contains(topic.shared());
+        let known: HashSet<&Arc<str>> = before.iter().collect();
+        let mut listed = HashSet::new();
+        for topic in topics.iter().map(Topic::shared).filter(|topic| listed.insert(*topic)) {
+            let known = known.contains(topic);
             let list = if known { &mut report.unchanged } else { &mut report.changed };
-            if !list.contains(topic.shared()) {
-                list.push(Arc::clone(topic.shared()));
-            }
-            if !state.topics.contains(topic.shared()) {
-                state.topics.push(Arc::clone(topic.shared()));
+            list.push(Arc::clone(topic));
+            if !known || replace {
+                state.topics.push(Arc::clone(topic));
             }
         }
         if state.topics.len() > AGENT_TOPICS {
@@ -471,13 +471,18 @@ impl<'a> Draft<'a> {
     }
 
     fn batch(&mut self, changes: &[Change]) -> Result<Answer> {
+        let mut keys = HashSet::with_capacity(changes.len());
+        let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
-            if self.has_written(change) {
+            // Whether or not the first of the two finds something to change.
+            if let Change::Push(PushChange { key, .. }) | Change::Remove { key, .. } = change
+                && !keys.insert(key.as_str())
+            {
                 return Err(Error::new(ErrorKind::Invalid, "a key stands twice in one batch"));
             }
-            self.try_apply(change)?;
+            answers.push(self.try_apply(change)?);
         }
-        Ok(Answer::Batch)
+        Ok(Answer::Batch(answers))
     }
 
     fn change_agent(&mut self, agent: &AgentName, change: impl FnOnce(&mut AgentState)) -> Result<Answer> {
@@ -617,7 +622,8 @@ impl Overlay {
                 Some(state) => index.keep_thread(&thread, &state),
             }
         }
-        index.interactions = self.history.interactions.or(index.interactions);
+        index.interactions =
+            self.history.interactions.or(index.interactions).filter(|_| !self.history.sparse);
         index.usage = self.usage;
         index.stamp = stamp;
         index.time = index.time.max(time);

@@ -263,6 +263,8 @@ impl Export<'_> {
     fn line(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_vec(line)
             .map_err(|_| Error::new(ErrorKind::Storage, "a line can't be written as JSON"))?;
+        // A value may be JSON text with line ends; in JSON they stand between tokens only.
+        text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         text.push(b'\n');
         self.sink.write_all(&text).map_err(sink_failed)
     }

@@ -36,6 +36,8 @@ pub(crate) struct HistoryOverlay {
     loaded: hashbrown::HashSet<(Arc<str>, u64)>,
     /// Where the log stands afterwards.
     pub(crate) interactions: Option<InteractionRange>,
+    /// Where the log begins is to be looked up again.
+    pub(crate) sparse: bool,
 }
 
 impl HistoryOverlay {
@@ -125,7 +127,6 @@ impl Draft<'_> {
                 self.make_thread(thread, state)
             }
         };
-        let author = by.map(|by| self.member(by)).transpose()?;
         let mut appended = Vec::with_capacity(messages.len());
         for message in messages {
             if let Some(id) = &message.id {
@@ -142,6 +143,8 @@ impl Draft<'_> {
                     continue;
                 }
             }
+            // Here and not before: an append of duplicates alone registers nobody.
+            let author = by.map(|by| self.member(by)).transpose()?;
             state.last += 1;
             state.messages += 1;
             state.bytes += message.bytes();
@@ -150,7 +153,7 @@ impl Draft<'_> {
             self.overlay.history.ops.push(Op::Put {
                 space: Keyspace::History,
                 id: message_record(thread.as_str(), state.last)?,
-                head: message.encode_head(author.clone(), self.now)?,
+                head: message.encode_head(author, self.now)?,
                 body: message.body.clone(),
                 expires: None,
             });
@@ -232,6 +235,8 @@ impl Draft<'_> {
             for seq in range.first..until {
                 batch = batch.delete(space, interactions::record_id(seq)?);
             }
+            // An import may have left a gap behind the log's first entries, and nobody deletes what is not there for long.
+            history.sparse = until - range.first == TRIMMED;
             range.first = until;
         }
         history.interactions = Some(range);
@@ -273,7 +278,7 @@ impl Draft<'_> {
         getrandom::fill(&mut salt).map_err(|source| {
             Error::new(ErrorKind::Storage, "the system's random source failed").with_source(source)
         })?;
-        Ok(ThreadState {
+        let state = ThreadState {
             audience: Parts { everyone: agents.is_none(), agents: members?, topics: Vec::new() },
             by,
             created: self.now,
@@ -281,9 +286,11 @@ impl Draft<'_> {
             messages: 0,
             bytes: 0,
             last: 0,
-            loading: false,
+            filled: None,
             salt: u128::from_be_bytes(salt),
-        })
+        };
+        state.check_names()?;
+        Ok(state)
     }
 
     pub(crate) fn make_thread(&mut self, thread: &ThreadId, mut state: ThreadState) -> ThreadState {

@@ -24,6 +24,8 @@ const LINE_BYTES: u64 = 72 << 20;
 /// How many lines and bytes go into one commit.
 const LINES: usize = 200;
 const BYTES: usize = 1 << 20;
+/// The highest number of an interaction that is taken.
+const INTERACTION_MOST: u64 = 1 << 53;
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,8 +124,9 @@ impl Mesh {
         let mut report = ImportReport::default();
         let mut found = Exported::default();
         let (mut waiting, mut bytes) = (Vec::new(), 0);
-        // The thread whose messages come.
+        // The thread whose messages come, and the place of its last one.
         let mut thread: Option<ThreadId> = None;
+        let mut place = 0;
         let mut ended = false;
         while let Some(text) = lines.next()? {
             report.lines += 1;
@@ -159,7 +162,7 @@ impl Mesh {
                     found.threads += 1;
                     waiting.extend(thread.take().map(Loaded::ThreadDone));
                     let loaded = loaded_thread(line)?;
-                    thread = Some(loaded.thread.clone());
+                    (thread, place) = (Some(loaded.thread.clone()), 0);
                     waiting.push(Loaded::Thread(loaded));
                 }
                 Line::Message(line) => {
@@ -167,6 +170,12 @@ impl Mesh {
                     let thread = thread.as_ref().ok_or_else(|| {
                         Error::new(ErrorKind::Invalid, "a message stands before its thread")
                     })?;
+                    if line.seq <= std::mem::replace(&mut place, line.seq) {
+                        return Err(Error::new(
+                            ErrorKind::Invalid,
+                            "a thread's messages stand in the order of their places, each place once",
+                        ));
+                    }
                     waiting.push(message(thread, line)?);
                 }
                 Line::Interaction(line) => {
@@ -270,10 +279,7 @@ fn loaded_thread(line: ThreadLine) -> Result<LoadedThread> {
 }
 
 fn message(thread: &ThreadId, line: MessageLine) -> Result<Loaded> {
-    let mut new = Message::new(line.role, line.content);
-    for (name, value) in line.metadata {
-        new = new.metadata(name, value);
-    }
+    let mut new = Message::new(line.role, line.content).with_metadata(line.metadata);
     if let Some(id) = line.id {
         new = new.id(MessageId::new(id)?);
     }
@@ -288,7 +294,13 @@ fn message(thread: &ThreadId, line: MessageLine) -> Result<Loaded> {
 
 fn interaction(line: InteractionLine) -> Result<Loaded> {
     let by = line.by.map(AgentName::new).transpose()?;
-    let on = line.on.into_iter().map(Arc::from).collect();
+    // The log's next numbers must be numbers too, for each later write.
+    if line.seq == 0 || line.seq > INTERACTION_MOST {
+        return Err(Error::new(ErrorKind::Invalid, "an interaction's number is 1 to 2^53"));
+    }
+    // Keys, topics, threads and agents: an agent's name has the rules of the others too.
+    let on = line.on.into_iter().map(|name| Ok(Arc::clone(EntryKey::new(name)?.shared())));
+    let on = on.collect::<Result<_>>()?;
     let mut one = Interaction::new(Timestamp(line.at), by.as_ref(), line.action, on);
     (one.seq, one.more) = (line.seq, line.more.unwrap_or(0));
     Ok(Loaded::Interaction(one))
@@ -367,7 +379,5 @@ fn chat_message(text: &[u8]) -> Result<Message> {
     };
     // A message that only calls tools has no content, or null.
     let content = object.remove("content").unwrap_or(Value::Null);
-    Ok(object
-        .into_iter()
-        .fold(Message::new(role, content), |message, (name, value)| message.metadata(name, value)))
+    Ok(Message::new(role, content).with_metadata(object))
 }

@@ -156,14 +156,11 @@ impl Interaction {
             |topics: &[crate::names::Topic]| topics.iter().map(|topic| Arc::clone(topic.shared())).collect();
         match (change, answer) {
             (Change::By { agent, change, .. }, _) => Self::by(at, Some(agent), change, answer),
-            (Change::Batch(changes), _) => changes
-                .iter()
-                .flat_map(|change| match change {
-                    Change::Push(push) => one(by, Action::Push, vec![Arc::clone(push.key.shared())]),
-                    Change::Remove { key, .. } => one(by, Action::Remove, vec![Arc::clone(key.shared())]),
-                    _ => Vec::new(),
-                })
-                .collect(),
+            (Change::Batch(changes), Answer::Batch(answers)) => {
+                let changes = changes.iter().zip(answers);
+                changes.flat_map(|(change, answer)| Self::by(at, by, change, answer)).collect()
+            }
+            (_, Answer::Repeated(_)) => Vec::new(),
             (Change::Push(push), _) => one(by, Action::Push, vec![Arc::clone(push.key.shared())]),
             (_, Answer::Flag(false) | Answer::Count(0)) => Vec::new(),
             (Change::Remove { key, .. }, _) => one(by, Action::Remove, vec![Arc::clone(key.shared())]),

@@ -26,6 +26,7 @@ mod message;
 mod meters;
 mod names;
 mod push;
+mod readable;
 mod roster;
 mod thread;
 mod watch;

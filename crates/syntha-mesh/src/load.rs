@@ -16,6 +16,7 @@ use crate::history::MessageRef;
 use crate::interactions::Interaction;
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, ThreadId};
+use crate::readable;
 use crate::thread::message_record;
 
 /// An agent that is named in an export; a former one has lost its name to nobody or another one.
@@ -117,8 +118,8 @@ impl Draft<'_> {
                 Loaded::Entry(entry) => self.load_entry(entry, &mut report)?,
                 Loaded::Thread(thread) => self.load_thread(thread, &mut report)?,
                 Loaded::ThreadDone(thread) => {
-                    if let Some(mut state) = self.thread(thread)?.filter(|state| state.loading) {
-                        state.loading = false;
+                    if let Some(mut state) = self.thread(thread)?.filter(|state| state.filled.is_some()) {
+                        state.filled = None;
                         self.overlay.history.threads.insert(Arc::clone(thread.shared()), Some(state));
                     }
                 }
@@ -142,6 +143,9 @@ impl Draft<'_> {
     fn load_entry(&mut self, loaded: &LoadedEntry, report: &mut LoadReport) -> Result<()> {
         if loaded.value.len() > self.config.value_bytes {
             return Err(Error::new(ErrorKind::LimitExceeded, "the value is larger than this mesh takes"));
+        }
+        if !readable::is_readable(&loaded.value) {
+            return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
         }
         if loaded.expires.is_some_and(|at| at <= self.now || i64::try_from(at.0).is_err()) {
             report.expired += 1;
@@ -204,10 +208,11 @@ impl Draft<'_> {
             }
             state.audience = Parts { everyone: false, agents: self.members(agents)?, topics: Vec::new() };
         }
+        state.check_names()?;
         (state.created, state.updated) = (loaded.created, loaded.updated);
         // The last messages may have been redacted: their places stay used.
         state.last = loaded.last.min(i64::MAX.unsigned_abs());
-        state.loading = true;
+        state.filled = Some(0);
         self.make_thread(&loaded.thread, state);
         report.imported.threads += 1;
         Ok(())
@@ -223,11 +228,12 @@ impl Draft<'_> {
             return Err(Error::new(ErrorKind::LimitExceeded, "the message is larger than this mesh takes"));
         }
         let key = (Arc::clone(thread.shared()), *seq);
-        // A thread that is not being filled is complete: what is missing in it was redacted.
-        if !state.loading || self.lookup.messages.contains_key(&key) {
+        // What is missing in a complete thread, and before the place up to which this one was filled, was redacted.
+        if state.filled.is_none_or(|filled| *seq <= filled) || self.lookup.messages.contains_key(&key) {
             report.present.messages += 1;
             return Ok(());
         }
+        state.filled = Some(*seq);
         let by = loaded.by.as_ref().map(|by| self.mentioned(by)).transpose()?;
         let put = Op::Put {
             space: Keyspace::History,

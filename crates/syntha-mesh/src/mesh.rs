@@ -45,7 +45,12 @@ impl Mesh {
     /// # Errors
     ///
     /// `Storage` or `Gone` if the user's data can't be read.
-    pub async fn open(store: Arc<dyn UserStore>, exclusive: bool, config: MeshConfig) -> Result<Self> {
+    pub async fn open(
+        store: Arc<dyn UserStore>,
+        exclusive: bool,
+        config: impl Into<Arc<MeshConfig>>,
+    ) -> Result<Self> {
+        let config = config.into();
         let index = Index::load(&*store, config.cache_bytes).await?;
         let opened = (config.clock.wall(), config.clock.boot());
         let core = Core {

@@ -11,6 +11,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, Times
 use crate::entry::Member;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::MessageId;
+use crate::readable;
 
 /// Who speaks in a message, as OpenAI's Chat Completions API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -139,9 +140,14 @@ impl Message {
     }
 
     /// Something about the message, such as a tool call's id. Again for more.
-    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+    pub fn metadata(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.with_metadata([(name.into(), value.into())])
+    }
+
+    /// Takes all in one go: each call writes the whole message.
+    pub(crate) fn with_metadata(mut self, more: impl IntoIterator<Item = (String, Value)>) -> Self {
         self.content = self.content.and_then(|mut message| {
-            message.metadata.insert(name.into(), value.into());
+            message.metadata.extend(more);
             message.encoded()
         });
         self
@@ -150,6 +156,16 @@ impl Message {
 
 impl NewMessage {
     fn encoded(mut self) -> Result<Self, &'static str> {
+        // INVARIANT: what was appended can be read, or its page and the user's export could not be. An export nests it once more.
+        if !self.metadata.is_empty() {
+            let metadata = serde_json::to_string(&[[&self.metadata]]);
+            let metadata = metadata.map_err(|_| "the message can't be written as JSON")?;
+            serde_json::from_str::<[[Map<String, Value>; 1]; 1]>(&metadata)
+                .map_err(|_| readable::UNREADABLE)?;
+        }
+        if !readable::is_readable(self.content.get()) {
+            return Err(readable::UNREADABLE);
+        }
         let body = StoredBody { content: self.content.clone(), metadata: self.metadata.clone() };
         self.body = serde_json::to_vec(&body).map_err(|_| "the message can't be written as JSON")?.into();
         Ok(self)

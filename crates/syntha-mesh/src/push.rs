@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::life::Life;
 use crate::mesh::{Mesh, mismatch, parse};
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
+use crate::readable;
 
 /// A write that is being described; `.await` does it.
 ///
@@ -43,6 +44,9 @@ impl Push {
             let text: Arc<str> = serde_json::to_string(value)
                 .map_err(|_| Error::new(ErrorKind::Invalid, "the value can't be written as JSON"))?
                 .into();
+            if !readable::is_readable(&text) {
+                return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
+            }
             Ok(PushChange {
                 key,
                 text,
@@ -146,7 +150,7 @@ impl IntoFuture for Push {
             let push = self.change?;
             let by = push.by.clone();
             match self.mesh.write(bound(by, self.life, Change::Push(push))).await? {
-                Answer::Pushed(version) => Ok(Pushed { version }),
+                Answer::Pushed(version) | Answer::Repeated(version) => Ok(Pushed { version }),
                 _ => Err(mismatch()),
             }
         })
@@ -224,7 +228,7 @@ impl Batch {
             return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 256 operations, split it"));
         }
         match self.mesh.write(bound(self.by, self.life, Change::Batch(changes))).await? {
-            Answer::Batch => Ok(()),
+            Answer::Batch(_) => Ok(()),
             _ => Err(mismatch()),
         }
     }

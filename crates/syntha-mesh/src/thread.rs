@@ -205,12 +205,13 @@ impl Thread {
         self.mesh.core.config.meters.count(Operation::ReadThread);
         let page =
             history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state)).await?;
-        self.mesh
-            .core
-            .note_read(self.by.as_ref(), crate::interactions::Action::ReadThread, || {
-                vec![Arc::clone(self.id.shared())]
-            })
-            .await?;
+        if !page.messages.is_empty() {
+            let names = || vec![Arc::clone(self.id.shared())];
+            self.mesh
+                .core
+                .note_read(self.by.as_ref(), crate::interactions::Action::ReadThread, names)
+                .await?;
+        }
         Ok(page)
     }
 
@@ -340,8 +341,8 @@ pub(crate) struct ThreadState {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) last: u64,
-    /// An import is still filling it: messages before the last may be missing.
-    pub(crate) loading: bool,
+    /// An import is still filling it, and has come to this place: messages after it may be missing.
+    pub(crate) filled: Option<u64>,
     /// Random, new for each life of the name. Keys the places of message ids, which stay visible where names are sealed.
     pub(crate) salt: u128,
 }
@@ -357,8 +358,8 @@ struct StoredHead {
     count: u64,
     bytes: u64,
     last: u64,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    loading: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filled: Option<u64>,
 }
 
 /// What a record's body holds, as JSON.
@@ -396,7 +397,7 @@ impl ThreadState {
             count: self.messages,
             bytes: self.bytes,
             last: self.last,
-            loading: self.loading,
+            filled: self.filled,
         };
         let text = serde_json::to_vec(&head)
             .map_err(|_| Error::new(ErrorKind::Invalid, "the thread's head can't be written as JSON"))?;
@@ -407,6 +408,14 @@ impl ThreadState {
             ));
         }
         Ok(text.into())
+    }
+
+    /// Refuses names for which the head has no room, also once its numbers have grown: a thread that was made takes messages.
+    pub(crate) fn check_names(&self) -> Result<()> {
+        let (most, at) = (u64::MAX, Timestamp(u64::MAX));
+        let grown =
+            Self { updated: at, messages: most, bytes: most, last: most, filled: Some(most), ..self.clone() };
+        grown.encode_head().map(drop)
     }
 
     pub(crate) fn encode_body(&self) -> Result<Bytes> {
@@ -429,7 +438,7 @@ impl ThreadState {
             messages: stored.count,
             bytes: stored.bytes,
             last: stored.last,
-            loading: stored.loading,
+            filled: stored.filled,
             salt: 0,
         })
     }

@@ -175,15 +175,22 @@ fn take(waiting: &mut VecDeque<Waiting>) -> VecDeque<Waiting> {
 }
 
 async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
-    let mut attempts = 0;
+    let (mut attempts, mut most) = (0, usize::MAX);
     while !waiting.is_empty() {
-        match commit_some(core, &mut waiting).await {
+        match commit_some(core, &mut waiting, most).await {
             Ok(()) => attempts = 0,
             Err(error) if error.kind() == StoreErrorKind::Conflict && attempts < ATTEMPTS => {
                 attempts += 1;
                 core.config.meters.retries.increment(1);
                 if let Err(error) = core.refresh().await {
                     return answer_all(waiting, error.into());
+                }
+            }
+            // Changes that the store does not take together, or one that it does not take at all: each is answered alone.
+            Err(error) if is_refusal(error.kind()) && most > 1 && waiting.len() > 1 => most = 1,
+            Err(error) if is_refusal(error.kind()) => {
+                if let Some(refused) = waiting.pop_front() {
+                    answer_all(VecDeque::from([refused]), error.into());
                 }
             }
             Err(error) => {
@@ -196,14 +203,19 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
     }
 }
 
-/// Commits as much from the front as goes in one batch, and answers it. On an error nothing was answered.
-async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(), StoreError> {
+/// Whether a store refuses a batch for what is in it.
+const fn is_refusal(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Invalid | StoreErrorKind::LimitExceeded)
+}
+
+/// Commits as much from the front as goes in one batch, at most so many, and answers it. On an error nothing was answered.
+async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>, most: usize) -> Result<(), StoreError> {
     let _gate = core.gate.lock().await;
     // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
     if !core.exclusive {
         core.catch_up().await?;
     }
-    let lookup = history::look_up(core, waiting.iter().map(|next| &next.change)).await?;
+    let lookup = history::look_up(core, waiting.iter().take(most).map(|next| &next.change)).await?;
     let (drafted, since, time) = {
         let index = core.index.read();
         let now = core.now(&index);
@@ -211,9 +223,9 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>) -> Result<(),
         if lookup.at.is_some_and(|at| at != index.stamp) {
             return Err(moved_on());
         }
-        (draft(core, &index, &lookup, now, waiting), index.stamp, now)
+        (draft(core, &index, &lookup, now, waiting.iter().take(most)), index.stamp, now)
     };
-    let Drafted { answers, batch, overlay } = drafted;
+    let Drafted { answers, batch, overlay } = drafted?;
     if core.config.has(Fault::AcknowledgedEarly) {
         answer_each(
             waiting,
@@ -272,15 +284,15 @@ struct Drafted {
     overlay: Overlay,
 }
 
-fn draft(
+fn draft<'a>(
     core: &Core,
     index: &crate::index::Index,
     lookup: &Lookup,
     now: syntha_store::Timestamp,
-    waiting: &VecDeque<Waiting>,
-) -> Drafted {
+    waiting: impl Iterator<Item = &'a Waiting>,
+) -> Result<Drafted, StoreError> {
     let mut draft = Draft::new(index, lookup, &core.config, now);
-    let mut answers = Vec::with_capacity(waiting.len());
+    let mut answers = Vec::new();
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {
             break;
@@ -288,11 +300,11 @@ fn draft(
         answers.push(draft.apply(&next.change));
     }
     match draft.finish() {
-        Ok((batch, overlay)) => Drafted { answers, batch, overlay },
-        Err(error) => {
-            let answers = answers.iter().map(|_| Err(error.again())).collect();
-            Drafted { answers, batch: None, overlay: Overlay::default() }
+        Ok((batch, overlay)) => Ok(Drafted { answers, batch, overlay }),
+        Err(error) if answers.len() == 1 => {
+            Ok(Drafted { answers: vec![Err(error)], batch: None, overlay: Overlay::default() })
         }
+        Err(error) => Err(StoreError::new(StoreErrorKind::Invalid, error.message())),
     }
 }
 

@@ -104,6 +104,12 @@ impl SqliteConfig {
         self.mode
     }
 
+    /// When a commit reaches the disk.
+    #[must_use]
+    pub const fn chosen_synchronous(&self) -> Synchronous {
+        self.synchronous
+    }
+
     /// Plants a fault.
     #[cfg(feature = "faults")]
     pub const fn fault(mut self, fault: Fault) -> Self {

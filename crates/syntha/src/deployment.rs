@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use syntha_mesh::{Mesh, MeshConfig};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, UserId,
-    UserStore, UserTag, Version,
+    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, Usage,
+    UserId, UserStore, UserTag, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -24,7 +24,7 @@ pub(crate) struct Deployment {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) directory: Directory,
     key: DeploymentKey,
-    config: MeshConfig,
+    config: Arc<MeshConfig>,
     turns: Turns,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
     exclusive: bool,
@@ -71,7 +71,7 @@ impl Deployment {
             store,
             directory,
             key,
-            config,
+            config: Arc::new(config),
             turns,
             exclusive,
             users: Mutex::default(),
@@ -150,7 +150,7 @@ impl Deployment {
                 (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
-        let mesh = Mesh::open(store, true, self.config.clone()).await?;
+        let mesh = Mesh::open(store, true, Arc::clone(&self.config)).await?;
         Ok(Opened { mesh, newborn, admitted: None })
     }
 
@@ -185,7 +185,7 @@ impl Deployment {
                 Err(error) if error.kind() == StoreErrorKind::Gone => continue,
                 Err(error) => return Err(error.into()),
             };
-            let mesh = match Mesh::open(store, false, self.config.clone()).await {
+            let mesh = match Mesh::open(store, false, Arc::clone(&self.config)).await {
                 Err(error) if error.kind() == syntha_mesh::ErrorKind::Gone => continue,
                 mesh => mesh?,
             };
@@ -320,6 +320,17 @@ impl Deployment {
         };
         self.bear(tag).await?;
         Ok(self.store.open(tag).await?.snapshot().await?)
+    }
+
+    /// What a user's data adds up to; `None` for a user who has not written.
+    pub(crate) async fn usage(&self, tag: UserTag) -> Result<Option<Usage>> {
+        match self.store.open(tag).await {
+            Ok(user) => Ok(Some(user.state().await?.usage)),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Ends every mesh and closes the store.
@@ -484,43 +495,48 @@ pub(crate) mod registry {
     use std::sync::{Arc, LazyLock, Weak};
 
     use syntha_mesh::MeshConfig;
-    use syntha_sqlite::{Mode, SqliteConfig, SqliteStore};
+    use syntha_sqlite::{Mode, SqliteConfig, SqliteStore, Synchronous};
     use tokio::sync::Mutex;
 
     use super::Deployment;
     use crate::error::{Error, ErrorKind, Result};
     use crate::turns::Turns;
 
-    type Known = (Weak<Deployment>, Mode);
+    /// What a second opener must want as well: who else may have the folder, and how durable a commit is.
+    type Wanted = (Mode, Synchronous);
+
+    type Known = (Weak<Deployment>, Wanted);
 
     static FOLDERS: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
-    /// The folder's deployment, opened if it is not yet. The first opener's configuration holds, and another mode is refused.
+    /// The folder's deployment, opened if it is not yet. The first opener's configuration holds; another mode or durability is
+    /// refused.
     pub(crate) async fn open(config: SqliteConfig, mesh: MeshConfig) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
         folders.retain(|_, (deployment, _)| deployment.strong_count() > 0);
         let name = std::path::absolute(config.folder())
             .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
-        let (name, mode) = (name.canonicalize().unwrap_or(name), config.chosen_mode());
+        let (mode, name) = (config.chosen_mode(), name.canonicalize().unwrap_or(name));
+        let wanted = (mode, config.chosen_synchronous());
         if let Some((deployment, opened)) =
             folders.get(&name).and_then(|(deployment, opened)| Some((deployment.upgrade()?, *opened)))
         {
             // INVARIANT: a reader of an exclusive deployment asks nobody, so nobody may be let in beside it who is not asked either.
-            return if opened == mode { Ok(deployment) } else { Err(other_mode()) };
+            return if opened == wanted { Ok(deployment) } else { Err(other_mode()) };
         }
         let store = Arc::new(SqliteStore::open(config).await?);
         let key = store.deployment_key().clone();
         let turns = if mode == Mode::Shared { Turns::Shared(Arc::clone(&store)) } else { Turns::Alone };
         let deployment = Arc::new(Deployment::new(store, key, mesh, turns).await?);
         let name = name.canonicalize().unwrap_or(name);
-        folders.insert(name, (Arc::downgrade(&deployment), mode));
+        folders.insert(name, (Arc::downgrade(&deployment), wanted));
         Ok(deployment)
     }
 
     const fn other_mode() -> Error {
         Error::new(
             ErrorKind::Locked,
-            "this process has the data folder open in another mode, open it in the same one or drop what is open",
+            "this process has the data folder open in another mode or durability, open it in the same or drop what is open",
         )
     }
 

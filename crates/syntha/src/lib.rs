@@ -14,7 +14,7 @@ mod turns;
 pub use context_mesh::ContextMesh;
 pub use directory::UserEntry;
 pub use error::{Error, ErrorKind, Result};
-pub use manager::{Builder, HostAuthority, UserManager};
+pub use manager::{Builder, HostAuthority, Totals, UserManager};
 pub use session::Session;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;

@@ -30,6 +30,26 @@ pub struct HostAuthority {
     manager: u64,
 }
 
+/// What all users' data adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Users in the directory.
+    pub users: u64,
+    /// Users who have not written yet.
+    pub empty: u64,
+    /// Users whose data can't be read.
+    pub unreadable: u64,
+    /// Entries, expired ones that are not swept yet included.
+    pub entries: u64,
+    /// Registered agents.
+    pub agents: u64,
+    /// Bytes of keys and values.
+    pub entry_bytes: u64,
+    /// Bytes of history.
+    pub history_bytes: u64,
+}
+
 /// How to open a [`UserManager`].
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
@@ -275,6 +295,33 @@ impl UserManager {
         Error: From<U::Error>,
     {
         Ok(self.deployment.tag(&user.try_into()?))
+    }
+
+    /// What all users' data adds up to. Each user's row is read, one after the other; no mesh is opened.
+    ///
+    /// # Errors
+    ///
+    /// `Storage`. Users whose files are damaged or refused are counted as `unreadable`.
+    pub async fn totals(&self) -> Result<Totals> {
+        let (mut totals, mut after) = (Totals::default(), None);
+        loop {
+            let page = self.deployment.directory.page(after, 1_000).await?;
+            let Some(last) = page.last() else { return Ok(totals) };
+            after = Some(last.tag);
+            for user in &page {
+                totals.users += 1;
+                match self.deployment.usage(user.tag).await {
+                    Ok(None) => totals.empty += 1,
+                    Ok(Some(usage)) => {
+                        totals.entries += usage.contexts;
+                        totals.agents += usage.agents;
+                        totals.entry_bytes += usage.context_bytes;
+                        totals.history_bytes += usage.history_bytes;
+                    }
+                    Err(_) => totals.unreadable += 1,
+                }
+            }
+        }
     }
 
     /// The backend checks its own isolation, and says what it checked.

@@ -57,6 +57,14 @@ fn users_are_archived_erased_and_not_brought_back() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("erased"));
     json(&data, &["user", "add", "alice", "--recreate"]);
     assert_eq!(json(&data, &["stats", "--user", "alice"])["entries"], 0);
+    json(&data, &["user", "add", "bob"]);
+    json(&data, &["push", "--user", "bob", "--agent", "a", "key", "1"]);
+    let totals = json(&data, &["stats"]);
+    assert_eq!(
+        (&totals["users"], &totals["users_without_data"]),
+        (&serde_json::json!(2), &serde_json::json!(1))
+    );
+    assert_eq!((&totals["entries"], &totals["bytes"]), (&serde_json::json!(1), &serde_json::json!(4)));
 }
 
 #[test]

@@ -107,3 +107,49 @@ fn a_conversation_is_imported_into_a_thread() {
         "assistant"
     );
 }
+
+/// An agent's text reaches the operator's terminal as text.
+#[test]
+fn what_a_model_wrote_does_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["user", "add", "alice"]);
+    let text = "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}evil\u{2028}\u{2066}";
+    json(&data, &["history", "append", "--user", "alice", "--agent", "a", "chat", "user", text]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "key\u{202e}", text]);
+    for command in [
+        &["history", "show", "--user", "alice", "chat"][..],
+        &["--json", "history", "show", "--user", "alice", "chat"],
+        &["get", "--user", "alice", "--agent", "a", "key\u{202e}"],
+        &["list", "--user", "alice", "--agent", "a"],
+        &["--json", "list", "--user", "alice", "--agent", "a"],
+    ] {
+        let output = syntha(&data, command);
+        assert!(output.status.success());
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let steers = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2028}\u{2066}".contains(c);
+        assert!(!shown.contains(steers), "{shown:?}");
+    }
+    let page = json(&data, &["history", "show", "--user", "alice", "chat"]);
+    assert_eq!(page["messages"][0]["content"], text, "the value is the same");
+}
+
+/// An unfinished export that somebody else has prepared is not filled.
+#[test]
+fn an_export_is_not_written_into_a_file_with_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["user", "add", "alice"]);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("precious"), "precious").unwrap();
+    std::fs::hard_link(path("precious"), path("out.unfinished")).unwrap();
+    fails(&data, &["export", "--user", "alice", &path("out"), "--resume"]);
+    assert_eq!(std::fs::read(path("precious")).unwrap(), b"precious");
+    std::fs::remove_file(path("out.unfinished")).unwrap();
+    std::fs::write(path("out.unfinished"), "").unwrap();
+    json(&data, &["export", "--user", "alice", &path("out"), "--resume"]);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path("out")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!std::fs::exists(path("out.unfinished")).unwrap());
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
+use syntha::sqlite::{SqliteConfig, Synchronous};
 use syntha::store::{
     Batch, Capabilities, Commit, CreateMode, DeploymentKey, Erased, Fence, ImportMode, MemoryStore, Result,
     SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
@@ -232,6 +233,13 @@ async fn a_second_opener_of_another_mode_is_refused() {
     {
         assert_eq!(builder.open().await.unwrap_err().kind(), ErrorKind::Locked);
     }
+    let weaker = SqliteConfig::new(&data).synchronous(Synchronous::Normal);
+    let weaker = UserManager::builder().sqlite_with(weaker).open().await;
+    assert_eq!(
+        weaker.unwrap_err().kind(),
+        ErrorKind::Locked,
+        "nobody gets another durability than was asked for"
+    );
     drop(mesh);
     let shared = ContextMesh::open_shared(&data, "alice").await.unwrap();
     assert_eq!(ContextMesh::open(&data, "alice").await.unwrap_err().kind(), ErrorKind::Locked);

@@ -4,6 +4,7 @@
 #![cfg(feature = "sqlite")]
 
 mod attacks;
+mod history_attacks;
 mod watch;
 
 use std::io::Cursor;

@@ -1,0 +1,122 @@
+//! Random operations of several users, on Syntha and on a model of it in plain maps: every answer is the model's.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "it prints the seed, and its row of evidence")]
+#![allow(clippy::format_push_string, clippy::format_collect, reason = "answers are compared as text")]
+#![allow(unreachable_pub, reason = "its modules are this program's alone")]
+
+mod drive;
+mod op;
+mod reference;
+mod reference_history;
+mod watching;
+mod world;
+
+use std::sync::Arc;
+
+use op::{Op, op};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use syntha::MeshConfig;
+use syntha::store::MemoryStore;
+use syntha_mesh::Fault;
+use world::{Found, Ground, World};
+
+const OPS_A_CASE: usize = 300;
+
+async fn run(ground: Ground, config: MeshConfig, ops: &[Op]) -> Found {
+    let mut world = World::new(ground, config).await;
+    for (place, op) in ops.iter().enumerate() {
+        world.apply(op).await.map_err(|found| format!("at operation {place}, {op:?}: {found}"))?;
+    }
+    world.end().await.map_err(|found| format!("at the end: {found}"))
+}
+
+/// The runtime's clock stands still while anything is done, so waiting for nothing takes no time.
+fn on_memory(config: MeshConfig, ops: &[Op]) -> Found {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let store = Arc::new(MemoryStore::new().unwrap());
+    runtime.block_on(run(Ground::Memory(store), config, ops))
+}
+
+fn on_sqlite(ops: &[Op]) -> Found {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    runtime.block_on(run(Ground::Sqlite(folder.path().join("data")), MeshConfig::default(), ops))
+}
+
+#[test]
+fn model_says_what_syntha_says() {
+    let ops: usize = std::env::var("SYNTHA_MODEL_OPS").map_or(6_000, |count| count.parse().unwrap());
+    // Each case runs on both.
+    let cases = u32::try_from(ops.div_ceil(2 * OPS_A_CASE)).unwrap();
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 3_000, ..Config::default() };
+    let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let seed: u64 = std::env::var("SYNTHA_SEED").map_or_else(|_| now(), |seed| seed.parse().unwrap());
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    println!("SYNTHA_SEED={seed} repeats this run");
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let result = runner.run(&prop::collection::vec(op(), 0..=OPS_A_CASE), |ops| {
+        on_memory(MeshConfig::default(), &ops)
+            .map_err(|found| format!("memory, {found}"))
+            .and_then(|()| on_sqlite(&ops).map_err(|found| format!("SQLite, {found}")))
+            .map_err(TestCaseError::fail)
+    });
+    if let Err(TestError::Fail(reason, ops)) = &result {
+        let ops: String = ops.iter().map(|op| format!("\n  {op:?}")).collect();
+        panic!("seed {seed}: {reason}\nafter{ops}");
+    }
+    result.unwrap();
+    let ops = 2 * cases as usize * OPS_A_CASE;
+    println!("evidence: {ops} operations on memory and on SQLite, 0 divergences, seed {seed}");
+}
+
+/// Runs worlds on something broken until one differs from the model; says after how many, and in what.
+fn catches(fault: Fault) -> Option<(usize, String)> {
+    let mut runner = TestRunner::deterministic();
+    let ops = prop::collection::vec(op(), OPS_A_CASE);
+    (1..=40).find_map(|case| {
+        let ops = ops.new_tree(&mut runner).unwrap().current();
+        on_memory(MeshConfig::default().fault(fault), &ops).err().map(|found| (case, found))
+    })
+}
+
+#[test]
+fn model_catches_what_is_broken() {
+    let faults = [
+        Fault::ExpiredShown,
+        Fault::AudienceIgnored,
+        Fault::LifeIgnored,
+        Fault::BatchTorn,
+        Fault::VersionIgnored,
+        Fault::OperationForgotten,
+        Fault::UsageDrifts,
+        Fault::HiddenOverwritten,
+        Fault::StaleIndex,
+        Fault::CacheShared,
+        Fault::UnsubscribeForgotten,
+        Fault::GraceIgnored,
+        Fault::ErasedShown,
+        Fault::HistoryAcrossThreads,
+        Fault::RedactedShown,
+        Fault::ThreadAudienceIgnored,
+        Fault::WatchAudienceIgnored,
+        Fault::WatchStaleDecision,
+        Fault::WatchLosesLagged,
+        Fault::WatchRemovedForgotten,
+    ];
+    let mut missed = Vec::new();
+    for fault in faults {
+        match catches(fault) {
+            Some((case, found)) => {
+                let short: String = found.chars().take(160).collect();
+                println!("{fault:?}: case {case}, {short}");
+            }
+            None => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
