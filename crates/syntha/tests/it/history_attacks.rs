@@ -331,3 +331,51 @@ async fn a_thread_made_again_for_others_shows_its_reader_nothing() {
         writer.await.unwrap();
     }
 }
+
+/// Reads that could not be written down because too much was written at once are written down later.
+#[tokio::test]
+async fn a_flood_of_writes_loses_no_read_from_the_log() {
+    let (users, host) = users(InteractionLog::All).await;
+    let session = users.create_user_session(&host, "alice").await.unwrap();
+    let reader = session.agent("reader").unwrap();
+    reader.push("k", 1).await.unwrap();
+    reader.get::<u8>("k").await.unwrap();
+    let hostile = session.agent("flood").unwrap();
+    let mut flood: Vec<_> = (0..17_000).map(|_| Box::pin(hostile.remove("absent", None))).collect();
+    // The writer does not run before this task waits.
+    let mut refused = 0;
+    std::future::poll_fn(|cx| {
+        for write in &mut flood {
+            refused += u32::from(write.as_mut().poll(cx).is_ready());
+        }
+        std::task::Poll::Ready(())
+    })
+    .await;
+    assert!(refused > 0, "the queue is not full");
+    assert_eq!(session.interactions(None, 10).await.unwrap_err().kind(), MeshErrorKind::Busy);
+    drop(flood);
+    while session.push("later", 1).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let log = session.interactions(None, 10).await.unwrap();
+    assert!(log.iter().any(|one| one.action == syntha::Action::Read), "{log:?}");
+}
+
+/// What little text says in millions of parts is refused before it is millions of parts.
+#[tokio::test]
+async fn a_line_with_too_many_names_is_refused() {
+    let (users, host) = users(InteractionLog::Off).await;
+    let session = users.create_user_session(&host, "alice").await.unwrap();
+    let names = vec!["a"; 5_000];
+    for line in [
+        json!({ "thread": { "name": "t", "created": 1, "updated": 1, "last": 0, "agents": names } }),
+        json!({ "entry": { "key": "k", "value": 1, "created": 1, "updated": 1, "audience": { "agents": names } } }),
+        json!({ "entry": { "key": "k", "value": 1, "created": 1, "updated": 1, "audience": { "topics": names } } }),
+        json!({ "agent": { "name": "a", "topics": names } }),
+        json!({ "interaction": { "seq": 1, "at": 1, "do": "read", "on": names } }),
+    ] {
+        let text = format!("{{\"syntha-export\":1}}\n{line}\n");
+        let error = import(&session, &text).await.unwrap_err();
+        assert_eq!((error.line, error.error.kind()), (2, MeshErrorKind::Invalid));
+    }
+}
