@@ -176,6 +176,7 @@ impl Change {
             Self::By { change, .. } => change.bytes(),
             Self::Append { messages, .. } => messages.iter().map(|message| message.body.len() + 512).sum(),
             Self::Log(events) => events.len() * 256,
+            Self::Subscribe { topics, .. } => topics.iter().map(|topic| topic.as_str().len() + 8).sum(),
             _ => 256,
         }
     }

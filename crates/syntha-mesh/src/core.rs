@@ -32,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// Reads that are to be written down.
     pub(crate) reads: Mutex<Vec<Interaction>>,
+    /// A task will write them down.
+    pub(crate) flush_due: AtomicBool,
     /// No other handle writes, so the index is never behind.
     pub(crate) exclusive: bool,
     /// The user's life that this mesh was opened in has ended.

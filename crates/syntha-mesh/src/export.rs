@@ -1,15 +1,19 @@
 //! A user's whole mesh as JSON Lines. The format stands in `docs/export-v1.md`.
 
+use std::fmt;
 use std::io::Write;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use syntha_store::{
     Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, Scan, Snapshot, StoredRecord,
 };
 
+use crate::draft::AGENT_TOPICS;
 use crate::entry::{Entry, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interactions::{Action, Interaction};
@@ -40,10 +44,19 @@ pub(crate) enum Line {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgentLine {
     pub(crate) name: String,
+    #[serde(deserialize_with = "at_most::<_, _, AGENT_TOPICS>")]
     pub(crate) topics: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_most_some::<_, _, PERMITTED>"
+    )]
     pub(crate) post: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_most_some::<_, _, PERMITTED>"
+    )]
     pub(crate) read: Option<Vec<String>>,
 }
 
@@ -74,9 +87,9 @@ pub(crate) struct EntryLine {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AudienceLine {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, NAMES>")]
     pub(crate) agents: Vec<Named>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, NAMES>")]
     pub(crate) topics: Vec<String>,
 }
 
@@ -91,7 +104,11 @@ pub(crate) struct ThreadLine {
     /// The place of the last message that was ever appended.
     pub(crate) last: u64,
     /// Left out for everyone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_most_some::<_, _, NAMES>"
+    )]
     pub(crate) agents: Option<Vec<Named>>,
 }
 
@@ -120,10 +137,55 @@ pub(crate) struct InteractionLine {
     pub(crate) by: Option<String>,
     #[serde(rename = "do")]
     pub(crate) action: Action,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, NAMES>")]
     pub(crate) on: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) more: Option<u64>,
+}
+
+/// The most names of an audience or an interaction that are looked at; an audience takes fewer.
+const NAMES: usize = 1_024;
+
+/// Reads a list of at most so many: a line's text is much smaller than what it says in millions of parts.
+fn at_most<'de, D, T, const MOST: usize>(list: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct AtMost<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(one) = list.next_element()? {
+                if found.len() == MOST {
+                    return Err(serde::de::Error::invalid_length(MOST + 1, &self));
+                }
+                found.push(one);
+            }
+            Ok(found)
+        }
+    }
+
+    list.deserialize_seq(AtMost::<T, MOST>(PhantomData))
+}
+
+/// How many topics of a permission are read: it has no other bound.
+const PERMITTED: usize = 1 << 20;
+
+/// A list that is there.
+fn at_most_some<'de, D, T, const MOST: usize>(list: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    at_most::<D, T, MOST>(list).map(Some)
 }
 
 /// How many lines of each kind an export has.

@@ -1,5 +1,6 @@
 //! The log of what agents did, for an application to show to its user. It is no audit trail: nothing chains it.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -130,6 +131,8 @@ impl std::fmt::Debug for Interaction {
 const NAMES: usize = 64;
 /// How many reads wait to be written down before the next one writes them.
 const WAITING: usize = 256;
+/// How many wait at most, while they can't be written down.
+const WAITING_MOST: usize = 4_096;
 /// How long a read waits at most.
 const DELAY: Duration = Duration::from_secs(1);
 
@@ -268,12 +271,11 @@ impl Core {
         if waiting >= WAITING {
             return self.flush_reads().await;
         }
-        if waiting == 1
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !self.flush_due.swap(true, Ordering::AcqRel)
         {
             // It keeps nothing alive: what a mesh that is dropped has not written down yet is lost, as in a crash.
-            let core = Arc::downgrade(self);
-            runtime.spawn(flush_later(core));
+            runtime.spawn(flush_later(Due(Arc::downgrade(self))));
         }
         Ok(())
     }
@@ -284,15 +286,43 @@ impl Core {
         if reads.is_empty() {
             return Ok(());
         }
-        writer::write(self, Change::Log(reads)).await.map(drop)
+        let again = reads.clone();
+        let written = writer::write(self, Change::Log(reads)).await.map(drop);
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
+            let mut reads = self.reads.lock();
+            // Under the lock, so that what a retirement clears does not come back.
+            if !self.retired.load(Ordering::Acquire) {
+                reads.splice(..0, again);
+                // Whose reads these are was told that they failed.
+                reads.truncate(WAITING_MOST);
+            }
+        }
+        written
     }
 }
 
-async fn flush_later(core: Weak<Core>) {
-    tokio::time::sleep(DELAY).await;
-    if let Some(core) = core.upgrade() {
-        // A read that can't be written down is lost, as the setting says.
+async fn flush_later(due: Due) {
+    loop {
+        tokio::time::sleep(DELAY).await;
+        let Some(core) = due.0.upgrade() else { return };
+        // Before the reads are taken, so that the next one starts another task.
+        core.flush_due.store(false, Ordering::Release);
         let _ = core.flush_reads().await;
+        // What could not be written down waits again.
+        if core.reads.lock().is_empty() || core.flush_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+    }
+}
+
+/// The task that writes reads down later. If it ends early (its runtime went away), the next read starts another.
+struct Due(Weak<Core>);
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if let Some(core) = self.0.upgrade() {
+            core.flush_due.store(false, Ordering::Release);
+        }
     }
 }
 

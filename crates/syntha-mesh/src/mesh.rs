@@ -61,6 +61,7 @@ impl Mesh {
             config,
             gate: tokio::sync::Mutex::default(),
             reads: Mutex::default(),
+            flush_due: AtomicBool::new(false),
             exclusive,
             retired: AtomicBool::new(false),
             opened,

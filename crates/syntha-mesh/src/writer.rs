@@ -203,9 +203,10 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
     }
 }
 
-/// Whether a store refuses a batch for what is in it.
+/// Whether a batch failed for what is in it, or for what one of its changes needs to know: others are not concerned.
 const fn is_refusal(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::Invalid | StoreErrorKind::LimitExceeded)
+    use StoreErrorKind as Kind;
+    matches!(kind, Kind::Invalid | Kind::LimitExceeded | Kind::Corrupt | Kind::Unsupported)
 }
 
 /// Commits as much from the front as goes in one batch, at most so many, and answers it. On an error nothing was answered.
