@@ -86,6 +86,8 @@ impl Command {
                 | Self::List(_)
                 | Self::Topics(_)
                 | Self::Stats(_)
+                | Self::Export(_)
+                | Self::History(history::Command::List { .. } | history::Command::Show { .. })
                 | Self::User(users::Command::List | users::Command::Backup { .. })
         )
     }

@@ -233,12 +233,16 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
     let data = folder.path().join("data");
     let mesh = syntha::ContextMesh::open(&data, "alice").await.unwrap();
     mesh.agent("a").unwrap().push("key", 7).await.unwrap();
+    mesh.thread("chat").unwrap().append(syntha::Message::user("hello")).await.unwrap();
     for (arguments, expected) in [
         (&["user", "list"][..], "alice"),
         (&["get", "--user", "alice", "--agent", "a", "key"], "7"),
         (&["list", "--user", "alice", "--agent", "a"], "key"),
         (&["topics", "--user", "alice"], ""),
         (&["stats", "--user", "alice"], "entries"),
+        (&["history", "list", "--user", "alice"], "chat"),
+        (&["history", "show", "--user", "alice", "chat"], "hello"),
+        (&["export", "--user", "alice", folder.path().join("export").to_str().unwrap()], "1 entries"),
         (&["user", "backup", "alice", folder.path().join("archive").to_str().unwrap()], "wrote"),
     ] {
         let output = syntha(&data, arguments);
