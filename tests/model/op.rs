@@ -20,6 +20,8 @@ pub enum Op {
     At(usize, usize, Act),
     /// Milliseconds that pass.
     Turn(u64),
+    /// The wall clock is set 30 seconds back, or right again.
+    Jump(bool),
     /// All ends and is opened again: in order, or as after a crash.
     Reopen(bool),
 }
@@ -73,6 +75,8 @@ pub enum Act {
     Backup,
     Restore,
     Erase,
+    /// Ends the session, whose handles end with it.
+    End,
     Audit,
 }
 
@@ -210,6 +214,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Backup),
         1 => Just(Act::Restore),
         1 => Just(Act::Erase),
+        1 => Just(Act::End),
         4 => Just(Act::Audit),
     ];
     prop_oneof![7 => entries, 3 => agents, 3 => history, 2 => rest]
@@ -227,6 +232,7 @@ pub fn op() -> impl Strategy<Value = Op> {
             1 => Just(70_000),
             1 => Just(25 * 3_600_000),
         ].prop_map(Op::Turn),
+        2 => any::<bool>().prop_map(Op::Jump),
         1 => any::<bool>().prop_map(Op::Reopen),
     ]
 }
