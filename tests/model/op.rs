@@ -171,8 +171,8 @@ fn line() -> impl Strategy<Value = Line> {
 fn act() -> impl Strategy<Value = Act> {
     let (key, agent, topic, thread) = (0..KEYS.len(), 0..AGENTS.len(), 0..TOPICS.len(), 0..THREADS.len());
     let page = (thread.clone(), 0..4_u8, 0..8_u64, 0..5_usize);
-    let watch =
-        (1..5_usize, any::<bool>(), prop::bool::weighted(0.2), prop::option::weighted(0.2, 0..3_usize));
+    let changes = prop_oneof![1..5_usize, Just(100)];
+    let watch = (changes, any::<bool>(), prop::bool::weighted(0.2), prop::option::weighted(0.2, 0..3_usize));
     let entries = prop_oneof![
         24 => push().prop_map(Act::Push),
         3 => Just(Act::Again),
@@ -208,8 +208,8 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     let rest = prop_oneof![
         3 => (prop::option::of(0..20_u64), 0..9_usize).prop_map(|(before, limit)| Act::Log(before, limit)),
-        6 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
-        4 => Just(Act::Drain),
+        4 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
+        6 => Just(Act::Drain),
         2 => Just(Act::Export),
         1 => Just(Act::Backup),
         1 => Just(Act::Restore),

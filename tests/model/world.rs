@@ -193,7 +193,7 @@ impl World {
             Op::At(user, actor, act) => {
                 self.act(*user, *actor, act).await?;
                 self.settle(*user).await?;
-                self.drain(*user, matches!(act, Act::Drain)).await?;
+                self.drain(*user, matches!(act, Act::Drain | Act::Watch { .. })).await?;
             }
         }
         Ok(())
