@@ -18,7 +18,7 @@ use crate::world::{Found, Kept, World, same};
 impl World {
     /// Does it, and compares the answers.
     pub async fn act(&mut self, user: usize, actor: usize, act: &Act) -> Found {
-        let now = self.now;
+        let now = self.now(user);
         let mesh = self.mesh(user).await?;
         // An agent's handle binds to what the mesh knows, and this one may be behind the other.
         mesh.usage().await.map_err(|error| format!("no usage: {error:?}"))?;
@@ -146,7 +146,7 @@ impl World {
         };
         let got =
             describe(described, push).await.map(|pushed| pushed.version.0).map_err(|error| error.kind());
-        let now = self.now;
+        let now = self.now(user);
         let seat = &mut self.seats[user];
         let before = seat.model.clone();
         match (got, seat.model.push(push, now)) {
@@ -166,7 +166,7 @@ impl World {
     }
 
     async fn kept(&mut self, user: usize, writes: bool) -> Found {
-        let now = self.now;
+        let now = self.now(user);
         let Some(Kept { agent, mesh, life }) = self.seats[user].kept.take() else { return Ok(()) };
         mesh.usage().await.map_err(|error| format!("no usage: {error:?}"))?;
         let name = AGENTS.into_iter().find(|name| *name == agent.name()).unwrap();

@@ -13,6 +13,7 @@ mod watching;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use op::{Op, op};
 use proptest::prelude::*;
@@ -50,27 +51,39 @@ fn on_sqlite(ops: &[Op]) -> Found {
 #[test]
 fn model_says_what_syntha_says() {
     let ops: usize = std::env::var("SYNTHA_MODEL_OPS").map_or(6_000, |count| count.parse().unwrap());
-    // Each case runs on both.
-    let cases = u32::try_from(ops.div_ceil(2 * OPS_A_CASE)).unwrap();
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 3_000, ..Config::default() };
     let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed: u64 = std::env::var("SYNTHA_SEED").map_or_else(|_| now(), |seed| seed.parse().unwrap());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_be_bytes());
     println!("SYNTHA_SEED={seed} repeats this run");
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let result = runner.run(&prop::collection::vec(op(), 0..=OPS_A_CASE), |ops| {
-        on_memory(MeshConfig::default(), &ops)
-            .map_err(|found| format!("memory, {found}"))
-            .and_then(|()| on_sqlite(&ops).map_err(|found| format!("SQLite, {found}")))
-            .map_err(TestCaseError::fail)
-    });
-    if let Err(TestError::Fail(reason, ops)) = &result {
-        let ops: String = ops.iter().map(|op| format!("\n  {op:?}")).collect();
-        panic!("seed {seed}: {reason}\nafter{ops}");
+    let (done, mut case) = (AtomicUsize::new(0), 0_u64);
+    while done.load(Ordering::Relaxed) < ops {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        bytes[8..16].copy_from_slice(&case.to_be_bytes());
+        case += 1;
+        let config = Config {
+            cases: 1,
+            failure_persistence: None,
+            max_shrink_time: 60_000,
+            max_shrink_iters: 3_000,
+            ..Config::default()
+        };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+        // From none, so that a failure shrinks to the operations that it takes.
+        let result = runner.run(&prop::collection::vec(op(), 0..2 * OPS_A_CASE), |ops| {
+            on_memory(MeshConfig::default(), &ops)
+                .map_err(|found| format!("memory, {found}"))
+                .and_then(|()| on_sqlite(&ops).map_err(|found| format!("SQLite, {found}")))
+                .map_err(TestCaseError::fail)?;
+            done.fetch_add(2 * ops.len(), Ordering::Relaxed);
+            Ok(())
+        });
+        if let Err(TestError::Fail(reason, ops)) = &result {
+            let ops: String = ops.iter().map(|op| format!("\n  {op:?}")).collect();
+            panic!("seed {seed}: {reason}\nafter{ops}");
+        }
+        result.unwrap();
     }
-    result.unwrap();
-    let ops = 2 * cases as usize * OPS_A_CASE;
+    let ops = done.into_inner();
     println!("evidence: {ops} operations on memory and on SQLite, 0 divergences, seed {seed}");
 }
 
@@ -80,16 +93,22 @@ fn catches(fault: Fault) -> Option<(usize, String)> {
     let ops = prop::collection::vec(op(), OPS_A_CASE);
     (1..=40).find_map(|case| {
         let ops = ops.new_tree(&mut runner).unwrap().current();
-        on_memory(MeshConfig::default().fault(fault), &ops).err().map(|found| (case, found))
+        let found = on_memory(MeshConfig::default().fault(fault), &ops).err()?;
+        // It is the fault that was found, nothing else.
+        on_memory(MeshConfig::default(), &ops).unwrap();
+        Some((case, found))
     })
 }
 
 #[test]
 fn model_catches_what_is_broken() {
+    // Not seen: `AcknowledgedEarly` (here nothing happens between the answer and the commit; `tests/loss.rs` kills there) and
+    // `WatchSleepsOn` (no reader waits while a life ends; the conformance suite has one).
     let faults = [
         Fault::ExpiredShown,
         Fault::AudienceIgnored,
         Fault::LifeIgnored,
+        Fault::GuardIgnored,
         Fault::BatchTorn,
         Fault::VersionIgnored,
         Fault::OperationForgotten,
@@ -99,6 +118,7 @@ fn model_catches_what_is_broken() {
         Fault::CacheShared,
         Fault::UnsubscribeForgotten,
         Fault::GraceIgnored,
+        Fault::ClockFloorIgnored,
         Fault::ErasedShown,
         Fault::HistoryAcrossThreads,
         Fault::RedactedShown,

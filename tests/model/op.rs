@@ -20,6 +20,8 @@ pub enum Op {
     At(usize, usize, Act),
     /// Milliseconds that pass.
     Turn(u64),
+    /// The wall clock is set 30 seconds back, or right again.
+    Jump(bool),
     /// All ends and is opened again: in order, or as after a crash.
     Reopen(bool),
 }
@@ -73,6 +75,8 @@ pub enum Act {
     Backup,
     Restore,
     Erase,
+    /// Ends the session, whose handles end with it.
+    End,
     Audit,
 }
 
@@ -167,8 +171,8 @@ fn line() -> impl Strategy<Value = Line> {
 fn act() -> impl Strategy<Value = Act> {
     let (key, agent, topic, thread) = (0..KEYS.len(), 0..AGENTS.len(), 0..TOPICS.len(), 0..THREADS.len());
     let page = (thread.clone(), 0..4_u8, 0..8_u64, 0..5_usize);
-    let watch =
-        (1..5_usize, any::<bool>(), prop::bool::weighted(0.2), prop::option::weighted(0.2, 0..3_usize));
+    let changes = prop_oneof![1..5_usize, Just(100)];
+    let watch = (changes, any::<bool>(), prop::bool::weighted(0.2), prop::option::weighted(0.2, 0..3_usize));
     let entries = prop_oneof![
         24 => push().prop_map(Act::Push),
         3 => Just(Act::Again),
@@ -204,12 +208,13 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     let rest = prop_oneof![
         3 => (prop::option::of(0..20_u64), 0..9_usize).prop_map(|(before, limit)| Act::Log(before, limit)),
-        6 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
-        4 => Just(Act::Drain),
+        4 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
+        6 => Just(Act::Drain),
         2 => Just(Act::Export),
         1 => Just(Act::Backup),
         1 => Just(Act::Restore),
         1 => Just(Act::Erase),
+        1 => Just(Act::End),
         4 => Just(Act::Audit),
     ];
     prop_oneof![7 => entries, 3 => agents, 3 => history, 2 => rest]
@@ -227,6 +232,7 @@ pub fn op() -> impl Strategy<Value = Op> {
             1 => Just(70_000),
             1 => Just(25 * 3_600_000),
         ].prop_map(Op::Turn),
+        2 => any::<bool>().prop_map(Op::Jump),
         1 => any::<bool>().prop_map(Op::Reopen),
     ]
 }

@@ -28,7 +28,9 @@ pub struct World {
     ground: Ground,
     config: MeshConfig,
     clock: Arc<ManualClock>,
-    pub now: u64,
+    /// The wall clock, where nobody has set it back.
+    time: u64,
+    back: bool,
     manager: Option<(UserManager, HostAuthority)>,
     pub seats: Vec<Seat>,
     turn: usize,
@@ -41,12 +43,22 @@ pub struct Seat {
     pub model: Reference,
     /// The newest version that was ever seen, in all lives of the user.
     pub newest: u64,
+    /// The last commit that was seen of this life, and the latest time that one carried: the clock does not go behind it.
+    epoch: u64,
+    floor: u64,
     session: Option<Session>,
     second: Option<Mesh>,
     pub kept: Option<Kept>,
     pub watches: [Option<Watching>; 2],
-    archive: Option<(Vec<u8>, Reference)>,
+    archive: Option<Archive>,
     pub again: Option<Push>,
+}
+
+#[derive(Clone)]
+struct Archive {
+    bytes: Vec<u8>,
+    model: Reference,
+    floor: u64,
 }
 
 /// A handle of an agent that is used later.
@@ -63,6 +75,8 @@ impl Seat {
             name,
             model,
             newest: 0,
+            epoch: 0,
+            floor: 0,
             session: None,
             second: None,
             kept: None,
@@ -75,8 +89,8 @@ impl Seat {
 
 impl World {
     pub async fn new(ground: Ground, mut config: MeshConfig) -> Self {
-        let now = 1_700_000_000_000;
-        let clock = Arc::new(ManualClock::new(Timestamp(now)));
+        let time = 1_700_000_000_000;
+        let clock = Arc::new(ManualClock::new(Timestamp(time)));
         config.clock = Arc::clone(&clock) as _;
         // Few enough that values are read from the store too.
         config.cache_bytes = 60;
@@ -85,7 +99,8 @@ impl World {
             Ground::Sqlite(_) => InteractionLog::All,
         };
         let seats = (0..USERS).map(|n| Seat::new(format!("user-{n}"), Reference::default())).collect();
-        let mut world = Self { ground, config, clock, now, manager: None, seats, turn: 0, copies: 0 };
+        let mut world =
+            Self { ground, config, clock, time, back: false, manager: None, seats, turn: 0, copies: 0 };
         world.open().await;
         world
     }
@@ -97,6 +112,12 @@ impl World {
             Ground::Sqlite(folder) => builder.sqlite(folder),
         };
         self.manager = Some(builder.open().await.unwrap());
+    }
+
+    /// The time as this user's mesh has it.
+    pub fn now(&self, user: usize) -> u64 {
+        let wall = self.time - if self.back { 30_000 } else { 0 };
+        wall.max(self.seats[user].floor)
     }
 
     pub const fn users(&self) -> &UserManager {
@@ -143,12 +164,25 @@ impl World {
     pub async fn apply(&mut self, op: &Op) -> Found {
         match op {
             Op::Turn(millis) => {
+                self.flush().await?;
                 self.clock.advance(Duration::from_millis(*millis));
-                self.now += millis;
+                self.time += millis;
                 for user in 0..USERS {
                     self.drain(user, false).await?;
                 }
             }
+            Op::Jump(back) => {
+                self.flush().await?;
+                self.back = *back;
+                // What expired and was not followed by a commit may be seen again, and a watch that took it back does not give
+                // it again: it is asked afresh.
+                self.seats.iter_mut().for_each(|seat| seat.watches = [None, None]);
+                self.clock.jump(Timestamp(self.time - if *back { 30_000 } else { 0 }));
+                for user in 0..USERS {
+                    self.drain(user, false).await?;
+                }
+            }
+            Op::At(user, _, Act::End) => self.end_session(*user).await?,
             Op::Reopen(orderly) => self.reopen(*orderly).await?,
             Op::At(user, _, Act::Export) => self.copy(*user).await?,
             Op::At(user, _, Act::Audit) => self.audit(*user).await?,
@@ -159,7 +193,7 @@ impl World {
             Op::At(user, actor, act) => {
                 self.act(*user, *actor, act).await?;
                 self.settle(*user).await?;
-                self.drain(*user, matches!(act, Act::Drain)).await?;
+                self.drain(*user, matches!(act, Act::Drain | Act::Watch { .. })).await?;
             }
         }
         Ok(())
@@ -169,9 +203,12 @@ impl World {
     async fn settle(&mut self, user: usize) -> Found {
         let mesh = self.mesh(user).await?;
         let entries = mesh.entries(&Filter::new()).await.map_err(|error| format!("no entries: {error:?}"))?;
-        let (_, usage) = mesh.usage().await.map_err(|error| format!("no usage: {error:?}"))?;
-        let now = self.now;
+        let (stamp, usage) = mesh.usage().await.map_err(|error| format!("no usage: {error:?}"))?;
+        let now = self.now(user);
         let seat = &mut self.seats[user];
+        if stamp.epoch.0 > seat.epoch {
+            (seat.epoch, seat.floor) = (stamp.epoch.0, now);
+        }
         let mut newest = seat.newest;
         let live = seat.model.entries.iter().filter(|(_, thing)| thing.lives(now)).map(|(key, _)| *key);
         let (live, keys): (Vec<_>, Vec<_>) =
@@ -211,9 +248,10 @@ impl World {
     /// Export, import into a user of its own: the copy is what the model says, and gives the same export.
     async fn copy(&mut self, user: usize) -> Found {
         self.log(user).await?;
+        self.settle(user).await?;
         let first = export(&self.mesh(user).await?).await?;
         self.copies += 1;
-        let model = self.seats[user].model.copied(self.now);
+        let model = self.seats[user].model.copied(self.now(user));
         let entries = model.entries.len() as u64;
         self.seats.push(Seat::new(format!("copy-{}", self.copies), model));
         let copy = self.seats.len() - 1;
@@ -234,35 +272,51 @@ impl World {
     async fn whole(&mut self, user: usize, act: &Act) -> Found {
         // Reads that wait are in no archive.
         self.log(user).await?;
+        self.settle(user).await?;
         let name = self.seats[user].name.clone();
         let old = [self.mesh(user).await?, self.mesh(user).await?];
         match act {
             Act::Backup => {
-                let mut archive = Vec::new();
-                self.users()
-                    .backup(name, &mut archive)
-                    .await
-                    .map_err(|error| format!("no backup: {error:?}"))?;
-                self.seats[user].archive = Some((archive, self.seats[user].model.clone()));
+                let mut bytes = Vec::new();
+                let written = self.users().backup(name, &mut bytes).await;
+                written.map_err(|error| format!("no backup: {error:?}"))?;
+                if self.seats[user].epoch == 0 {
+                    // A user who had not written has data now, though not all handles know it yet.
+                    self.seats[user].floor = self.now(user);
+                }
+                let (model, floor) = (self.seats[user].model.clone(), self.seats[user].floor);
+                self.seats[user].archive = Some(Archive { bytes, model, floor });
                 return Ok(());
             }
             Act::Restore => {
-                let Some((archive, model)) = self.seats[user].archive.clone() else { return Ok(()) };
-                let restored = self.users().restore(name, Cursor::new(archive)).await;
+                let Some(Archive { bytes, model, floor }) = self.seats[user].archive.clone() else {
+                    return Ok(());
+                };
+                let restored = self.users().restore(name, Cursor::new(bytes)).await;
                 restored.map_err(|error| format!("no restore: {error:?}"))?;
                 self.seats[user].model = model;
+                self.seats[user].floor = floor;
             }
             _ => {
                 self.users().erase(name.as_str()).await.map_err(|error| format!("no erasure: {error:?}"))?;
                 self.users().recreate(name).await.map_err(|error| format!("no recreation: {error:?}"))?;
                 self.seats[user].model = Reference::default();
                 // The name's next life counts its versions from the start, under another incarnation.
-                self.seats[user].newest = 0;
+                (self.seats[user].newest, self.seats[user].epoch, self.seats[user].floor) = (0, 0, 0);
                 // An archive of an earlier life is another test's matter.
                 self.seats[user].archive = None;
             }
         }
         self.forget(user, true).await?;
+        let usage = self.mesh(user).await?.usage().await;
+        let epoch = usage.map_err(|error| format!("no usage: {error:?}"))?.0.epoch.0;
+        let now = self.now(user);
+        let seat = &mut self.seats[user];
+        seat.epoch = epoch;
+        if matches!(act, Act::Erase) && epoch > 0 {
+            // The new life's data was made at once.
+            seat.floor = now;
+        }
         for old in old {
             let late = old.push("late", 1).await.map(drop).map_err(|error| error.kind());
             same("a late write", &late, &Err(Kind::Gone))?;
@@ -270,6 +324,42 @@ impl World {
             same("a late read", &read, &Err(Kind::Gone))?;
         }
         Ok(())
+    }
+
+    /// Reads that wait are written down now, and not at a time that nobody knows.
+    async fn flush(&mut self) -> Found {
+        for user in 0..USERS {
+            if self.logs_reads() && self.seats[user].session.is_some() {
+                let log = self.mesh(user).await?.interactions(None, 1).await;
+                log.map_err(|error| format!("no log: {error:?}"))?;
+                self.settle(user).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_session(&mut self, user: usize) -> Found {
+        // One of the two is the session's.
+        let handles = [self.mesh(user).await?, self.mesh(user).await?];
+        let agents = handles.each_ref().map(|mesh| mesh.agent("late").unwrap());
+        drop(handles);
+        let seat = &mut self.seats[user];
+        if let Some(session) = &seat.session {
+            session.end();
+        }
+        self.forget(user, false).await?;
+        let mut ended = 0;
+        for agent in agents {
+            let late = agent.all(&Filter::new()).await.map(drop).map_err(|error| error.kind());
+            if self.two_handles() && late.is_ok() {
+                continue;
+            }
+            same("a handle of a session that has ended", &late, &Err(Kind::SessionEnded))?;
+            let late = agent.push("late", 1).await.map(drop).map_err(|error| error.kind());
+            same("a write of a session that has ended", &late, &Err(Kind::SessionEnded))?;
+            ended += 1;
+        }
+        if ended == 0 { Err("no handle ended with its session".to_owned()) } else { Ok(()) }
     }
 
     /// Lets all handles of a user go. Watches of a life that is over say so.
@@ -285,6 +375,7 @@ impl World {
     }
 
     async fn reopen(&mut self, orderly: bool) -> Found {
+        self.flush().await?;
         for user in 0..USERS {
             self.log(user).await?;
             self.forget(user, false).await?;
@@ -317,7 +408,7 @@ impl World {
     }
 
     pub async fn drain(&mut self, user: usize, lazy: bool) -> Found {
-        let (now, idle) = (self.now, self.two_handles());
+        let (now, idle) = (self.now(user), self.two_handles());
         let seat = &mut self.seats[user];
         for slot in seat.watches.iter_mut() {
             let Some(watching) = slot.as_mut().filter(|watching| lazy || !watching.lazy) else { continue };
