@@ -5,6 +5,8 @@
 #![allow(clippy::format_push_string, clippy::format_collect, reason = "answers are compared as text")]
 #![allow(unreachable_pub, reason = "its modules are this program's alone")]
 
+mod answer;
+mod ask;
 mod drive;
 mod op;
 mod reference;
