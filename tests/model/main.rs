@@ -5,6 +5,8 @@
 #![allow(clippy::format_push_string, clippy::format_collect, reason = "answers are compared as text")]
 #![allow(unreachable_pub, reason = "its modules are this program's alone")]
 
+mod answer;
+mod ask;
 mod drive;
 mod op;
 mod reference;
@@ -15,7 +17,7 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use op::{Op, op};
+use op::{Act, Op, op};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -85,6 +87,14 @@ fn model_says_what_syntha_says() {
     }
     let ops = done.into_inner();
     println!("evidence: {ops} operations on memory and on SQLite, 0 divergences, seed {seed}");
+}
+
+/// The model found it: the backup makes the data of a user who had not written, and the open mesh did not know.
+#[test]
+fn model_exports_after_a_backup_of_nothing() {
+    let ops = [Act::Backup, Act::Export].map(|act| Op::At(0, 0, act));
+    on_memory(MeshConfig::default(), &ops).unwrap();
+    on_sqlite(&ops).unwrap();
 }
 
 /// Runs worlds on something broken until one differs from the model; says after how many, and in what.

@@ -308,6 +308,8 @@ impl Mesh {
             if one_moment && snapshot.state().stamp == stamp {
                 return Ok((roster, threads, snapshot));
             }
+            // A backup makes the data of a user who has not written: an index that nobody else writes to learns of it here.
+            self.core.refresh().await?;
         }
         Err(Error::new(ErrorKind::Busy, "other processes write all the time, try again"))
     }
