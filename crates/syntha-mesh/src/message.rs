@@ -159,9 +159,9 @@ impl NewMessage {
         // INVARIANT: what was appended can be read, or its page and the user's export could not be. An export nests it once more.
         if !self.metadata.is_empty() {
             let metadata = serde_json::to_string(&[[&self.metadata]]);
-            let metadata = metadata.map_err(|_| "the message can't be written as JSON")?;
-            serde_json::from_str::<[[Map<String, Value>; 1]; 1]>(&metadata)
-                .map_err(|_| readable::UNREADABLE)?;
+            if !readable::is_readable(&metadata.map_err(|_| "the message can't be written as JSON")?) {
+                return Err(readable::UNREADABLE);
+            }
         }
         if !readable::is_readable(self.content.get()) {
             return Err(readable::UNREADABLE);

@@ -14,7 +14,19 @@ pub(crate) const UNREADABLE: &str =
 /// Whether text that was written as JSON will be a value to its readers. Raw text may still hold a number or an escape that
 /// is none; that is an error to who asks for that value, and to nobody else.
 pub(crate) fn is_readable(text: &str) -> bool {
-    (is_flat(text) && !text.contains(PRIVATE)) || serde_json::from_str::<Value>(text).is_ok()
+    (is_flat(text) && !text.contains(PRIVATE))
+        || serde_json::from_str::<Value>(text).is_ok_and(|value| !has_private_member(&value))
+}
+
+/// Wherever the member stands: who reads and writes the object again may sort it to the front.
+fn has_private_member(value: &Value) -> bool {
+    match value {
+        Value::Array(values) => values.iter().any(has_private_member),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name.starts_with(PRIVATE) || has_private_member(value))
+        }
+        _ => false,
+    }
 }
 
 /// Whether it is not deep: most text has too few brackets for it, and is only counted.
@@ -59,6 +71,7 @@ mod tests {
         let wide = format!("[{}[]]", "[],".repeat(10_000));
         assert!(is_readable(&nested(127)) && !is_readable(&nested(128)) && is_readable(&wide));
         assert!(!is_readable(r#"{"$serde_json::private::RawValue":"x","a":1}"#));
+        assert!(!is_readable(r#"[{"a":1,"$serde_json::private::RawValue":"x"}]"#));
         assert!(is_readable(r#"{"a":"$serde_json::private::RawValue"}"#));
     }
 }
