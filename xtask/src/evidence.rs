@@ -27,7 +27,7 @@ const RUNS: &[Run] = &[
         package: "syntha-tests",
         filter: "test(model_says_what_syntha_says)",
         variable: "SYNTHA_MODEL_OPS",
-        count: "200000",
+        count: "150000",
     },
     Run {
         what: "loss",
