@@ -37,10 +37,15 @@ async fn failing(harness: &dyn Harness) -> Vec<&'static str> {
 }
 
 fn compare(file: &str, found: &BTreeMap<&str, Vec<&'static str>>) {
+    // Writers that race meet a fault by luck. Such a check counts where it must pass; what must fail is seen by the others.
+    let certain = |checks: &[&'static str]| -> Vec<_> {
+        checks.iter().copied().filter(|check| !check.contains("racing")).collect()
+    };
     for (name, checks) in found {
-        assert!(!checks.is_empty(), "{name} passed every check");
+        assert!(!certain(checks).is_empty(), "{name} passed every check");
     }
-    let line = |(name, checks): (&&str, &Vec<&str>)| format!("{name}: {}\n", checks.join(" "));
+    let line =
+        |(name, checks): (&&str, &Vec<&'static str>)| format!("{name}: {}\n", certain(checks).join(" "));
     compare_text(file, &found.iter().map(line).collect::<String>());
 }
 
