@@ -20,7 +20,7 @@ const RUNS: &[Run] = &[
         package: "syntha-tests",
         filter: "test(leakage_under_random_operations)",
         variable: "SYNTHA_LEAKAGE_OPS",
-        count: "200000",
+        count: "100000",
     },
     Run {
         what: "model",
