@@ -114,7 +114,8 @@ pub(crate) fn run(only: &str, import: Option<&str>, bench: bool) -> Result {
 
 fn row(run: &Run, count: &str) -> Result<String> {
     println!("\n== {}: {}={count}", run.what, run.variable);
-    let arguments = ["nextest", "run", "-p", run.package, "-E", run.filter, "--no-capture", "--no-fail-fast"];
+    let arguments =
+        ["nextest", "run", "-p", run.package, "-E", run.filter, "--no-capture", "--profile", "evidence"];
     let start = Instant::now();
     let printed = output(cargo(&arguments).env(run.variable, count))?;
     let took = start.elapsed().as_secs();
