@@ -1,6 +1,5 @@
 //! `cargo xtask evidence`: runs the long tests and the benchmark, and writes what they found.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
 use crate::step::{Result, cargo, output, root};
@@ -81,34 +80,70 @@ const IMPORT: Run = Run {
     count: "",
 };
 
-/// Runs everything whose name holds a text, and writes `docs/evidence.md`.
+const BENCHMARK: &str = "\n## Benchmark\n";
+
+/// Runs everything whose name holds a text, and writes its rows into `docs/evidence.md` as they come. Other rows stay.
 pub(crate) fn run(only: &str, import: Option<&str>, bench: bool) -> Result {
-    let path = root().join("docs/evidence.md");
-    let mut rows = String::new();
     for run in RUNS.iter().filter(|run| run.what.contains(only)) {
-        rows += &row(run, run.count)?;
+        write_row(run.what, &row(run, run.count)?)?;
     }
     if let Some(database) = import.filter(|_| IMPORT.what.contains(only)) {
-        rows += &row(&IMPORT, database)?;
+        write_row(IMPORT.what, &row(&IMPORT, database)?)?;
     }
-    let mut text = format!(
-        "# Evidence\n\nWritten by `cargo xtask evidence` on {} with {} cores, at commit {}. CI runs each test at a small count.\n\n\
-         | what | command | count | time | result |\n|---|---|---|---|---|\n{rows}",
-        std::env::consts::OS,
-        std::thread::available_parallelism()?,
-        commit()?,
-    );
     if bench {
         println!("\n== benchmark");
         let table = output(&mut cargo(&["run", "--quiet", "--release", "-p", "syntha-benches"]))?;
         println!("{table}");
-        write!(
-            text,
-            "\n## Benchmark\n\n`cargo xtask bench`, the budgets of the design beside it.\n\n```text\n{}\n```\n",
+        let text = format!(
+            "{BENCHMARK}\n`cargo xtask bench` at commit {}, the budgets of the design beside it.\n\n```text\n{}\n```\n",
+            commit()?,
             table.trim_end()
-        )?;
+        );
+        let (rows, _) = read()?;
+        write(&rows, &text)?;
     }
-    std::fs::write(path, text)?;
+    Ok(())
+}
+
+fn path() -> std::path::PathBuf {
+    root().join("docs/evidence.md")
+}
+
+/// The page as it stands: the rows, and the benchmark.
+fn read() -> Result<(Vec<String>, String)> {
+    let text = std::fs::read_to_string(path())?;
+    let (table, bench) = match text.split_once(BENCHMARK) {
+        Some((table, bench)) => (table, format!("{BENCHMARK}{bench}")),
+        None => (text.as_str(), String::new()),
+    };
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| what ");
+    let rows = table.lines().filter(is_row).map(str::to_owned).collect();
+    Ok((rows, bench))
+}
+
+/// Puts a row in the place of the one of that name.
+fn write_row(what: &str, row: &str) -> Result {
+    let (rows, bench) = read()?;
+    let name = |line: &str| line.split('|').nth(1).map(|cell| cell.trim().to_owned()).unwrap_or_default();
+    let place = |line: &String| {
+        let name = name(line);
+        RUNS.iter().chain([&IMPORT]).position(|run| run.what == name).unwrap_or(RUNS.len())
+    };
+    let mut rows: Vec<_> = rows.into_iter().filter(|line| name(line) != what).collect();
+    rows.push(row.trim_end().to_owned());
+    rows.sort_by_key(place);
+    write(&rows, &bench)
+}
+
+fn write(rows: &[String], bench: &str) -> Result {
+    let text = format!(
+        "# Evidence\n\nWritten by `cargo xtask evidence` on {} with {} cores, each row at the commit that it names. CI runs each test at a small count.\n\n\
+         | what | commit | command | count | time | result |\n|---|---|---|---|---|---|\n{}\n{bench}",
+        std::env::consts::OS,
+        std::thread::available_parallelism()?,
+        rows.join("\n"),
+    );
+    std::fs::write(path(), text)?;
     Ok(())
 }
 
@@ -125,7 +160,7 @@ fn row(run: &Run, count: &str) -> Result<String> {
     println!("{found} ({took} s)");
     let command =
         format!("{}={count} cargo nextest run -p {} -E '{}'", run.variable, run.package, run.filter);
-    Ok(format!("| {} | `{command}` | {count} | {took} s | {found} |\n", run.what))
+    Ok(format!("| {} | {} | `{command}` | {count} | {took} s | {found} |\n", run.what, commit()?))
 }
 
 /// The commit, and whether the tree differs from it.
