@@ -281,8 +281,8 @@ impl World {
                 let written = self.users().backup(name, &mut bytes).await;
                 written.map_err(|error| format!("no backup: {error:?}"))?;
                 if self.seats[user].epoch == 0 {
-                    // A user who had not written has data now, though not all handles know it yet.
-                    self.seats[user].floor = self.now(user);
+                    // A user who had not written has data now, of its first commit, though not all handles know it yet.
+                    (self.seats[user].epoch, self.seats[user].floor) = (1, self.now(user));
                 }
                 let (model, floor) = (self.seats[user].model.clone(), self.seats[user].floor);
                 self.seats[user].archive = Some(Archive { bytes, model, floor });

@@ -26,7 +26,7 @@ const RUNS: &[Run] = &[
         package: "syntha-tests",
         filter: "test(model_says_what_syntha_says)",
         variable: "SYNTHA_MODEL_OPS",
-        count: "150000",
+        count: "60000",
     },
     Run {
         what: "loss",
