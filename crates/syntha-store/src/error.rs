@@ -38,6 +38,12 @@ pub enum ErrorKind {
     Unavailable,
     /// The data has a format that this build does not know, or the backend lacks the feature.
     Unsupported,
+    /// Sealed data does not open under its key: it was changed, moved, put back from an earlier version, or is not sealed.
+    Tampered,
+    /// The key of the data can't be had now: its keeper does not answer, or its user has to unlock it.
+    KeyUnavailable,
+    /// The key that was given is not the data's key, or is not kept as a key must be.
+    KeyRefused,
 }
 
 impl ErrorKind {
@@ -60,6 +66,9 @@ impl ErrorKind {
             Self::StorageFull => "storage_full",
             Self::Unavailable => "unavailable",
             Self::Unsupported => "unsupported",
+            Self::Tampered => "tampered",
+            Self::KeyUnavailable => "key_unavailable",
+            Self::KeyRefused => "key_refused",
         }
     }
 
@@ -68,7 +77,9 @@ impl ErrorKind {
     pub const fn retry(self) -> Retry {
         match self {
             Self::Conflict => Retry::AfterReload,
-            Self::Busy | Self::StorageFull | Self::Unavailable | Self::Locked => Retry::Later,
+            Self::Busy | Self::StorageFull | Self::Unavailable | Self::Locked | Self::KeyUnavailable => {
+                Retry::Later
+            }
             Self::Unknown => Retry::AfterOutcome,
             _ => Retry::Never,
         }
