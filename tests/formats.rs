@@ -55,8 +55,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Every format's folder with an archive of it; the last one is the present format's.
-const FORMATS: &[(&str, &str)] =
-    &[("sqlite-1", "archive-1.syntha"), ("sqlite-2", "archive-1-of-sqlite-2.syntha")];
+const FORMATS: &[(&str, &str)] = &[
+    ("sqlite-1", "archive-1.syntha"),
+    ("sqlite-2", "archive-1-of-sqlite-2.syntha"),
+    ("sqlite-3", "archive-2.syntha"),
+];
 
 #[tokio::test]
 async fn formats_of_old_are_opened_and_written() {

@@ -195,6 +195,10 @@ impl Snapshot for Relabelled<'_> {
         self.1.state()
     }
 
+    fn life(&self) -> Option<syntha_store::Incarnation> {
+        self.1.life()
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<syntha_store::StoredRecord>>> {
         self.1.next().await
     }

@@ -70,6 +70,10 @@ impl Snapshot for SqliteSnapshot {
         self.state
     }
 
+    fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         let mut rows = sqlx::query(
@@ -140,6 +144,12 @@ pub(crate) async fn fill(
                 .map_err(|error| from_sqlx(&error))?;
         }
     }
+    // It may be known only now.
+    sqlx::query("UPDATE user SET note = ?")
+        .bind(snapshot.state().note.as_bytes().to_vec())
+        .execute(&mut db)
+        .await
+        .map_err(|error| from_sqlx(&error))?;
     sqlx::query("COMMIT").execute(&mut db).await.map_err(|error| from_sqlx(&error))?;
     db.close().await.map_err(|error| from_sqlx(&error))
 }
@@ -157,7 +167,7 @@ pub(crate) async fn take_over(db: &mut SqliteConnection, row: &UserRow) -> Resul
     }
     sqlx::query(
         "UPDATE main.user SET incarnation = ?, epoch = ?, chain_seq = ?, chain_head = ?, contexts = ?, agents = ?,
-         context_bytes = ?, history_bytes = ?, time = ?, fence = 0, recent = x'', log = x''",
+         context_bytes = ?, history_bytes = ?, time = ?, fence = 0, recent = x'', log = x'', note = (SELECT note FROM incoming.user)",
     )
     .bind(state.stamp.incarnation.0.to_be_bytes().to_vec())
     .bind(int(state.stamp.epoch.0))

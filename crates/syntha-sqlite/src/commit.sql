@@ -1,9 +1,9 @@
--- What takes a commit, format 2. Format 1 had one view for every batch and a blob row for every record; opening such a file
--- drops that view and makes these.
-PRAGMA user_version = 2;
+-- What takes a commit, format 3. Format 2 had no notes and no rewrites, format 1 one view for every batch and a blob row for every
+-- record; opening such a file drops its views and makes these.
+PRAGMA user_version = 3;
 
 -- A commit is one INSERT into one of these views: one statement, so nothing is left half-done by a caller who goes.
--- `expects`, `deletes`, `heads` and `puts` are JSON objects with a member for each record, whose value a and name b are numbers:
+-- `expects`, `deletes`, `heads`, `rewrites` and `puts` are JSON objects with a member for each record, whose value a and name b are numbers:
 --     a: place (from 1) in `data` of the name's bytes, bits 0 to 27; length of name, 28 to 38; length of head, 39 to 51; keyspace, from 52.
 --     b: length of body, bits 0 to 27; from 28, the place in `data` of two numbers of 20 ASCII characters, sequence and expiry or
 --        expected version, -1 for "none" (in `deletes`, -1 for "every sequence"). No place means sequence 0 and none.
@@ -12,8 +12,8 @@ PRAGMA user_version = 2;
 
 -- The common batch: it only puts, and expects a stamp or a chain. The other view ends here too.
 CREATE VIEW do_puts (incarnation, epoch, chain, puts, data, log, raise, batch, chain_seq, chain_head,
-                     contexts, agents, context_bytes, history_bytes, time)
-AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+                     contexts, agents, context_bytes, history_bytes, time, note)
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
     UPDATE user SET
@@ -29,6 +29,7 @@ CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
         context_bytes = coalesce(NEW.context_bytes, context_bytes),
         history_bytes = coalesce(NEW.history_bytes, history_bytes),
         time = max(time, NEW.time),
+        note = coalesce(NEW.note, note),
         recent = substr(CAST(recent || NEW.batch || printf('%016x', epoch + NEW.raise) AS BLOB), -1536),
         log = CASE WHEN NEW.raise
             THEN substr(CAST(log || '|' || printf('%016x', epoch + NEW.raise) || NEW.log AS BLOB), -1920) ELSE log END;
@@ -49,8 +50,8 @@ CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
 END;
 
 CREATE VIEW do_commit (incarnation, epoch, chain, puts, data, log, raise, batch, chain_seq, chain_head,
-                       contexts, agents, context_bytes, history_bytes, time, expects, clears, deletes, heads)
-AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+                       contexts, agents, context_bytes, history_bytes, time, note, expects, clears, deletes, heads, rewrites)
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
     -- Here too, so that "gone" and a moved stamp are told before a version is.
@@ -81,12 +82,19 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
             AND r.seq <= CASE CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END
                 WHEN -1 THEN 0x7fffffffffffffff ELSE CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END END);
     INSERT INTO do_puts VALUES (NEW.incarnation, NEW.epoch, NEW.chain, NEW.puts, NEW.data, NEW.log, NEW.raise, NEW.batch,
-        NEW.chain_seq, NEW.chain_head, NEW.contexts, NEW.agents, NEW.context_bytes, NEW.history_bytes, NEW.time);
+        NEW.chain_seq, NEW.chain_head, NEW.contexts, NEW.agents, NEW.context_bytes, NEW.history_bytes, NEW.time, NEW.note);
     UPDATE record SET
         head = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
         expires = nullif(CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, (p.b >> 28) + 20, 20) AS INTEGER) ELSE -1 END, -1),
         version = (SELECT epoch FROM user)
         FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.heads) AS e LIMIT -1) AS p
         WHERE NEW.heads IS NOT NULL AND record.space = p.a >> 52 AND record.name = substr(NEW.data, p.a & 0xfffffff, (p.a >> 28) & 0x7ff)
+            AND record.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END;
+    -- Their versions stand in `expects`.
+    UPDATE record SET
+        head = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
+        body = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff) + ((p.a >> 39) & 0x1fff), p.b & 0xfffffff)
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.rewrites) AS e LIMIT -1) AS p
+        WHERE NEW.rewrites IS NOT NULL AND record.space = p.a >> 52 AND record.name = substr(NEW.data, p.a & 0xfffffff, (p.a >> 28) & 0x7ff)
             AND record.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END;
 END;

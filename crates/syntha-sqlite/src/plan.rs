@@ -9,10 +9,10 @@ use crate::error::{from_sqlx, gone};
 use crate::schema::int;
 
 /// Takes a batch that only puts.
-pub(crate) const PUTS: &str = "INSERT INTO do_puts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(crate) const PUTS: &str = "INSERT INTO do_puts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// Takes every batch.
 pub(crate) const COMMIT: &str =
-    "INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "INSERT INTO do_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Applies a batch: one statement, all or nothing.
 pub(crate) async fn commit(
@@ -22,10 +22,11 @@ pub(crate) async fn commit(
     raise: bool,
 ) -> Result<()> {
     let plan = Plan::new(incarnation, batch)?;
-    let [puts, expects, deletes, heads] =
-        [plan.puts, plan.expects, plan.deletes, plan.heads].map(|list| list.end('}'));
+    let [puts, expects, deletes, heads, rewrites] =
+        [plan.puts, plan.expects, plan.deletes, plan.heads, plan.rewrites].map(|list| list.end('}'));
     let clears = plan.clears.end(']');
-    let only_puts = expects.is_none() && clears.is_none() && deletes.is_none() && heads.is_none();
+    let only_puts =
+        expects.is_none() && clears.is_none() && deletes.is_none() && heads.is_none() && rewrites.is_none();
     let usage = |part: fn(&Usage) -> u64| batch.usage.as_ref().map(|usage| int(part(usage)));
     let query = sqlx::query(if only_puts { PUTS } else { COMMIT })
         .bind(incarnation.0.to_be_bytes().to_vec())
@@ -42,8 +43,13 @@ pub(crate) async fn commit(
         .bind(usage(|usage| usage.agents))
         .bind(usage(|usage| usage.context_bytes))
         .bind(usage(|usage| usage.history_bytes))
-        .bind(int(batch.time.0));
-    let query = if only_puts { query } else { query.bind(expects).bind(clears).bind(deletes).bind(heads) };
+        .bind(int(batch.time.0))
+        .bind(batch.note.map(|note| note.as_bytes().to_vec()));
+    let query = if only_puts {
+        query
+    } else {
+        query.bind(expects).bind(clears).bind(deletes).bind(heads).bind(rewrites)
+    };
     // The driver's first answer says that the statement is done, and so committed; `execute` would wait for a second one, which says
     // that there is no more, and costs a wake-up. No answer means that the connection's thread ended.
     let done = db.fetch_many(query).try_next().await;
@@ -58,6 +64,7 @@ struct Plan {
     clears: List,
     deletes: List,
     heads: List,
+    rewrites: List,
     puts: List,
     data: Vec<u8>,
     log: ChangeLog,
@@ -75,6 +82,7 @@ impl Plan {
             clears: List::new('['),
             deletes: List::new('{'),
             heads: List::new('{'),
+            rewrites: List::new('{'),
             puts: List::new('{'),
             data,
             log: ChangeLog::of(batch.ops.iter().filter(|op| op.space() != Keyspace::Audit).count()),
@@ -130,6 +138,12 @@ impl Plan {
                 self.log.push('p', *space, id);
                 let row = self.row(*space, id.name(), int(id.seq()), at(expires), head, &[])?;
                 self.heads.member(row);
+            }
+            Op::Rewrite { space, id, version, head, body } => {
+                let expected = self.row(*space, id.name(), int(id.seq()), int(version.0), &[], &[])?;
+                self.expects.member(expected);
+                let row = self.row(*space, id.name(), int(id.seq()), NONE, head, body)?;
+                self.rewrites.member(row);
             }
             Op::Delete { space, id } => {
                 self.log.push('d', *space, id);
@@ -206,7 +220,9 @@ const fn too_big() -> Error {
 /// About the bytes that an operation needs in the blob.
 fn op_bytes(op: &Op) -> usize {
     match op {
-        Op::Put { id, head, body, .. } => id.name().len() + head.len() + body.len(),
+        Op::Put { id, head, body, .. } | Op::Rewrite { id, head, body, .. } => {
+            id.name().len() + head.len() + body.len()
+        }
         Op::PutHead { id, head, .. } => id.name().len() + head.len(),
         _ => 0,
     }
@@ -247,15 +263,15 @@ impl List {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use syntha_store::{BATCH_BYTES, HEAD_BYTES, NAME_BYTES};
+    use syntha_store::{NAME_BYTES, SEALED_BATCH_BYTES, SEALED_HEAD_BYTES};
 
     use super::*;
 
     #[test]
     fn the_largest_batch_fits_and_a_wider_number_is_refused() {
         assert_eq!(fit(NAME_BYTES, NAME_BITS).unwrap(), NAME_BYTES as u64);
-        assert_eq!(fit(HEAD_BYTES, HEAD_BITS).unwrap(), HEAD_BYTES as u64);
-        assert!(fit(2 * BATCH_BYTES, PLACE_BITS).is_ok());
+        assert_eq!(fit(SEALED_HEAD_BYTES, HEAD_BITS).unwrap(), SEALED_HEAD_BYTES as u64);
+        assert!(fit(2 * SEALED_BATCH_BYTES, PLACE_BITS).is_ok());
         for bits in [NAME_BITS, HEAD_BITS, PLACE_BITS] {
             assert_eq!(fit((1 << bits) - 1, bits).unwrap(), (1 << bits) - 1);
             assert_eq!(fit(1 << bits, bits).unwrap_err().kind(), ErrorKind::LimitExceeded);

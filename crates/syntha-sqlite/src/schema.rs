@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor, Row, SqliteConnection};
 use syntha_store::{
-    BatchId, ChainHead, Epoch, Error, ErrorKind, Fence, Head, Incarnation, KeyFingerprint, Keyspace,
+    BatchId, ChainHead, Epoch, Error, ErrorKind, Fence, Head, Incarnation, KeyFingerprint, Keyspace, Note,
     RecordId, Result, Stamp, Timestamp, Usage, UserState, Version,
 };
 
@@ -18,15 +18,11 @@ use crate::error::{corrupt, foreign, from_sqlx};
 /// Makes the tables, and what takes a commit.
 pub(crate) const SCHEMA: &str = concat!(include_str!("schema.sql"), include_str!("commit.sql"));
 pub(crate) const INSERT_USER: &str =
-    "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'')";
-/// Makes a file of format 1 one of format 2, whole or not at all.
-const FROM_FORMAT_1: &str = concat!(
-    // Another process may have made the new views by now: then they are made once more.
-    "BEGIN IMMEDIATE; DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_puts; ",
-    include_str!("commit.sql"),
-    "COMMIT;"
-);
-const FORMAT: i64 = 2;
+    "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'', ?)";
+/// Makes what takes commits anew.
+const NEW_VIEWS: &str =
+    concat!("DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_puts; ", include_str!("commit.sql"));
+const FORMAT: i64 = 3;
 const APPLICATION: i64 = 0x5359_4e54;
 /// 3.51.3 mends the write-ahead log's reset race, <https://www.sqlite.org/wal.html#walresetbug>.
 const ENGINE: (u32, u32, u32) = (3, 51, 3);
@@ -50,6 +46,7 @@ impl UserRow {
             usage: Usage::default(),
             next_expiry: None,
             time: Timestamp(0),
+            note: Note::NONE,
         };
         Self { tag, print: *print.as_bytes(), state, fence: None, recent: String::new() }
     }
@@ -119,7 +116,7 @@ fn plain_options(path: &Path) -> SqliteConnectOptions {
 
 /// Writes a new user's row.
 pub(crate) async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Result<(), sqlx::Error> {
-    let UserState { stamp, chain, usage, time, .. } = row.state;
+    let UserState { stamp, chain, usage, time, note, .. } = row.state;
     sqlx::query(INSERT_USER)
         .bind(row.tag.as_slice())
         .bind(row.print.as_slice())
@@ -132,6 +129,7 @@ pub(crate) async fn insert_user(db: &mut SqliteConnection, row: &UserRow) -> Res
         .bind(int(usage.context_bytes))
         .bind(int(usage.history_bytes))
         .bind(int(time.0))
+        .bind(note.as_bytes())
         .execute(db)
         .await
         .map(drop)
@@ -169,7 +167,7 @@ pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<bool> {
             .map_err(|error| from_sqlx(&error))?;
     match row {
         (APPLICATION, FORMAT) => Ok(false),
-        (APPLICATION, 1) => Ok(true),
+        (APPLICATION, 1 | 2) => Ok(true),
         (APPLICATION, newer) if newer > FORMAT => {
             Err(Error::new(ErrorKind::Unsupported, "the user's file has a newer format, upgrade Syntha"))
         }
@@ -179,7 +177,21 @@ pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<bool> {
 
 /// Brings a file of an old format to the present one. Only what takes commits is made anew; no row is touched.
 pub(crate) async fn renew(db: &mut SqliteConnection) -> Result<()> {
-    db.execute(FROM_FORMAT_1).await.map(drop).map_err(|error| from_sqlx(&error))
+    let renewed = async {
+        db.execute("BEGIN IMMEDIATE").await?;
+        // Another process may have done it by now: then only the views are made once more.
+        let there: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('user') WHERE name = 'note'")
+                .fetch_one(&mut *db)
+                .await?;
+        if there == 0 {
+            db.execute("ALTER TABLE user ADD COLUMN note BLOB NOT NULL DEFAULT x''").await?;
+        }
+        db.execute(NEW_VIEWS).await?;
+        db.execute("COMMIT").await
+    };
+    // A caller who goes, or an error, ends with the connection, which nobody has yet.
+    renewed.await.map(drop).map_err(|error: sqlx::Error| from_sqlx(&error))
 }
 
 /// Checks the whole file, after the last one who had it open did not close it.
@@ -194,8 +206,10 @@ pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
     let row = sqlx::query(
         "SELECT tag, key_print, incarnation, epoch, chain_seq, chain_head, contexts, agents, context_bytes,
                 history_bytes, time, fence, recent,
-                (SELECT min(expires) FROM record WHERE expires IS NOT NULL)
-         FROM user",
+                (SELECT min(expires) FROM record WHERE expires IS NOT NULL),
+                -- A reader beside a holder may find a file whose row has no note yet; then the name means the empty one.
+                (SELECT note FROM user)
+         FROM user AS u CROSS JOIN (SELECT x'' AS note) AS absent",
     )
     .fetch_optional(db)
     .await
@@ -216,6 +230,7 @@ pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
         usage,
         next_expiry: expiry(row.try_get(13).map_err(|_| corrupt())?)?,
         time: Timestamp(number(10)?),
+        note: Note::new(row.try_get(14).map_err(|_| corrupt())?).map_err(|_| corrupt())?,
     };
     let fence = Fence::from_code(u8::try_from(number(11)?).map_err(|_| corrupt())?)?;
     let recent = ascii(row.try_get(12).map_err(|_| corrupt())?)?;

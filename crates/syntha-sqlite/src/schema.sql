@@ -1,4 +1,4 @@
--- The tables of a user's file, the same in formats 1 and 2. What takes a commit stands in `commit.sql`.
+-- The tables of a user's file. Format 3 added the column `note`, at the end of its table. What takes a commit stands in `commit.sql`.
 -- Numbers that other code knows: application_id "SYNT", keyspace 5 = audit.
 PRAGMA application_id = 1398361684;
 
@@ -21,7 +21,9 @@ CREATE TABLE user (
     recent BLOB NOT NULL,
     -- What the last commits changed, so that another handle can follow: for each '|', the epoch, and then either '!' for
     -- "more than fits" or ',' and for each record 'p' (written) or 'd' (deleted), keyspace, ':', sequence, ':', name, as hexadecimal text.
-    log BLOB NOT NULL
+    log BLOB NOT NULL,
+    -- What a layer above keeps here. Opaque.
+    note BLOB NOT NULL DEFAULT x''
 ) STRICT;
 
 CREATE TABLE record (

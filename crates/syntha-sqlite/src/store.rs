@@ -107,7 +107,8 @@ impl SqliteStore {
 
     /// Builds a file beside its place and publishes it. `again`: the user's mark of erasure goes then.
     async fn publish(&self, slot: &Slot, first: &Batch, again: bool, lives: Lives) -> Result<Stamp> {
-        let mut stamp = Stamp { incarnation: Incarnation::random()?, epoch: Epoch(0) };
+        let mut stamp =
+            Stamp { incarnation: first.life.map_or_else(Incarnation::random, Ok)?, epoch: Epoch(0) };
         let path = self.connections.root.temporary(self.connections.tick());
         let row = UserRow::new(slot.owner, self.connections.print, stamp);
         let image = self.connections.images.build(&row, Some(first)).await?;
@@ -192,7 +193,7 @@ impl SqliteStore {
         refused(slot.files.identity().is_some())?;
         let state = snapshot.state();
         let epoch = Epoch(state.stamp.epoch.0.saturating_add(EPOCH_JUMP));
-        let stamp = Stamp { incarnation: Incarnation::random()?, epoch };
+        let stamp = Stamp { incarnation: snapshot.life().map_or_else(Incarnation::random, Ok)?, epoch };
         let mut row = UserRow::new(slot.owner, self.connections.print, stamp);
         (row.state.chain, row.state.usage, row.state.time) = (state.chain, state.usage, state.time);
         // The snapshot may come slowly: nobody is kept waiting for it.
@@ -366,7 +367,7 @@ impl Store for SqliteStore {
         }
         let state = snapshot.state();
         let epoch = Epoch(old.unwrap_or_default().max(state.stamp.epoch).0.saturating_add(EPOCH_JUMP));
-        let stamp = Stamp { incarnation: Incarnation::random()?, epoch };
+        let stamp = Stamp { incarnation: snapshot.life().map_or_else(Incarnation::random, Ok)?, epoch };
         let mut row = UserRow::new(slot.owner, self.connections.print, stamp);
         row.state.chain = state.chain;
         row.state.usage = state.usage;

@@ -11,16 +11,18 @@ use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use sha2::{Digest, Sha256};
 
-use crate::batch::{BATCH_BYTES, HEAD_BYTES};
+use crate::batch::{BATCH_BYTES, SEALED_BATCH_BYTES, SEALED_HEAD_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::record::{Head, NAME_BYTES, Record, RecordId, StoredRecord};
-use crate::state::{ChainHead, Epoch, Incarnation, Stamp, Timestamp, Usage, UserState, Version};
+use crate::state::{ChainHead, Epoch, Incarnation, Note, Stamp, Timestamp, Usage, UserState, Version};
 use crate::store::Snapshot;
 use crate::user::UserTag;
 
 /// The first 16 bytes: a name, a zero byte and the format's version.
-pub const MAGIC: [u8; 16] = *b"syntha-archive\0\x01";
+pub const MAGIC: [u8; 16] = *b"syntha-archive\0\x02";
+/// The same of format 1, in which records stand in order of their names; it is still read.
+const MAGIC_1: [u8; 16] = *b"syntha-archive\0\x01";
 
 /// The length of a user's row in the format's layout.
 pub const STATE_BYTES: usize = 16 + 8 + 8 + 32 + 4 * 8 + 8 + 8;
@@ -91,6 +93,8 @@ pub struct Reader<R> {
     counter: u64,
     records: u64,
     last: Option<(Keyspace, RecordId)>,
+    /// Records must stand in order of their names, as in format 1.
+    ordered: bool,
     ended: bool,
 }
 
@@ -103,7 +107,8 @@ impl<R: Read> Reader<R> {
     pub fn open(mut source: R) -> Result<Self> {
         let mut magic = [0; 16];
         read_exact(&mut source, &mut magic)?;
-        if magic != MAGIC {
+        let ordered = magic == MAGIC_1;
+        if magic != MAGIC && !ordered {
             return Err(if magic.starts_with(b"syntha-archive\0") {
                 Error::new(
                     ErrorKind::Unsupported,
@@ -113,13 +118,13 @@ impl<R: Read> Reader<R> {
                 Error::new(ErrorKind::Corrupt, "the file is not a Syntha archive")
             });
         }
-        let mut hash = Sha256::digest(MAGIC).into();
+        let mut hash = Sha256::digest(magic).into();
         let (kind, payload) = read_frame(&mut source, &mut hash, 0)?;
         if kind != HEADER {
             return Err(damaged());
         }
         let (owner, state) = decode_header(payload)?;
-        Ok(Self { source, owner, state, hash, counter: 1, records: 0, last: None, ended: false })
+        Ok(Self { source, owner, state, hash, counter: 1, records: 0, last: None, ordered, ended: false })
     }
 
     fn next_chunk(&mut self) -> Result<Option<Vec<StoredRecord>>> {
@@ -134,7 +139,9 @@ impl<R: Read> Reader<R> {
                 while payload.has_remaining() {
                     let stored = decode_record(&mut payload)?;
                     let key = (stored.space, stored.record.head.id.clone());
-                    if self.last.as_ref().is_some_and(|last| *last >= key)
+                    let out_of_order =
+                        |last: &(Keyspace, RecordId)| last.0 > key.0 || (self.ordered && *last >= key);
+                    if self.last.as_ref().is_some_and(out_of_order)
                         || stored.record.head.version.0 > self.state.stamp.epoch.0
                         || stored.space.writer() == crate::keyspace::Writer::Manager
                     {
@@ -170,6 +177,10 @@ impl<R: Read + Send> Snapshot for Reader<R> {
 
     fn state(&self) -> UserState {
         self.state
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
@@ -235,7 +246,7 @@ fn frame_hash(before: [u8; 32], kind: u8, counter: u64, payload: &[u8]) -> [u8; 
     hash.finalize().into()
 }
 
-/// Writes a user's row in the format's layout, [`STATE_BYTES`] long: for backends that keep users in files of their own.
+/// Writes a user's row in the format's layout, [`STATE_BYTES`] long, without its note: for backends that keep users in files of their own.
 pub fn encode_state(out: &mut Vec<u8>, state: &UserState) {
     out.put_u128(state.stamp.incarnation.0);
     out.put_u64(state.stamp.epoch.0);
@@ -274,7 +285,7 @@ pub fn decode_state(from: &mut Bytes) -> Result<UserState> {
     if numbers.iter().any(|number| *number > i64::MAX as u64 / 2) || i64::try_from(time.0).is_err() {
         return Err(damaged());
     }
-    Ok(UserState { stamp, chain, usage, next_expiry, time })
+    Ok(UserState { stamp, chain, usage, next_expiry, time, note: Note::NONE })
 }
 
 fn decode_header(mut from: Bytes) -> Result<(UserTag, UserState)> {
@@ -326,9 +337,9 @@ pub fn decode_record(from: &mut Bytes) -> Result<StoredRecord> {
         return Err(damaged());
     }
     let length = from.try_get_u32().map_err(short)? as usize;
-    let head = take(from, length, HEAD_BYTES)?;
+    let head = take(from, length, SEALED_HEAD_BYTES)?;
     let length = from.try_get_u32().map_err(short)? as usize;
-    let body = take(from, length, BATCH_BYTES)?;
+    let body = take(from, length, SEALED_BATCH_BYTES)?;
     Ok(StoredRecord { space, record: Record::new(Head::new(id, head, version, body_version, expires), body) })
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::record::RecordId;
-use crate::state::{ChainHead, Stamp, Timestamp, Usage, Version, random_u128};
+use crate::state::{ChainHead, Incarnation, Note, Stamp, Timestamp, Usage, Version, random_u128};
 
 /// The most operations of one batch.
 pub const BATCH_OPS: usize = 65_536;
@@ -14,6 +14,12 @@ pub const BATCH_OPS: usize = 65_536;
 pub const BATCH_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes of a record's head.
 pub const HEAD_BYTES: usize = 4 * 1024;
+/// The most bytes of a record's head that a layer has [sealed](Batch::sealed).
+pub const SEALED_HEAD_BYTES: usize = 5 * 1024;
+/// The most bytes of names, heads and bodies in one batch that a layer has [sealed](Batch::sealed).
+pub const SEALED_BATCH_BYTES: usize = 96 * 1024 * 1024;
+/// The most bytes of a note in a batch that no layer has [sealed](Batch::sealed).
+pub const UNSEALED_NOTE_BYTES: usize = 64;
 /// How many of the last batch ids a user's store remembers for [`UserStore::outcome`](crate::UserStore::outcome).
 pub const OUTCOMES_KEPT: usize = 32;
 
@@ -90,6 +96,20 @@ pub enum Op {
         /// When it expires.
         expires: Option<Timestamp>,
     },
+    /// Writes other bytes in the place of a record's own and keeps its versions and expiry: for a layer that seals a record again under
+    /// another key. A conflict if the record is absent or has another version. Nobody is told of a change, for there is none.
+    Rewrite {
+        /// The keyspace.
+        space: Keyspace,
+        /// The id.
+        id: RecordId,
+        /// The version that the record has and keeps.
+        version: Version,
+        /// What an index needs.
+        head: Bytes,
+        /// The value.
+        body: Bytes,
+    },
     /// Deletes a record; nothing happens if it is absent.
     Delete {
         /// The keyspace.
@@ -118,6 +138,7 @@ impl Op {
         match self {
             Self::Put { space, .. }
             | Self::PutHead { space, .. }
+            | Self::Rewrite { space, .. }
             | Self::Delete { space, .. }
             | Self::DeleteName { space, .. }
             | Self::Clear { space } => *space,
@@ -128,7 +149,10 @@ impl Op {
     #[must_use]
     pub const fn id(&self) -> Option<&RecordId> {
         match self {
-            Self::Put { id, .. } | Self::PutHead { id, .. } | Self::Delete { id, .. } => Some(id),
+            Self::Put { id, .. }
+            | Self::PutHead { id, .. }
+            | Self::Rewrite { id, .. }
+            | Self::Delete { id, .. } => Some(id),
             Self::DeleteName { .. } | Self::Clear { .. } => None,
         }
     }
@@ -141,7 +165,9 @@ impl Op {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Put { id, head, body, .. } => id.name().len() + head.len() + body.len(),
+            Self::Put { id, head, body, .. } | Self::Rewrite { id, head, body, .. } => {
+                id.name().len() + head.len() + body.len()
+            }
             Self::PutHead { id, head, .. } => id.name().len() + head.len(),
             Self::Delete { id, .. } => id.name().len(),
             Self::DeleteName { name, .. } => name.len(),
@@ -156,6 +182,7 @@ impl fmt::Debug for Op {
         let kind = match self {
             Self::Put { .. } => "Put",
             Self::PutHead { .. } => "PutHead",
+            Self::Rewrite { .. } => "Rewrite",
             Self::Delete { .. } => "Delete",
             Self::DeleteName { .. } => "DeleteName",
             Self::Clear { .. } => "Clear",
@@ -179,6 +206,14 @@ pub struct Batch {
     pub usage: Option<Usage>,
     /// The new end of the audit chain; `None` leaves it. Set by the audit layer.
     pub chain: Option<ChainHead>,
+    /// What a layer above keeps in the user's row from now on; `None` leaves it.
+    pub note: Option<Note>,
+    /// The life that [`Store::create`](crate::Store::create) begins with this batch; `None` lets the store draw one. For a layer that binds
+    /// what it writes to the life. No other call looks at it.
+    pub life: Option<Incarnation>,
+    /// A layer has sealed the records, which makes them larger: [`SEALED_HEAD_BYTES`] and [`SEALED_BATCH_BYTES`] hold instead of the
+    /// limits that the layer has checked.
+    pub sealed: bool,
     /// When the batch was built. Raises the user's time high-water mark, never lowers it.
     pub time: Timestamp,
 }
@@ -196,6 +231,9 @@ impl Batch {
             ops: Vec::new(),
             usage: None,
             chain: None,
+            note: None,
+            life: None,
+            sealed: false,
             time,
         })
     }
@@ -231,13 +269,15 @@ impl Batch {
     /// Whether it changes nothing at all.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.usage.is_none() && self.chain.is_none()
+        self.ops.is_empty() && self.usage.is_none() && self.chain.is_none() && self.note.is_none()
     }
 
-    /// Whether a commit of it raises the epoch: one that touches only the audit keyspace and chain does not.
+    /// Whether a commit of it raises the epoch: one that touches only the audit keyspace and chain, or only writes records again as
+    /// they are, does not.
     #[must_use]
     pub fn raises_epoch(&self) -> bool {
-        self.usage.is_some() || self.ops.iter().any(|op| op.space() != Keyspace::Audit)
+        let changes = |op: &Op| op.space() != Keyspace::Audit && !matches!(op, Op::Rewrite { .. });
+        self.usage.is_some() || self.note.is_some() || self.ops.iter().any(changes)
     }
 
     /// Whether it can remove records.
@@ -251,7 +291,7 @@ impl Batch {
     /// # Errors
     ///
     /// `LimitExceeded` over [`BATCH_OPS`], [`BATCH_BYTES`] or [`HEAD_BYTES`]; `Invalid` for an id that stands
-    /// twice, for a head-only write of a record whose keyspace or name the same batch deletes, and for a user's
+    /// twice, for a head-only or repeated write of a record whose keyspace or name the same batch deletes, and for a user's
     /// own records in the deployment's keyspaces or the other way round (`deployment`).
     pub fn validate(&self, deployment: bool) -> Result<()> {
         if self.ops.len() > BATCH_OPS || self.expect.len() > BATCH_OPS {
@@ -260,12 +300,14 @@ impl Batch {
                 "a batch has at most 65,536 operations, split it",
             ));
         }
+        let (head_bytes, batch_bytes) =
+            if self.sealed { (SEALED_HEAD_BYTES, SEALED_BATCH_BYTES) } else { (HEAD_BYTES, BATCH_BYTES) };
         let mut bytes = 0_usize;
         let mut seen = HashSet::with_capacity(self.ops.len());
         for op in &self.ops {
             bytes = bytes.saturating_add(op.bytes());
-            if let Op::Put { head, .. } | Op::PutHead { head, .. } = op
-                && head.len() > HEAD_BYTES
+            if let Op::Put { head, .. } | Op::PutHead { head, .. } | Op::Rewrite { head, .. } = op
+                && head.len() > head_bytes
             {
                 return Err(Error::new(ErrorKind::LimitExceeded, "a record's head has at most 4 KiB"));
             }
@@ -284,11 +326,14 @@ impl Batch {
                 return Err(Error::new(ErrorKind::Invalid, "a user's store has no deployment keyspaces"));
             }
         }
-        if bytes > BATCH_BYTES {
+        if self.note.is_some_and(|note| !self.sealed && note.as_bytes().len() > UNSEALED_NOTE_BYTES) {
+            return Err(Error::new(ErrorKind::LimitExceeded, "a note in a user's row has at most 64 bytes"));
+        }
+        if bytes > batch_bytes {
             return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 64 MiB, split it"));
         }
         for op in &self.ops {
-            if let Op::PutHead { space, id, .. } = op {
+            if let Op::PutHead { space, id, .. } | Op::Rewrite { space, id, .. } = op {
                 let removed = self.ops.iter().any(|other| match other {
                     Op::Clear { space: cleared } => cleared == space,
                     Op::DeleteName { space: in_space, name } => in_space == space && name == id.name(),

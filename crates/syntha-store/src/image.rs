@@ -10,7 +10,7 @@ use crate::batch::{Batch, BatchId, Expect, OUTCOMES_KEPT, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::record::{Head, Record, RecordId, StoredRecord};
-use crate::state::{ChainHead, Epoch, Fence, Incarnation, Stamp, Timestamp, Usage, UserState, Version};
+use crate::state::{ChainHead, Epoch, Fence, Incarnation, Note, Stamp, Timestamp, Usage, UserState, Version};
 use crate::store::{Changes, Commit, Delta, Outcome, Page, Scan, Snapshot, Want};
 use crate::user::UserTag;
 
@@ -31,6 +31,7 @@ pub struct Image {
     chain: ChainHead,
     usage: Usage,
     time: Timestamp,
+    note: Note,
     records: BTreeMap<(Keyspace, RecordId), Record>,
     recent: VecDeque<(BatchId, Stamp)>,
     deleted: VecDeque<(Epoch, Keyspace, RecordId)>,
@@ -49,6 +50,7 @@ impl Image {
             chain: ChainHead::default(),
             usage: Usage::default(),
             time: Timestamp(0),
+            note: Note::NONE,
             records: BTreeMap::new(),
             recent: VecDeque::new(),
             deleted: VecDeque::new(),
@@ -72,6 +74,7 @@ impl Image {
         image.chain = state.chain;
         image.usage = state.usage;
         image.time = state.time;
+        image.note = state.note;
         image.fence = fence;
         image.recent = recent.into_iter().collect();
         image.records = records
@@ -115,6 +118,7 @@ impl Image {
             usage: self.usage,
             next_expiry: self.records.values().filter_map(|record| record.head.expires).min(),
             time: self.time,
+            note: self.note,
         }
     }
 
@@ -199,10 +203,7 @@ impl Image {
                     if self.records.get(&(*space, id.clone())).map(|record| record.head.version)
                         != *version =>
                 {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "the record has another version, reload and try again",
-                    ));
+                    return Err(moved_record());
                 }
                 _ => {}
             }
@@ -212,6 +213,14 @@ impl Image {
                 && !self.records.contains_key(&(*space, id.clone()))
             {
                 return Err(Error::new(ErrorKind::Conflict, "the record to keep the body of is not there"));
+            }
+            if let Op::Rewrite { space, id, version, .. } = op
+                && self
+                    .records
+                    .get(&(*space, id.clone()))
+                    .is_none_or(|record| record.head.version != *version)
+            {
+                return Err(moved_record());
             }
         }
         Ok(())
@@ -244,6 +253,12 @@ impl Image {
                         record.head.expires = expires;
                     }
                 }
+                Op::Rewrite { space, id, head, body, .. } => {
+                    if let Some(record) = self.records.get_mut(&(space, id)) {
+                        record.head.head = head;
+                        record.body = crate::record::Body(body);
+                    }
+                }
                 Op::Delete { space, id } => {
                     if self.records.remove(&(space, id.clone())).is_some() {
                         self.bury(space, id);
@@ -255,6 +270,7 @@ impl Image {
         self.usage = batch.usage.unwrap_or(self.usage);
         self.chain = batch.chain.unwrap_or(self.chain);
         self.time = self.time.max(batch.time);
+        self.note = batch.note.unwrap_or(self.note);
         self.recent.push_back((batch.id, self.stamp));
         if self.recent.len() > OUTCOMES_KEPT {
             self.recent.pop_front();
@@ -371,6 +387,10 @@ fn gone() -> Error {
     )
 }
 
+fn moved_record() -> Error {
+    Error::new(ErrorKind::Conflict, "the record has another version, reload and try again")
+}
+
 struct ImageSnapshot {
     owner: UserTag,
     state: UserState,
@@ -385,6 +405,10 @@ impl Snapshot for ImageSnapshot {
 
     fn state(&self) -> UserState {
         self.state
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

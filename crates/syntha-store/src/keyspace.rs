@@ -31,6 +31,8 @@ pub enum Keyspace {
     MessageIds = 10,
     /// What agents did, for an application to show to its user.
     Interactions = 11,
+    /// Wrapped keys. Only in the own space of a keystore, which lies apart from the data.
+    Keys = 12,
 }
 
 /// Which layer may write a keyspace.
@@ -66,6 +68,7 @@ const POLICY: &[Policy] = &[
     Policy { space: Keyspace::Threads, name: "threads", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::MessageIds, name: "message-ids", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::Interactions, name: "interactions", indexed: false, writer: Writer::Mesh },
+    Policy { space: Keyspace::Keys, name: "keys", indexed: false, writer: Writer::Manager },
 ];
 
 impl Keyspace {
@@ -143,13 +146,14 @@ mod tests {
                 (8, "ledger"),
                 (9, "threads"),
                 (10, "message-ids"),
-                (11, "interactions")
+                (11, "interactions"),
+                (12, "keys")
             ]
         );
         for space in Keyspace::all() {
             assert_eq!(Keyspace::from_code(space.code()).unwrap(), space);
         }
         assert_eq!(Keyspace::from_code(0).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert_eq!(Keyspace::from_code(12).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(Keyspace::from_code(13).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

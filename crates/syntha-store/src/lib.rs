@@ -18,13 +18,18 @@ mod state;
 mod store;
 mod user;
 
-pub use batch::{BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op};
+pub use batch::{
+    BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op, SEALED_BATCH_BYTES,
+    SEALED_HEAD_BYTES, UNSEALED_NOTE_BYTES,
+};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use image::{Image, Step};
 pub use keyspace::{Keyspace, Writer};
 pub use memory::MemoryStore;
 pub use record::{Body, Head, NAME_BYTES, Record, RecordId, StoredRecord};
-pub use state::{ChainHead, Epoch, Fence, Incarnation, Stamp, Timestamp, Usage, UserState, Version};
+pub use state::{
+    ChainHead, Epoch, Fence, Incarnation, NOTE_BYTES, Note, Stamp, Timestamp, Usage, UserState, Version,
+};
 pub use store::{
     At, Capabilities, Changes, Commit, CreateMode, Delta, EPOCH_JUMP, Erased, ImportMode, Outcome, Page,
     Scan, SelfCheck, Snapshot, Store, UserStore, Want,

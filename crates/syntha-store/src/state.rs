@@ -113,6 +113,55 @@ impl Fence {
     }
 }
 
+/// The most bytes of a [`Note`].
+pub const NOTE_BYTES: usize = 192;
+
+/// What a layer above keeps in the user's row, beside the counts: opaque here, at most [`NOTE_BYTES`] (64 bytes where no layer
+/// has sealed it). It changes with a commit
+/// and is compared with it, so it says what the layer knows of exactly this state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    length: u8,
+    bytes: [u8; NOTE_BYTES],
+}
+
+impl Note {
+    /// No note.
+    pub const NONE: Self = Self { length: 0, bytes: [0; NOTE_BYTES] };
+
+    /// A note.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` over [`NOTE_BYTES`].
+    pub fn new(text: &[u8]) -> Result<Self> {
+        let large = || Error::new(ErrorKind::LimitExceeded, "a note in a user's row has at most 192 bytes");
+        let mut note = Self::NONE;
+        note.bytes.get_mut(..text.len()).ok_or_else(large)?.copy_from_slice(text);
+        note.length = u8::try_from(text.len()).map_err(|_| large())?;
+        Ok(note)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl Default for Note {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Shows its size only.
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Note({} bytes)", self.length)
+    }
+}
+
 /// A user's row: everything about the user's data that is one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserState {
@@ -126,4 +175,6 @@ pub struct UserState {
     pub next_expiry: Option<Timestamp>,
     /// The highest time that a commit carried, so that a clock set back does not bring back what expired.
     pub time: Timestamp,
+    /// What a layer above keeps here.
+    pub note: Note,
 }

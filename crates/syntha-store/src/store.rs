@@ -10,7 +10,7 @@ use crate::batch::{BATCH_OPS, Batch, BatchId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyspace::Keyspace;
 use crate::record::{Head, Record, RecordId, StoredRecord};
-use crate::state::{ChainHead, Fence, Stamp, UserState, Version};
+use crate::state::{ChainHead, Fence, Incarnation, Stamp, UserState, Version};
 use crate::user::UserTag;
 
 /// How far an import raises the epoch over both the archive's and the replaced data's, so that no version of a
@@ -33,6 +33,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// - `create_after_erase_needs_recreate`: an erased user is `Erased`, unless the mode is `Recreate`.
     /// - `create_recreate_is_a_new_life`: a recreated user has a new incarnation and none of the old data.
     /// - `create_invalid_leaves_nothing`: after a refused first batch there is no user.
+    /// - `create_takes_the_life_that_is_named`: the new life is the batch's, if it names one.
     async fn create(
         &self,
         user: UserTag,
@@ -81,6 +82,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// - `import_replaces_everything`: with `Replace`, nothing of the old data is left, and old handles get `Gone`.
     /// - `import_erased_refused`: an erased user is `Erased`.
     /// - `import_broken_leaves_old`: a snapshot that ends with an error changes nothing.
+    /// - `import_takes_life_and_note`: the new life is the snapshot's choice, if it makes one, and the note is the one that it has at its end.
     async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp>;
 
     /// The tags of the users that are there, in order of their bytes.
@@ -121,7 +123,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// # Behavior
     ///
     /// - `state_follows_commits`: stamp, usage, chain and time are the last commit's.
-    /// - `state_next_expiry`: the next expiry is the lowest of the records that are there.
+    /// - `state_next_expiry`: the next expiry is the lowest of the records that are there, or less than a minute later.
+    /// - `state_keeps_the_note`: the note is the last that a batch named, also after a reopen.
     /// - `state_time_never_falls`: a batch with an earlier time does not lower it.
     async fn state(&self) -> Result<UserState>;
 
@@ -143,7 +146,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// - `read_stays_in_space`: a record of one keyspace is not seen in another.
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>>;
 
-    /// Reads a page of a keyspace in order of ids.
+    /// Reads a page of a keyspace. Records of a name come by their sequence numbers; names come in an order of the store's own, the same
+    /// for every page (their bytes, unless a layer keeps names as something else).
     ///
     /// # Behavior
     ///
@@ -166,6 +170,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// - `commit_is_atomic`: a batch that fails at its last operation leaves nothing of its first.
     /// - `commit_version_is_epoch`: each record written has the new epoch as its version, which is higher than any before, also after deletes.
     /// - `commit_put_head_keeps_body`: a head-only put keeps body and body version.
+    /// - `commit_rewrite_changes_bytes_alone`: a rewrite of the version that is there changes head and body, and neither versions, expiry nor the
+    ///   epoch, and no list of changes names it; of another version it is `Conflict`.
     /// - `commit_audit_raises_no_epoch`: a batch of only audit records and chain leaves the epoch and moves the chain.
     /// - `commit_usage_is_absolute`: the stored usage is the batch's, unchanged when the batch names none.
     /// - `commit_same_id_twice_invalid`: a batch that names a record twice is `Invalid`.
@@ -217,10 +223,13 @@ pub trait Snapshot: Send {
     /// Whose data it is.
     fn owner(&self) -> UserTag;
 
-    /// The user's row at that moment.
+    /// The user's row at that moment. Its note may come only with the last record: an import asks again at the end.
     fn state(&self) -> UserState;
 
-    /// The next records (at most a few MiB), in order of keyspace and id; `None` at the end.
+    /// The life that an import of it begins; `None` lets the store draw one.
+    fn life(&self) -> Option<Incarnation>;
+
+    /// The next records (at most a few MiB), in order of keyspace, each once; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>>;
 }
 
@@ -236,13 +245,22 @@ pub struct Capabilities {
     pub exclusive: bool,
     /// [`UserStore::changed`] sees other processes' commits.
     pub notifies: bool,
+    /// What it keeps is sealed, by this layer or one below. Sealing it again is refused.
+    pub sealed: bool,
 }
 
 impl Capabilities {
     /// A backend's capabilities.
     #[must_use]
     pub const fn new(name: &'static str, durable: bool, exclusive: bool, notifies: bool) -> Self {
-        Self { name, durable, exclusive, notifies }
+        Self { name, durable, exclusive, notifies, sealed: false }
+    }
+
+    /// The same, for a layer that seals.
+    #[must_use]
+    pub const fn sealed(mut self) -> Self {
+        self.sealed = true;
+        self
     }
 }
 

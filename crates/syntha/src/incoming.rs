@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use syntha_store::archive::Reader;
-use syntha_store::{Error, ErrorKind, Result, Snapshot, StoredRecord, UserState, UserTag};
+use syntha_store::{Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -54,6 +54,10 @@ impl Snapshot for Incoming {
 
     fn state(&self) -> UserState {
         self.state
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

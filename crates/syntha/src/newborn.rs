@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use syntha_store::{
     At, Batch, BatchId, ChainHead, Changes, Commit, CreateMode, Delta, Epoch, Error, ErrorKind, Expect,
-    Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store,
+    Incarnation, Keyspace, Note, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Store,
     StoredRecord, Timestamp, Usage, UserState, UserStore, UserTag, Version,
 };
 use tokio::sync::{Mutex, watch};
@@ -119,6 +119,7 @@ impl UserStore for Newborn {
                 usage: Usage::default(),
                 next_expiry: None,
                 time: Timestamp(0),
+                note: Note::NONE,
             }),
         }
     }
@@ -243,6 +244,10 @@ impl Snapshot for Nothing {
 
     fn state(&self) -> UserState {
         self.state
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

@@ -174,11 +174,12 @@ impl Store for FolderStore {
         if snapshot.owner() != user {
             return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
         }
-        let (state, mut records) = (snapshot.state(), Vec::new());
+        let mut records = Vec::new();
         while let Some(chunk) = snapshot.next().await? {
             records.extend(chunk);
         }
-        self.place(user.as_bytes()).change(move |now| Image::imported(now, state, records, mode)).await
+        let (state, life) = (snapshot.state(), snapshot.life());
+        self.place(user.as_bytes()).change(move |now| Image::imported(now, state, life, records, mode)).await
     }
 
     async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {

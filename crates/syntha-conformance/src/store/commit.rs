@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use syntha_store::{
-    BatchId, ChainHead, Epoch, ErrorKind, Expect, HEAD_BYTES, Incarnation, Keyspace, OUTCOMES_KEPT, Op,
-    Outcome, Scan, Stamp, Usage, UserStore, Version,
+    BatchId, ChainHead, Changes, Epoch, ErrorKind, Expect, HEAD_BYTES, Incarnation, Keyspace, OUTCOMES_KEPT,
+    Op, Outcome, Scan, Stamp, Timestamp, Usage, UserStore, Version,
 };
 
 use super::{SPACE, batch, checks, id, kind, put, record_body, seq};
@@ -19,6 +19,7 @@ checks![
     commit_is_atomic,
     commit_version_is_epoch,
     commit_put_head_keeps_body,
+    commit_rewrite_changes_bytes_alone,
     commit_audit_raises_no_epoch,
     commit_usage_is_absolute,
     commit_same_id_twice_invalid,
@@ -146,6 +147,39 @@ async fn commit_put_head_keeps_body(bed: Bed) {
     let record = read[0].as_ref().unwrap();
     assert_eq!((&record.head.head[..], &record.body[..]), (&b"new head"[..], &b"body"[..]));
     assert_eq!((record.head.version, record.head.body_version), (second, first));
+}
+
+async fn commit_rewrite_changes_bytes_alone(bed: Bed) {
+    let user = bed.user("a").await;
+    let at = Some(Timestamp(1_700_000_000_000));
+    let (head, body) = (Bytes::from_static(b"head"), Bytes::from_static(b"body"));
+    user.commit(batch().op(Op::Put { space: SPACE, id: id("k"), head, body, expires: at })).await.unwrap();
+    let (head, expires) = (Bytes::from_static(b"head 2"), at);
+    user.commit(batch().op(Op::PutHead { space: SPACE, id: id("k"), head, expires })).await.unwrap();
+    let read = async || user.read(SPACE, &[id("k")]).await.unwrap().value.remove(0).unwrap();
+    let (before, state) = (read().await, user.state().await.unwrap());
+    let rewrite = |name: &str, version| {
+        let (head, body) = (Bytes::from_static(b"other head"), Bytes::from_static(b"other body"));
+        batch().op(Op::Rewrite { space: SPACE, id: id(name), version, head, body })
+    };
+    let commit = user.commit(rewrite("k", before.head.version)).await.unwrap();
+    assert_eq!(commit.stamp, state.stamp);
+    let mut expected = before.clone();
+    expected.head.head = Bytes::from_static(b"other head");
+    expected.body = syntha_store::Body(Bytes::from_static(b"other body"));
+    assert_eq!(read().await, expected);
+    assert_eq!(user.state().await.unwrap().stamp, state.stamp);
+    // Who knew the state before knows it still.
+    user.commit(put(batch(), "l", "1").expect(Expect::Stamp(state.stamp))).await.unwrap();
+    if let Changes::Delta(delta) = user.changes(state.stamp, 99).await.unwrap() {
+        assert!(delta.heads.iter().all(|(_, head)| head.id == id("l")));
+    }
+    for (name, version) in [("k", before.head.body_version), ("absent", before.head.version)] {
+        let spoiled = rewrite(name, version).put(SPACE, id("m"), "", "");
+        assert_eq!(kind(user.commit(spoiled).await), ErrorKind::Conflict);
+    }
+    assert_eq!(read().await, expected);
+    assert_eq!(record_body(&*user, "m").await, None);
 }
 
 async fn commit_audit_raises_no_epoch(bed: Bed) {

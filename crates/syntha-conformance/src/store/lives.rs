@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use syntha_store::{
-    CreateMode, EPOCH_JUMP, Error, ErrorKind, Fence, ImportMode, Keyspace, Result, Scan, Snapshot, Stamp,
-    StoredRecord, Usage, UserState, UserTag, archive,
+    CreateMode, EPOCH_JUMP, Error, ErrorKind, Fence, ImportMode, Incarnation, Keyspace, Note, Result, Scan,
+    Snapshot, Stamp, StoredRecord, Usage, UserState, UserTag, archive,
 };
 
 use super::{batch, checks, id, kind, put, record_body};
@@ -18,6 +18,7 @@ checks![
     create_after_erase_needs_recreate,
     create_recreate_is_a_new_life,
     create_invalid_leaves_nothing,
+    create_takes_the_life_that_is_named,
     open_absent_not_found,
     open_twice_sees_one_user,
     open_after_reopen_keeps_everything,
@@ -37,6 +38,7 @@ checks![
     import_replaces_everything,
     import_erased_refused,
     import_broken_leaves_old,
+    import_takes_life_and_note,
     list_pages_in_order,
     deployment_is_no_user,
     deployment_survives_reopen,
@@ -314,6 +316,10 @@ impl Snapshot for Failing {
         self.1
     }
 
+    fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         self.2.take().map(Some).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the snapshot broke off"))
     }
@@ -467,4 +473,58 @@ async fn archive_round_trip(bed: Bed) {
     let mut reader = archive::Reader::open(bytes.as_slice()).unwrap();
     bed.store().import(bed.tag("a"), &mut reader, ImportMode::Replace).await.unwrap();
     assert_eq!(records(&bed, "a").await.1, old);
+}
+
+async fn create_takes_the_life_that_is_named(mut bed: Bed) {
+    let mut first = put(batch(), "k", "v");
+    first.life = Some(Incarnation(77));
+    let (user, commit) = bed.store().create(bed.tag("a"), first, CreateMode::New).await.unwrap();
+    assert_eq!(commit.stamp.incarnation, Incarnation(77));
+    assert_eq!(user.state().await.unwrap().stamp, commit.stamp);
+    drop(user);
+    bed.reopen().await;
+    assert_eq!(bed.open("a").await.state().await.unwrap().stamp, commit.stamp);
+    // A life that is drawn is another one each time.
+    let lives = [bed.user("b").await, bed.user("c").await];
+    let [first, second] = [lives[0].state().await.unwrap(), lives[1].state().await.unwrap()];
+    assert_ne!(first.stamp.incarnation, second.stamp.incarnation);
+}
+
+/// A snapshot that names the life that it begins, and knows its note only at its end.
+struct Late {
+    inner: Box<dyn Snapshot>,
+    ended: bool,
+}
+
+#[async_trait]
+impl Snapshot for Late {
+    fn owner(&self) -> UserTag {
+        self.inner.owner()
+    }
+
+    fn state(&self) -> UserState {
+        let note = if self.ended { Note::new(b"at the end").unwrap() } else { Note::NONE };
+        UserState { note, ..self.inner.state() }
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        Some(Incarnation(78))
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        let chunk = self.inner.next().await?;
+        self.ended = chunk.is_none();
+        Ok(chunk)
+    }
+}
+
+async fn import_takes_life_and_note(mut bed: Bed) {
+    let user = bed.user("a").await;
+    let mut late = Late { inner: user.snapshot().await.unwrap(), ended: false };
+    let stamp = bed.store().import(bed.tag("a"), &mut late, ImportMode::Replace).await.unwrap();
+    assert_eq!(stamp.incarnation, Incarnation(78));
+    bed.reopen().await;
+    let state = bed.open("a").await.state().await.unwrap();
+    assert_eq!(state.stamp.incarnation, Incarnation(78));
+    assert_eq!(state.note.as_bytes(), b"at the end");
 }

@@ -1,7 +1,9 @@
 //! State, reads, scans, changes and snapshots.
 
 use bytes::Bytes;
-use syntha_store::{Changes, Epoch, ErrorKind, Incarnation, Keyspace, Op, RecordId, Scan, Stamp, Timestamp};
+use syntha_store::{
+    Changes, Epoch, ErrorKind, Incarnation, Keyspace, Note, Op, RecordId, Scan, Stamp, Timestamp,
+};
 
 use super::{SPACE, batch, checks, id, kind, put, record_body, seq};
 use crate::harness::Bed;
@@ -9,6 +11,7 @@ use crate::harness::Bed;
 checks![
     state_follows_commits,
     state_next_expiry,
+    state_keeps_the_note,
     state_time_never_falls,
     read_in_order_of_ids,
     read_says_when,
@@ -45,18 +48,43 @@ async fn state_follows_commits(bed: Bed) {
 
 async fn state_next_expiry(bed: Bed) {
     let user = bed.user("a").await;
-    assert_eq!(user.state().await.unwrap().next_expiry, None);
-    for (name, at) in [("a", 300), ("b", 100), ("c", 200)] {
+    let next = async || user.state().await.unwrap().next_expiry;
+    // A layer may round it up by less than a minute.
+    let is = |next: Option<Timestamp>, at: u64| next.is_some_and(|next| (at..at + 60_000).contains(&next.0));
+    assert_eq!(next().await, None);
+    for (name, at) in [("a", 3_000_100), ("b", 1_000_100), ("c", 2_000_100)] {
         let (head, body) = (Bytes::new(), Bytes::new());
         let op = Op::Put { space: SPACE, id: id(name), head, body, expires: Some(Timestamp(at)) };
         user.commit(batch().op(op)).await.unwrap();
+        let read = user.read(SPACE, &[id(name)]).await.unwrap().value;
+        assert_eq!(read[0].as_ref().unwrap().head.expires, Some(Timestamp(at)));
     }
-    assert_eq!(user.state().await.unwrap().next_expiry, Some(Timestamp(100)));
+    assert!(is(next().await, 1_000_100));
     user.commit(batch().delete(SPACE, id("b"))).await.unwrap();
-    assert_eq!(user.state().await.unwrap().next_expiry, Some(Timestamp(200)));
+    assert!(is(next().await, 2_000_100));
     let op = Op::PutHead { space: SPACE, id: id("c"), head: Bytes::new(), expires: None };
     user.commit(batch().op(op)).await.unwrap();
-    assert_eq!(user.state().await.unwrap().next_expiry, Some(Timestamp(300)));
+    assert!(is(next().await, 3_000_100));
+}
+
+async fn state_keeps_the_note(mut bed: Bed) {
+    let user = bed.user("a").await;
+    assert_eq!(user.state().await.unwrap().note, Note::NONE);
+    for text in [&b"a note"[..], b"", &[9; 64]] {
+        let before = user.state().await.unwrap().stamp.epoch;
+        let mut next = batch();
+        next.note = Some(Note::new(text).unwrap());
+        let commit = user.commit(next).await.unwrap();
+        assert!(commit.stamp.epoch > before, "a note is data");
+        user.commit(put(batch(), "k", "1")).await.unwrap();
+        assert_eq!(user.state().await.unwrap().note.as_bytes(), text);
+    }
+    let mut next = batch();
+    next.note = Some(Note::new(&[1; 65]).unwrap());
+    assert_eq!(kind(user.commit(next).await), ErrorKind::LimitExceeded);
+    drop(user);
+    bed.reopen().await;
+    assert_eq!(bed.open("a").await.state().await.unwrap().note.as_bytes(), [9; 64]);
 }
 
 async fn state_time_never_falls(bed: Bed) {

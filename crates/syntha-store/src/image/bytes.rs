@@ -7,11 +7,13 @@ use super::Image;
 use crate::archive::{decode_record, decode_state, encode_record, encode_state};
 use crate::batch::{BatchId, OUTCOMES_KEPT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::state::{Epoch, Fence, Stamp};
+use crate::state::{Epoch, Fence, Note, Stamp};
 use crate::user::DEPLOYMENT_OWNER;
 
 /// The first 16 bytes: a name, zero bytes and the format's version.
-const MAGIC: [u8; 16] = *b"syntha-image\0\0\0\x01";
+const MAGIC: [u8; 16] = *b"syntha-image\0\0\0\x02";
+/// The same of version 1, which has no note; it is still read.
+const MAGIC_1: [u8; 16] = *b"syntha-image\0\0\0\x01";
 
 impl Image {
     /// The image as bytes that name their owner: a user's tag, or [`DEPLOYMENT_OWNER`].
@@ -22,6 +24,9 @@ impl Image {
     pub fn encode(&self, owner: &[u8; 32]) -> Result<Vec<u8>> {
         let mut out = [&MAGIC[..], owner].concat();
         encode_state(&mut out, &self.state());
+        let note = self.state().note;
+        out.put_u8(u8::try_from(note.as_bytes().len()).map_err(|_| damaged())?);
+        out.put_slice(note.as_bytes());
         out.put_u8(self.fence().map_or(0, Fence::code));
         out.put_u64(self.recent().len() as u64);
         for (batch, stamp) in self.recent() {
@@ -46,7 +51,7 @@ impl Image {
             return Err(damaged());
         }
         let (magic, named) = (take::<16>(&mut from)?, take::<32>(&mut from)?);
-        if magic != MAGIC {
+        if magic != MAGIC && magic != MAGIC_1 {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "the user's data has a format that this build does not know, upgrade",
@@ -56,7 +61,14 @@ impl Image {
         if named != *owner {
             return Err(damaged());
         }
-        let (state, short) = (decode_state(&mut from)?, |_| damaged());
+        let (mut state, short) = (decode_state(&mut from)?, |_| damaged());
+        if magic == MAGIC {
+            let length = usize::from(from.try_get_u8().map_err(short)?);
+            if length > from.remaining() {
+                return Err(damaged());
+            }
+            state.note = Note::new(&from.split_to(length)).map_err(|_| damaged())?;
+        }
         let fence = Fence::from_code(from.try_get_u8().map_err(short)?)?;
         let count = from.try_get_u64().map_err(short)?;
         if count > OUTCOMES_KEPT as u64 {
@@ -108,9 +120,13 @@ mod tests {
     #[test]
     fn bytes_give_back_the_image() {
         let mut image = image();
+        let mut batch = Batch::new(Timestamp(6)).unwrap();
+        batch.note = Some(Note::new(b"a note").unwrap());
+        image.commit(batch).unwrap();
         image.set_fence(Fence::Moved);
         let bytes = image.encode(&OWNER).unwrap();
         let again = Image::decode(bytes.clone(), &OWNER).unwrap();
+        assert_eq!(again.state().note.as_bytes(), b"a note");
         assert_eq!(again.state(), image.state());
         assert_eq!(again.fence(), image.fence());
         assert!(again.recent().eq(image.recent()) && again.records().eq(image.records()));
@@ -133,7 +149,7 @@ mod tests {
     fn a_newer_format_is_named_so() {
         let mut bytes = image().encode(&OWNER).unwrap();
         bytes.truncate(bytes.len() - 32);
-        bytes[15] = 2;
+        bytes[15] = 3;
         let digest = Sha256::digest(&bytes);
         bytes.extend_from_slice(&digest);
         assert_eq!(Image::decode(bytes, &OWNER).unwrap_err().kind(), ErrorKind::Unsupported);

@@ -26,7 +26,7 @@ impl Image {
             Some(fence) if fence != Some(Fence::Erased) => Err(present()),
             Some(_) if mode == CreateMode::New => Err(erased()),
             _ => {
-                let mut image = Self::new(Incarnation::random()?, false);
+                let mut image = Self::new(first.life.map_or_else(Incarnation::random, Ok)?, false);
                 let commit = image.commit_first(first)?;
                 Ok((Some(image), commit))
             }
@@ -99,6 +99,7 @@ impl Image {
     pub fn imported(
         now: Option<&Self>,
         mut state: UserState,
+        life: Option<Incarnation>,
         records: Vec<StoredRecord>,
         mode: ImportMode,
     ) -> Step<Stamp> {
@@ -109,8 +110,13 @@ impl Image {
         }
         let epoch = now.map_or(Epoch(0), |now| now.stamp().epoch).max(state.stamp.epoch);
         let epoch = Epoch(epoch.0.saturating_add(EPOCH_JUMP));
-        state.stamp = Stamp { incarnation: Incarnation::random()?, epoch };
-        Ok((Some(Self::restored(state, false, None, None, records)), state.stamp))
+        state.stamp = Stamp { incarnation: life.map_or_else(Incarnation::random, Ok)?, epoch };
+        let count = records.len();
+        let image = Self::restored(state, false, None, None, records);
+        if image.records.len() != count {
+            return Err(Error::new(ErrorKind::Corrupt, "a record stands twice in the snapshot"));
+        }
+        Ok((Some(image), state.stamp))
     }
 
     /// The step of [`UserStore::commit`](crate::UserStore::commit) by a handle of a life.

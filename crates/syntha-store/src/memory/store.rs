@@ -101,7 +101,7 @@ impl Store for MemoryStore {
         first: Batch,
         mode: CreateMode,
     ) -> Result<(Arc<dyn UserStore>, Commit)> {
-        let mut data = Image::new(Incarnation::random()?, false);
+        let mut data = Image::new(first.life.map_or_else(Incarnation::random, Ok)?, false);
         let mut users = self.users()?;
         if let Some(present) = users.present.get(&user)
             && present.data.lock().fence() != Some(Fence::Erased)
@@ -186,7 +186,7 @@ impl Store for MemoryStore {
         }
         let step = {
             let old = users.present.get(&user).map(|space| space.data.lock());
-            Image::imported(old.as_deref(), state, records, mode)?
+            Image::imported(old.as_deref(), state, snapshot.life(), records, mode)?
         };
         let (Some(image), stamp) = step else { return Err(not_found()) };
         let space = Arc::new(Space::new(image));
