@@ -36,6 +36,13 @@ impl SecretKey {
         Ok(Self::from_bytes(bytes))
     }
 
+    /// A key whose bytes are written where they will lie.
+    pub(crate) fn made_by(write: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut key = Self(Box::new(Zeroizing::new([0; 32])));
+        write(&mut key.0);
+        key
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
