@@ -1,6 +1,15 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod kek;
+mod key_file;
+mod passphrase;
+mod provider;
+mod raw;
 mod secret;
 
+pub use kek::{Kek, LocalKek};
+pub use key_file::make_key_file;
+pub use passphrase::PassphraseParameters;
+pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
 pub use secret::{SecretBytes, SecretKey};
