@@ -7,6 +7,7 @@ mod passphrase;
 mod provider;
 mod raw;
 mod secret;
+pub mod stream;
 
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
