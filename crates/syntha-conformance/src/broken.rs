@@ -156,6 +156,10 @@ impl Instance for BrokenInstance {
         self.inner.key()
     }
 
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     async fn reopen(&mut self) {
         self.inner.reopen().await;
     }

@@ -30,6 +30,9 @@ pub trait Instance: Send + Sync {
     /// The key of its tags.
     fn key(&self) -> DeploymentKey;
 
+    /// The store below the layer that is checked, where there is a layer: what an attacker with the storage has.
+    fn below(&self) -> Option<Arc<dyn Store>>;
+
     /// Closes it and opens it again on the same data.
     async fn reopen(&mut self);
 
@@ -82,6 +85,10 @@ impl std::fmt::Debug for Bed {
 impl Bed {
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         self.instance.store()
+    }
+
+    pub(crate) fn below(&self) -> Arc<dyn Store> {
+        self.instance.below().expect("a check of a layer runs on a layer")
     }
 
     pub(crate) fn tag(&self, user: &str) -> UserTag {
@@ -213,6 +220,10 @@ impl Instance for MemoryInstance {
 
     fn key(&self) -> DeploymentKey {
         self.store.deployment_key().clone()
+    }
+
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 
     async fn reopen(&mut self) {

@@ -9,6 +9,8 @@
 )]
 
 pub mod broken;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod harness;
 mod mesh;
 mod report;
@@ -16,6 +18,8 @@ mod report;
 mod sqlite;
 mod store;
 
+#[cfg(feature = "encryption")]
+pub use encrypted::EncryptedHarness;
 pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
 pub use mesh::mesh_checks;
 pub use report::{Report, Row};
@@ -23,6 +27,9 @@ pub use report::{Report, Row};
 pub use sqlite::{SharedSqliteHarness, SqliteHarness};
 pub use store::store_checks;
 
+/// The encryption layer, whose mode and faults a run may set.
+#[cfg(feature = "encryption")]
+pub use syntha_encryption;
 /// The mesh, whose configuration a run may set.
 pub use syntha_mesh;
 /// The storage contract, which is checked.

@@ -56,6 +56,10 @@ impl Instance for SqliteInstance {
         self.store.deployment_key().clone()
     }
 
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     async fn reopen(&mut self) {
         self.store.close().await.unwrap();
         self.store = Arc::new(SqliteStore::open(self.config.clone()).await.unwrap());
@@ -185,6 +189,10 @@ impl Instance for SharedSqliteInstance {
 
     fn key(&self) -> DeploymentKey {
         self.stores[0].deployment_key().clone()
+    }
+
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 
     async fn reopen(&mut self) {

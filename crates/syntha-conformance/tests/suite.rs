@@ -5,6 +5,8 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+#[cfg(feature = "encryption")]
+use syntha_conformance::syntha_encryption::Mode;
 use syntha_conformance::{Check, Harness, MemoryHarness, mesh_checks, run, store_checks};
 
 fn main() -> ExitCode {
@@ -16,9 +18,29 @@ fn main() -> ExitCode {
             trials.push(trial(table, syntha_conformance::SqliteHarness { fault: None }, check));
             #[cfg(feature = "sqlite")]
             trials.push(trial(table, syntha_conformance::SharedSqliteHarness { fault: None }, check));
+            #[cfg(feature = "encryption")]
+            trials.push(trial(table, encrypted("memory-sealed", MemoryHarness, Mode::Sealed), check));
+            #[cfg(feature = "encryption")]
+            trials.push(trial(table, encrypted("memory-values", MemoryHarness, Mode::Values), check));
+            #[cfg(all(feature = "encryption", feature = "sqlite"))]
+            {
+                let sqlite = syntha_conformance::SqliteHarness { fault: None };
+                trials.push(trial(table, encrypted("sqlite-sealed", sqlite, Mode::Sealed), check));
+                let shared = syntha_conformance::SharedSqliteHarness { fault: None };
+                trials.push(trial(table, encrypted("shared-sealed", shared, Mode::Sealed), check));
+            }
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+#[cfg(feature = "encryption")]
+fn encrypted<H: Harness>(
+    name: &'static str,
+    inner: H,
+    mode: Mode,
+) -> syntha_conformance::EncryptedHarness<H> {
+    syntha_conformance::EncryptedHarness { name, inner, mode, fault: None }
 }
 
 fn trial(table: &str, harness: impl Harness + 'static, check: Check) -> Trial {

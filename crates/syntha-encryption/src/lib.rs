@@ -3,19 +3,39 @@
 
 mod binding;
 pub mod envelope;
+#[cfg(feature = "faults")]
+mod fault;
+mod held;
 mod kek;
 mod key_file;
+mod keychain;
+mod keyring;
+mod keystore;
+mod mode;
+mod note;
 pub mod padding;
 mod passphrase;
 mod provider;
 mod raw;
+mod record;
+mod roster;
 mod secret;
+mod store;
 pub mod stream;
 mod subkeys;
+mod user_store;
+
+#[cfg(feature = "faults")]
+pub use fault::Fault;
 
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
+pub use keychain::Keychain;
+pub use keyring::KeyCache;
+pub use keystore::Keystore;
+pub use mode::Mode;
 pub use passphrase::PassphraseParameters;
 pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
 pub use secret::{SecretBytes, SecretKey};
+pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};

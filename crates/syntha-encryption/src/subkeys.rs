@@ -10,6 +10,7 @@ use crate::secret::SecretKey;
 const PURPOSE_DOMAIN: &[u8] = b"syntha/v1/purpose/";
 const NAME_DOMAIN: &[u8] = b"syntha/v1/name";
 const ARCHIVE_DOMAIN: &[u8] = b"syntha/v1/archive";
+const ROSTER_DOMAIN: &[u8] = b"syntha/v1/roster";
 
 /// What a subkey seals. Each purpose has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,16 +131,22 @@ impl DataKey {
 pub struct Root {
     names: Box<Hmac<Sha256>>,
     archive: SecretKey,
+    roster: SecretKey,
 }
 
 impl Root {
-    /// Derives the keys: HKDF-Expand (RFC 5869) with the user's root and `"syntha/v1/name"` or `"syntha/v1/archive"`.
+    /// Derives the keys: HKDF-Expand (RFC 5869) with the user's root and `"syntha/v1/name"`, `"syntha/v1/archive"` or
+    /// `"syntha/v1/roster"`.
     #[must_use]
     pub fn new(root: &SecretKey) -> Self {
         let name_key = derive(root, &[NAME_DOMAIN]);
         #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104, section 2)")]
         let names = <Hmac<Sha256> as KeyInit>::new_from_slice(name_key.as_bytes()).expect("any key length");
-        Self { names: Box::new(names), archive: derive(root, &[ARCHIVE_DOMAIN]) }
+        Self {
+            names: Box::new(names),
+            archive: derive(root, &[ARCHIVE_DOMAIN]),
+            roster: derive(root, &[ROSTER_DOMAIN]),
+        }
     }
 
     /// The name that a record is stored under: HMAC-SHA-256 (RFC 2104) over the keyspace's code and the name.
@@ -149,6 +156,12 @@ impl Root {
         mac.update(&[space.code()]);
         mac.update(name);
         mac.finalize().into_bytes().into()
+    }
+
+    /// The key of the sum over the user's agents and permissions.
+    #[must_use]
+    pub const fn roster_key(&self) -> &SecretKey {
+        &self.roster
     }
 
     /// The key of the user's sealed archives.

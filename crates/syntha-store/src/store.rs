@@ -290,13 +290,22 @@ pub struct Erased {
     pub removed: bool,
     /// How many files, rows or schemas were removed.
     pub objects: u64,
+    /// How many rows of wrapped keys were destroyed, where a layer seals.
+    pub keys: u64,
 }
 
 impl Erased {
     /// What an erase did.
     #[must_use]
     pub const fn new(removed: bool, objects: u64) -> Self {
-        Self { removed, objects }
+        Self { removed, objects, keys: 0 }
+    }
+
+    /// The same, with the keys that were destroyed.
+    #[must_use]
+    pub const fn with_keys(mut self, keys: u64) -> Self {
+        self.keys = keys;
+        self
     }
 }
 

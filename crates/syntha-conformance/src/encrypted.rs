@@ -1,0 +1,105 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use syntha_encryption::{EncryptedStore, Fault, Kek, KeyCache, Keychain, Keystore, Mode, SecretKey};
+use syntha_store::{DeploymentKey, Store};
+
+use crate::harness::{Harness, Instance};
+
+/// The encryption layer over a backend, whole or with a planted fault. A second store of the same backend keeps the keys. Stores are handed
+/// out over two keychains in turn, as two processes would have them: they share what is stored, and nothing that is unwrapped.
+#[derive(Clone, Copy, Debug)]
+pub struct EncryptedHarness<H> {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// The backend.
+    pub inner: H,
+    /// What is hidden.
+    pub mode: Mode,
+    /// The fault, if any.
+    pub fault: Option<Fault>,
+}
+
+struct EncryptedInstance {
+    inner: Box<dyn Instance>,
+    keystore: Box<dyn Instance>,
+    keychains: Vec<Keychain>,
+    mode: Mode,
+    fault: Option<Fault>,
+    turn: AtomicUsize,
+}
+
+#[async_trait]
+impl<H: Harness> Harness for EncryptedHarness<H> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn fresh(&self) -> Box<dyn Instance> {
+        let (inner, keystore) = (self.inner.fresh().await, self.inner.fresh().await);
+        let mut instance = EncryptedInstance {
+            inner,
+            keystore,
+            keychains: Vec::new(),
+            mode: self.mode,
+            fault: self.fault,
+            turn: AtomicUsize::new(0),
+        };
+        instance.open().await;
+        Box::new(instance)
+    }
+}
+
+impl EncryptedInstance {
+    async fn open(&mut self) {
+        self.keychains.clear();
+        for _ in 0..2 {
+            let keystore = Keystore::open(self.keystore.store()).await.unwrap();
+            let kek = Kek::from_key(SecretKey::from_bytes(b"a key of a test, which is no key"));
+            let keychain =
+                Keychain::create(keystore, &kek, self.mode, &self.inner.key(), KeyCache::default()).await;
+            let keychain = keychain.unwrap();
+            self.keychains.push(match self.fault {
+                Some(fault) => keychain.with_fault(fault),
+                None => keychain,
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl Instance for EncryptedInstance {
+    fn store(&self) -> Arc<dyn Store> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.keychains.len();
+        Arc::new(EncryptedStore::new(self.inner.store(), &self.keychains[turn]).unwrap())
+    }
+
+    fn key(&self) -> DeploymentKey {
+        self.inner.key()
+    }
+
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        Some(self.inner.store())
+    }
+
+    async fn reopen(&mut self) {
+        self.inner.reopen().await;
+        self.keystore.reopen().await;
+        self.open().await;
+    }
+
+    async fn crash(&mut self) {
+        self.inner.crash().await;
+        self.keystore.crash().await;
+        self.open().await;
+    }
+
+    async fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = self.inner.files().await;
+        files.extend(
+            self.keystore.files().await.into_iter().map(|(name, bytes)| (format!("keys/{name}"), bytes)),
+        );
+        files
+    }
+}

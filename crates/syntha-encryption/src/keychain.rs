@@ -1,0 +1,133 @@
+use std::fmt;
+use std::sync::Arc;
+
+use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result};
+
+use crate::kek::Kek;
+use crate::keyring::{KeyCache, Keyring, NO_LIFE};
+use crate::keystore::{Header, Keystore};
+use crate::mode::Mode;
+use crate::passphrase::PassphraseParameters;
+use crate::provider::{KeyContext, KeyProvider, What};
+use crate::secret::{SecretBytes, SecretKey, fill};
+
+/// The keys of a deployment, once the right key was shown: what an [`EncryptedStore`](crate::EncryptedStore) seals with.
+pub struct Keychain {
+    pub(crate) ring: Arc<Keyring>,
+    pub(crate) mode: Mode,
+    deployment_key: DeploymentKey,
+}
+
+impl fmt::Debug for Keychain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keychain").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl Keychain {
+    /// Opens a deployment's keystore with the key that wraps.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the keystore is empty; `KeyRefused` for another key than the keystore's, before anything is written;
+    /// `KeyUnavailable` if what wraps does not answer; `Tampered` for a keystore that was changed.
+    pub async fn open(keystore: Keystore, kek: &Kek, cache: KeyCache) -> Result<Self> {
+        let header = keystore
+            .header()
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore yet"))?
+            .row;
+        let provider = kek.resolve(header.passphrase()?.as_ref()).await?;
+        Self::with_provider(keystore, &header, provider, cache).await
+    }
+
+    pub(crate) async fn with_provider(
+        keystore: Keystore,
+        header: &Header,
+        provider: Arc<dyn KeyProvider>,
+        cache: KeyCache,
+    ) -> Result<Self> {
+        let deployment = header.deployment()?;
+        let mode: Mode = header.mode.parse()?;
+        let check = provider.unwrap(&context(deployment, What::Check), &header.check()?).await?;
+        // INVARIANT: the mode is in the value that was wrapped, so nobody who edits the header changes it.
+        if check.as_bytes() != check_value(mode).as_bytes() {
+            return Err(Error::new(
+                ErrorKind::Tampered,
+                "the keystore's header was changed, put its copy back",
+            ));
+        }
+        let key =
+            provider.unwrap(&context(deployment, What::DeploymentKey), &header.deployment_key()?).await?;
+        let deployment_key = DeploymentKey::from_bytes(*SecretKey::from_slice(key.as_bytes())?.as_bytes());
+        let ring = Arc::new(Keyring::new(keystore, provider, deployment, cache));
+        Ok(Self { ring, mode, deployment_key })
+    }
+
+    /// Makes the keys of a new deployment, or opens those that somebody else has made meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); `Invalid` if the keystore is of another mode.
+    pub async fn create(
+        keystore: Keystore,
+        kek: &Kek,
+        mode: Mode,
+        key: &DeploymentKey,
+        cache: KeyCache,
+    ) -> Result<Self> {
+        if keystore.header().await?.is_none() {
+            let parameters =
+                if kek.needs_parameters() { Some(PassphraseParameters::generate()?) } else { None };
+            let provider = kek.resolve(parameters.as_ref()).await?;
+            let mut deployment = [0; 16];
+            fill(&mut deployment)?;
+            let check = provider.wrap(&context(deployment, What::Check), &check_value(mode)).await?;
+            let secret = SecretBytes::new(key.as_bytes().to_vec());
+            let wrapped = provider.wrap(&context(deployment, What::DeploymentKey), &secret).await?;
+            let header = Header::new(deployment, mode.name(), parameters.as_ref(), &check, &wrapped)?;
+            match keystore.put_header(&header, None).await {
+                Ok(()) => return Self::with_provider(keystore, &header, provider, cache).await,
+                // INVARIANT: the first one to write it made the keys; this one takes them.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let opened = Self::open(keystore, kek, cache).await?;
+        if opened.mode == mode {
+            Ok(opened)
+        } else {
+            Err(Error::new(ErrorKind::Invalid, "the deployment has another mode, which can't be changed"))
+        }
+    }
+
+    /// What the deployment hides.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The key that users' tags are derived with.
+    #[must_use]
+    pub const fn deployment_key(&self) -> &DeploymentKey {
+        &self.deployment_key
+    }
+
+    /// Plants a fault in everything that is opened with these keys from now on.
+    #[cfg(feature = "faults")]
+    #[must_use]
+    pub fn with_fault(mut self, fault: crate::Fault) -> Self {
+        if let Some(ring) = Arc::get_mut(&mut self.ring) {
+            ring.fault = Some(fault);
+        }
+        self
+    }
+}
+
+fn context(deployment: [u8; 16], what: What) -> KeyContext {
+    KeyContext { deployment, owner: DEPLOYMENT_OWNER, what, life: NO_LIFE.0, epoch: 0 }
+}
+
+fn check_value(mode: Mode) -> SecretBytes {
+    SecretBytes::new([b"syntha/v1/check/", mode.name().as_bytes()].concat())
+}

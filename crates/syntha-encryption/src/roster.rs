@@ -1,0 +1,122 @@
+//! One number for a set of records, so that one that was put back or taken away is noticed.
+//!
+//! The sum, modulo 2^256, of HMAC-SHA-256 over each record's place and version: MSet-Add-Hash of Clarke, Devadas, van Dijk, Gassend and
+//! Suh ("Incremental Multiset Hash Functions and Their Application to Memory Integrity Checking", 2003), with the sum kept
+//! sealed. What a record says is bound to its version by its seal.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use syntha_store::{Incarnation, Keyspace, RecordId, Version};
+
+use crate::secret::SecretKey;
+
+/// The sum over a set of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Roster {
+    high: u128,
+    low: u128,
+}
+
+/// Whether a keyspace's records are in the roster: those that decide what others may do.
+pub(crate) const fn holds(space: Keyspace) -> bool {
+    matches!(space, Keyspace::Meta | Keyspace::Agents | Keyspace::Ledger)
+}
+
+/// The keyspaces of the roster in a user's space, or in the deployment's own.
+pub(crate) fn spaces(deployment: bool) -> impl Iterator<Item = Keyspace> {
+    Keyspace::all().filter(move |space| holds(*space) && (deployment || *space != Keyspace::Ledger))
+}
+
+impl Roster {
+    pub(crate) const BYTES: usize = 32;
+
+    pub(crate) fn add(&mut self, term: Self) {
+        let (low, carry) = self.low.overflowing_add(term.low);
+        self.low = low;
+        self.high = self.high.wrapping_add(term.high).wrapping_add(u128::from(carry));
+    }
+
+    pub(crate) fn subtract(&mut self, term: Self) {
+        let (low, borrow) = self.low.overflowing_sub(term.low);
+        self.low = low;
+        self.high = self.high.wrapping_sub(term.high).wrapping_sub(u128::from(borrow));
+    }
+
+    /// What one record adds.
+    pub(crate) fn term(
+        key: &SecretKey,
+        life: Incarnation,
+        space: Keyspace,
+        stored: &RecordId,
+        version: Version,
+    ) -> Self {
+        #[allow(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104, section 2)")]
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.as_bytes()).expect("any key length");
+        mac.update(&life.0.to_be_bytes());
+        mac.update(&[space.code()]);
+        // Everything but the name has a fixed length, so it goes last.
+        mac.update(&stored.seq().to_be_bytes());
+        mac.update(&version.0.to_be_bytes());
+        mac.update(stored.name());
+        Self::from_bytes(mac.finalize().into_bytes().into())
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let half = |from: usize| {
+            let half = bytes.get(from..from + 16).and_then(|half| half.try_into().ok());
+            u128::from_be_bytes(half.unwrap_or_default())
+        };
+        Self { high: half(0), low: half(16) }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let (high, low) = bytes.split_at_mut(16);
+        high.copy_from_slice(&self.high.to_be_bytes());
+        low.copy_from_slice(&self.low.to_be_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(name: &str, version: u64) -> Roster {
+        let key = SecretKey::from_bytes(&[7; 32]);
+        let id = RecordId::new(name.as_bytes().to_vec(), 0).unwrap();
+        Roster::term(&key, Incarnation(5), Keyspace::Agents, &id, Version(version))
+    }
+
+    #[test]
+    fn order_does_not_matter_and_everything_else_does() {
+        let mut one = Roster::default();
+        let mut other = Roster::default();
+        for name in ["a", "b", "c"] {
+            one.add(term(name, 1));
+        }
+        for name in ["c", "a", "b"] {
+            other.add(term(name, 1));
+        }
+        assert_eq!(one, other);
+        other.subtract(term("b", 1));
+        assert_ne!(one, other);
+        other.add(term("b", 2));
+        assert_ne!(one, other);
+        other.subtract(term("b", 2));
+        other.add(term("b", 1));
+        assert_eq!(one, other);
+        assert_eq!(Roster::from_bytes(one.to_bytes()), one);
+    }
+
+    #[test]
+    fn sums_carry_and_borrow() {
+        let max = Roster { high: u128::MAX, low: u128::MAX };
+        let one = Roster { high: 0, low: 1 };
+        let mut sum = max;
+        sum.add(one);
+        assert_eq!(sum, Roster::default());
+        sum.subtract(one);
+        assert_eq!(sum, max);
+    }
+}

@@ -1,0 +1,317 @@
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use syntha_store::{
+    Batch, Capabilities, Commit, CreateMode, DEPLOYMENT_OWNER, Erased, Error, ErrorKind, Fence, ImportMode,
+    Incarnation, Note, Result, SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
+};
+
+use crate::keychain::Keychain;
+use crate::keyring::Keyring;
+use crate::mode::Mode;
+use crate::roster::Roster;
+use crate::user_store::{EncryptedUser, Sealing};
+
+/// A store whose every record is sealed before the store below sees it. The store below is any backend, and knows nothing of it.
+///
+/// Who opens the store below by itself finds sealed bytes. Sealing a store that seals already is refused.
+pub struct EncryptedStore<S: ?Sized = dyn Store> {
+    pub(crate) inner: Arc<S>,
+    pub(crate) ring: Arc<Keyring>,
+    pub(crate) mode: Mode,
+}
+
+impl<S: ?Sized> fmt::Debug for EncryptedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptedStore").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store + ?Sized> EncryptedStore<S> {
+    /// Seals what goes into a store, with the keys of its deployment.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a store that seals already.
+    pub fn new(inner: Arc<S>, keychain: &Keychain) -> Result<Self> {
+        if inner.capabilities().sealed {
+            return Err(Error::new(ErrorKind::Invalid, "the store seals already, don't seal it twice"));
+        }
+        Ok(Self { inner, ring: Arc::clone(&keychain.ring), mode: keychain.mode })
+    }
+
+    pub(crate) async fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> Result<EncryptedUser> {
+        EncryptedUser::open(inner, Arc::clone(&self.ring), owner, self.mode).await
+    }
+
+    pub(crate) async fn open_user(&self, user: UserTag) -> Result<EncryptedUser> {
+        self.user(self.inner.open(user).await?, *user.as_bytes()).await
+    }
+
+    pub(crate) async fn open_deployment(&self) -> Result<EncryptedUser> {
+        let inner = self.inner.deployment().await?;
+        for _ in 0..FOUNDINGS {
+            let state = inner.state().await?;
+            let (owner, life) = (DEPLOYMENT_OWNER, state.stamp.incarnation);
+            if state.note != Note::NONE {
+                return self.user(inner, owner).await;
+            }
+            // The store below has made it by itself. Others may be at this, too: one makes the keys, and one writes the note.
+            if self.ring.keystore.life(&owner, life).await?.is_none() {
+                match self.ring.make(&owner, life).await {
+                    Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
+                    _ => {}
+                }
+            }
+            let (below, ring) = (Arc::clone(&inner), Arc::clone(&self.ring));
+            match EncryptedUser::new(below, ring, owner, life, self.mode).found().await {
+                Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
+                _ => {}
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "others make the deployment's own space all the time, try again"))
+    }
+}
+
+/// How often a deployment's own space is looked at until somebody has made it.
+const FOUNDINGS: usize = 16;
+
+/// Whether a failed create or import has certainly left nothing, so that the keys made for it are of no use.
+const fn left_nothing(kind: ErrorKind) -> bool {
+    use ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::AlreadyExists
+            | Kind::Erased
+            | Kind::Invalid
+            | Kind::LimitExceeded
+            | Kind::Corrupt
+            | Kind::Conflict
+            | Kind::Tampered
+            | Kind::StorageFull
+    )
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Store for EncryptedStore<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities().sealed()
+    }
+
+    async fn create(
+        &self,
+        user: UserTag,
+        first: Batch,
+        mode: CreateMode,
+    ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        first.validate(false)?;
+        // No keys for a user who is not made.
+        match self.inner.open(user).await {
+            Ok(_) => {
+                return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::Erased && mode == CreateMode::Recreate => {}
+            Err(error) => return Err(error),
+        }
+        let owner = *user.as_bytes();
+        let life = first.life.map_or_else(Incarnation::random, Ok)?;
+        // INVARIANT: the keys are durable before anything is sealed under them.
+        self.ring.make(&owner, life).await?;
+        let sealing = EncryptedUser::new(Arc::new(Nobody), Arc::clone(&self.ring), owner, life, self.mode);
+        let sealed = sealing.seal_first(&first).await;
+        let made = match sealed {
+            Ok(sealed) => self.inner.create(user, sealed, mode).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok((inner, commit)) => {
+                let made = EncryptedUser::new(inner, Arc::clone(&self.ring), owner, life, self.mode);
+                Ok((Arc::new(made), commit))
+            }
+            Err(error) => {
+                if left_nothing(error.kind()) {
+                    self.ring.refresh(&owner);
+                    self.ring.keystore.destroy_life(&owner, life).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        Ok(Arc::new(self.open_user(user).await?))
+    }
+
+    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.inner.fence(user, at, fence).await
+    }
+
+    async fn erase(&self, user: UserTag) -> Result<Erased> {
+        // INVARIANT: fence, keys, data. Whoever finds it half done can only go on: nothing opens once the fence is there.
+        match self.inner.fence(user, None, Fence::Erased).await {
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                // Nothing that takes a fence is left, or ever was.
+                ErrorKind::NotFound
+                | ErrorKind::Erased
+                | ErrorKind::Gone
+                | ErrorKind::Corrupt
+                | ErrorKind::Unsupported => {}
+                _ => return Err(error),
+            },
+        }
+        let owner = *user.as_bytes();
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::KeysKept) {
+            return self.inner.erase(user).await;
+        }
+        let keys = self.ring.keystore.destroy(&owner).await?;
+        self.ring.forget(&owner);
+        Ok(self.inner.erase(user).await?.with_keys(keys))
+    }
+
+    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        if snapshot.owner() != user {
+            return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
+        }
+        match self.inner.open(user).await {
+            Ok(_) if mode == ImportMode::New => {
+                return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
+            }
+            Err(error) if error.kind() == ErrorKind::Erased => return Err(error),
+            _ => {}
+        }
+        let owner = *user.as_bytes();
+        let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
+        let before = self.ring.keystore.owner(&owner).await?;
+        let keys = self.ring.make(&owner, life).await?;
+        let mut sealing = Sealing {
+            inner: snapshot,
+            ring: Arc::clone(&self.ring),
+            keys,
+            owner,
+            mode: self.mode,
+            life,
+            roster: Roster::default(),
+            note: Note::NONE,
+        };
+        match self.inner.import(user, &mut sealing, mode).await {
+            Ok(stamp) => {
+                // The lives that were there before have ended.
+                for kept in before.lives {
+                    let old = kept.row.life()?;
+                    if old != life {
+                        self.ring.keystore.destroy_life(&owner, old).await?;
+                    }
+                }
+                Ok(stamp)
+            }
+            Err(error) => {
+                self.ring.refresh(&owner);
+                if left_nothing(error.kind()) {
+                    self.ring.keystore.destroy_life(&owner, life).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
+        self.inner.list(after, limit).await
+    }
+
+    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
+        Ok(Arc::new(self.open_deployment().await?))
+    }
+
+    async fn verify(&self) -> Result<SelfCheck> {
+        let mut check = self.inner.verify().await?;
+        let mut after = None;
+        loop {
+            let page = self.inner.list(after, 1_000).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for user in page {
+                match self.open_user(user).await {
+                    // Erased meanwhile, or a user's own key is locked.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::Erased
+                                | ErrorKind::Gone
+                                | ErrorKind::NotFound
+                                | ErrorKind::KeyUnavailable
+                        ) => {}
+                    opened => drop(opened?),
+                }
+            }
+        }
+        check.passed.extend(["keys open each user's note", "roster of each user"]);
+        Ok(check)
+    }
+
+    async fn close(&self) -> Result<()> {
+        let closed = self.inner.close().await;
+        self.ring.clear();
+        let keystore = self.ring.keystore.close().await;
+        closed.and(keystore)
+    }
+}
+
+/// The space of a user who is not made yet: the first batch is sealed without a look at anything.
+#[derive(Debug)]
+struct Nobody;
+
+impl Nobody {
+    fn none<T>(&self) -> Result<T> {
+        Err(Error::new(ErrorKind::Conflict, "the record to keep the body of is not there"))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl UserStore for Nobody {
+    async fn state(&self) -> Result<syntha_store::UserState> {
+        self.none()
+    }
+
+    fn is_at(&self, _: Stamp) -> bool {
+        false
+    }
+
+    async fn read(
+        &self,
+        _: syntha_store::Keyspace,
+        _: &[syntha_store::RecordId],
+    ) -> Result<syntha_store::At<Vec<Option<syntha_store::Record>>>> {
+        self.none()
+    }
+
+    async fn scan(&self, scan: syntha_store::Scan) -> Result<syntha_store::At<syntha_store::Page>> {
+        scan.validate()?;
+        self.none()
+    }
+
+    async fn commit(&self, _: Batch) -> Result<Commit> {
+        self.none()
+    }
+
+    async fn outcome(&self, _: syntha_store::BatchId, _: Stamp) -> Result<syntha_store::Outcome> {
+        self.none()
+    }
+
+    async fn changes(&self, _: Stamp, _: usize) -> Result<syntha_store::Changes> {
+        self.none()
+    }
+
+    async fn changed(&self, _: Stamp) -> Result<Stamp> {
+        self.none()
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        self.none()
+    }
+}

@@ -1,0 +1,926 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use syntha_store::{
+    At, Batch, BatchId, Changes, Commit, DEPLOYMENT_OWNER, Delta, Error, ErrorKind, Expect, Head,
+    Incarnation, Keyspace, Note, Op, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp,
+    StoredRecord, UserState, UserStore, UserTag, Version,
+};
+
+use crate::envelope::{self, Salts};
+use crate::keyring::{Keyring, Owner, UserKeys};
+use crate::mode::Mode;
+use crate::note::{self, NoteState};
+use crate::record::{BodySeal, Place, Records, TOKEN_BYTES, tampered};
+use crate::roster::{self, Roster};
+use crate::secret::fill;
+
+/// How often a batch that expects no stamp is sealed again because somebody else committed.
+const TRIES: usize = 64;
+/// How many records' body seals are remembered, so that the next head of theirs needs no look.
+const SEALS_KEPT: usize = 16;
+/// How many records a page of an own scan has.
+const PAGE: usize = 1_000;
+
+/// One user's side: seals what goes down and opens what comes up.
+pub(crate) struct EncryptedUser {
+    inner: Arc<dyn UserStore>,
+    ring: Arc<Keyring>,
+    owner: Owner,
+    life: Incarnation,
+    mode: Mode,
+    known: Mutex<Known>,
+}
+
+/// Where the data stood when this handle last looked, and what its note said.
+#[derive(Default)]
+struct Known {
+    at: Option<(Stamp, NoteState)>,
+    seals: VecDeque<(Keyspace, RecordId, BodySeal)>,
+    /// The epoch that a faulty handle seals under for ever.
+    #[cfg(feature = "faults")]
+    first: Option<u32>,
+}
+
+/// A batch as the store below takes it, and what it makes of what is known.
+struct Sealed {
+    batch: Batch,
+    note: Option<NoteState>,
+    seals: Vec<(Keyspace, RecordId, BodySeal)>,
+}
+
+impl fmt::Debug for EncryptedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptedUser").field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+impl EncryptedUser {
+    pub(crate) fn new(
+        inner: Arc<dyn UserStore>,
+        ring: Arc<Keyring>,
+        owner: Owner,
+        life: Incarnation,
+        mode: Mode,
+    ) -> Self {
+        Self { inner, ring, owner, life, mode, known: Mutex::default() }
+    }
+
+    /// Opens a user's data, and checks that none of the records that decide what others may do was put back or taken away.
+    pub(crate) async fn open(
+        inner: Arc<dyn UserStore>,
+        ring: Arc<Keyring>,
+        owner: Owner,
+        mode: Mode,
+    ) -> Result<Self> {
+        let life = inner.state().await?.stamp.incarnation;
+        let user = Self::new(inner, ring, owner, life, mode);
+        user.check_roster().await?;
+        Ok(user)
+    }
+
+    fn records(&self) -> Records<'_> {
+        Records { ring: &self.ring, owner: &self.owner, mode: self.mode }
+    }
+
+    async fn keys(&self) -> Result<Arc<UserKeys>> {
+        match self.ring.keys(&self.owner, self.life).await {
+            Err(error) => self.explain(error).await,
+            keys => keys,
+        }
+    }
+
+    /// The keys, that of an epoch among them.
+    async fn keys_with(&self, epoch: u32) -> Result<Arc<UserKeys>> {
+        match self.ring.keys_with(&self.owner, self.life, epoch).await {
+            Err(error) => self.explain(error).await,
+            keys => keys,
+        }
+    }
+
+    /// An erased user's keys are gone before the data is. Then it is the data that says so.
+    async fn explain<T>(&self, error: Error) -> Result<T> {
+        if error.kind() == ErrorKind::KeyRefused {
+            self.inner.state().await?;
+        }
+        Err(error)
+    }
+
+    fn is_deployment(&self) -> bool {
+        self.owner == DEPLOYMENT_OWNER
+    }
+
+    /// Where the data stands, with its note opened.
+    async fn look(&self) -> Result<(UserState, NoteState)> {
+        let state = self.inner.state().await?;
+        if let Some((at, note)) = self.known.lock().at
+            && at == state.stamp
+        {
+            return Ok((state, note));
+        }
+        let keys = self.keys_with(note::epoch(&state.note)?).await?;
+        #[allow(unused_mut, reason = "a fault changes it")]
+        let mut note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::EpochStale) {
+            note.sealing = *self.known.lock().first.get_or_insert(note.sealing);
+        }
+        self.learn(state.stamp, note);
+        Ok((state, note))
+    }
+
+    fn learn(&self, stamp: Stamp, note: NoteState) {
+        let mut known = self.known.lock();
+        if known.at.is_none_or(|(at, _)| at != stamp) {
+            known.seals.clear();
+        }
+        known.at = Some((stamp, note));
+    }
+
+    fn forget(&self) {
+        let mut known = self.known.lock();
+        known.at = None;
+        known.seals.clear();
+    }
+
+    async fn check_roster(&self) -> Result<()> {
+        for _ in 0..TRIES {
+            let (state, note) = self.look().await?;
+            let keys = self.keys().await?;
+            let mut sum = Roster::default();
+            let mut one_moment = true;
+            for space in roster::spaces(self.is_deployment()) {
+                let mut from: Option<RecordId> = None;
+                loop {
+                    let scan = Scan::heads(space, PAGE);
+                    let page = self.inner.scan(match from.take() {
+                        Some(from) => scan.from(from),
+                        None => scan,
+                    });
+                    let page = page.await?;
+                    one_moment &= page.stamp == state.stamp;
+                    for (head, _) in &page.value.records {
+                        if one_moment && head.version.0 > note.newest(state.stamp) {
+                            return Err(tampered());
+                        }
+                        sum.add(self.term(&keys, space, &head.id, head.version));
+                    }
+                    from = page.value.next();
+                    if from.is_none() {
+                        break;
+                    }
+                }
+            }
+            if one_moment {
+                #[cfg(feature = "faults")]
+                if self.ring.has(crate::Fault::RosterIgnored) {
+                    return Ok(());
+                }
+                return if sum == note.roster { Ok(()) } else { Err(rolled_back()) };
+            }
+            self.forget();
+        }
+        Err(busy())
+    }
+
+    fn term(&self, keys: &UserKeys, space: Keyspace, stored: &RecordId, version: Version) -> Roster {
+        Roster::term(keys.root.roster_key(), self.life, space, stored, version)
+    }
+
+    /// Keys that have the epochs of what was read among them.
+    async fn keys_for<'h>(
+        &self,
+        read: impl Iterator<Item = (&'h Head, Option<&'h Bytes>)>,
+    ) -> Result<Arc<UserKeys>> {
+        let mut keys = self.keys().await?;
+        let (mut last, records) = (None, self.records());
+        for (head, body) in read {
+            let body = body.and_then(|body| envelope::Header::read(body).ok()).map(|header| header.epoch);
+            // What is no envelope is refused when it is opened.
+            for epoch in [records.head_epoch(&head.head).ok(), body].into_iter().flatten() {
+                if last != Some(epoch) && keys.data(epoch).is_none() {
+                    keys = self.keys_with(epoch).await?;
+                }
+                last = Some(epoch);
+            }
+        }
+        Ok(keys)
+    }
+
+    fn open_head(
+        &self,
+        keys: &UserKeys,
+        at: Stamp,
+        space: Keyspace,
+        stored: &Head,
+    ) -> Result<(Head, BodySeal)> {
+        if stored.version.0 > at.epoch.0 {
+            return Err(tampered());
+        }
+        let opened = self.records().open_head(keys, at.incarnation, space, stored)?;
+        Ok((opened.head, opened.body))
+    }
+
+    fn open_record(
+        &self,
+        keys: &UserKeys,
+        at: Stamp,
+        space: Keyspace,
+        stored: &Head,
+        body: &Bytes,
+    ) -> Result<(Head, Bytes)> {
+        let (head, seal) = self.open_head(keys, at, space, stored)?;
+        let place = Place { space, stored: &stored.id, life: at.incarnation };
+        let body = self.records().open_body(keys, place, &seal, body)?;
+        Ok((head, body))
+    }
+
+    /// The stored head of one record, as of where the data is known to stand.
+    async fn stored_head(&self, at: Stamp, space: Keyspace, stored: &RecordId) -> Result<Option<Head>> {
+        let scan = Scan::heads(space, 1).name(stored.name().clone());
+        let scan = match stored.seq().checked_sub(1) {
+            Some(before) => scan.from(RecordId::new(stored.name().clone(), before)?),
+            None => scan,
+        };
+        let page = self.inner.scan(scan).await?;
+        if page.stamp != at {
+            return Err(moved_on());
+        }
+        let head = page.value.records.into_iter().next().map(|(head, _)| head);
+        Ok(head.filter(|head| head.id == *stored))
+    }
+
+    /// The seal of a record's body, which its next head carries on.
+    async fn body_seal(
+        &self,
+        keys: &UserKeys,
+        at: Stamp,
+        space: Keyspace,
+        stored: &RecordId,
+    ) -> Result<Option<BodySeal>> {
+        {
+            let known = self.known.lock();
+            let kept =
+                |(in_space, id, _): &&(Keyspace, RecordId, BodySeal)| *in_space == space && id == stored;
+            if known.at.is_some_and(|(stamp, _)| stamp == at)
+                && let Some((_, _, seal)) = known.seals.iter().rev().find(kept)
+            {
+                return Ok(Some(*seal));
+            }
+        }
+        let Some(head) = self.stored_head(at, space, stored).await? else { return Ok(None) };
+        Ok(Some(self.open_head(keys, at, space, &head)?.1))
+    }
+
+    /// Seals a batch for where the data is known to stand.
+    async fn seal(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Sealed> {
+        let keys = self.keys_with(note.sealing).await?;
+        let key = keys.data(note.sealing).ok_or_else(tampered)?;
+        let (records, raises) = (self.records(), batch.raises_epoch());
+        let version = Version(at.epoch.0.saturating_add(u64::from(raises)));
+        let mut salts = Salts::draw(batch.ops.len().saturating_mul(2).saturating_add(1))?;
+        let mut tokens = Tokens::draw(batch.ops.len())?;
+        let mut sealed = Batch::new(batch.time)?;
+        (sealed.id, sealed.usage, sealed.chain, sealed.life) =
+            (batch.id, batch.usage, batch.chain, batch.life);
+        sealed.sealed = true;
+        for expect in &batch.expect {
+            sealed.expect.push(match expect {
+                Expect::Version { space, id, version } => {
+                    let id = records.stored_id(&keys, *space, id)?;
+                    Expect::Version { space: *space, id, version: *version }
+                }
+                other => other.clone(),
+            });
+        }
+        if !sealed.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
+            sealed.expect.push(Expect::Stamp(at));
+        }
+        let mut seals = Vec::new();
+        for op in &batch.ops {
+            let space = op.space();
+            let stored = op.id().map(|id| records.stored_id(&keys, space, id)).transpose()?;
+            let sealed_op = match (op, stored) {
+                (Op::Put { id, head, body, expires, .. }, Some(stored)) => {
+                    let place = Place { space, stored: &stored, life: self.life };
+                    let exists = !body.is_empty();
+                    let seal = BodySeal { token: tokens.next()?, version, exists, epoch: key.epoch() };
+                    let body = records.seal_body(&mut salts, key, place, body, &seal)?;
+                    let name = id.name();
+                    let head =
+                        records.seal_head(&mut salts, key, place, name, version, *expires, head, &seal)?;
+                    if space == Keyspace::Threads {
+                        seals.push((space, stored.clone(), seal));
+                    }
+                    Op::Put { space, id: stored, head, body, expires: records.stored_expiry(*expires) }
+                }
+                (Op::PutHead { id, head, expires, .. }, Some(stored)) => {
+                    let seal = self.body_seal(&keys, at, space, &stored).await?.ok_or_else(absent)?;
+                    let place = Place { space, stored: &stored, life: self.life };
+                    let name = id.name();
+                    let head =
+                        records.seal_head(&mut salts, key, place, name, version, *expires, head, &seal)?;
+                    seals.push((space, stored.clone(), seal));
+                    Op::PutHead { space, id: stored, head, expires: records.stored_expiry(*expires) }
+                }
+                (Op::Rewrite { id, version, head, body, .. }, Some(stored)) => {
+                    let found = self.stored_head(at, space, &stored).await?;
+                    let found = found.filter(|found| found.version == *version).ok_or_else(absent)?;
+                    let opened = records.open_head(&keys, self.life, space, &found)?;
+                    let place = Place { space, stored: &stored, life: self.life };
+                    let (exists, body_version) = (!body.is_empty(), found.body_version);
+                    let token = opened.body.token;
+                    let seal = BodySeal { token, version: body_version, exists, epoch: key.epoch() };
+                    let body = records.seal_body(&mut salts, key, place, body, &seal)?;
+                    let (name, expires) = (id.name(), opened.head.expires);
+                    let head =
+                        records.seal_head(&mut salts, key, place, name, *version, expires, head, &seal)?;
+                    Op::Rewrite { space, id: stored, version: *version, head, body }
+                }
+                (Op::Delete { .. }, Some(stored)) => Op::Delete { space, id: stored },
+                (Op::DeleteName { name, .. }, _) => {
+                    Op::DeleteName { space, name: records.stored_name(&keys, space, name) }
+                }
+                (Op::Clear { .. }, _) => Op::Clear { space },
+                _ => {
+                    return Err(Error::new(ErrorKind::Unsupported, "the layer does not know that operation"));
+                }
+            };
+            sealed.ops.push(sealed_op);
+        }
+        let note = if raises {
+            let roster = self.next_roster(&keys, &sealed, at, note.roster, version).await?;
+            let above = batch.note.unwrap_or(note.above);
+            let next = NoteState { at: version.0, imported: false, sealing: note.sealing, roster, above };
+            sealed.note = Some(next.seal(&records, &mut salts, &keys, self.life)?);
+            Some(next)
+        } else {
+            None
+        };
+        Ok(Sealed { batch: sealed, note, seals })
+    }
+
+    /// The roster after a batch. What a batch clears goes first, whatever the order of its operations.
+    async fn next_roster(
+        &self,
+        keys: &UserKeys,
+        sealed: &Batch,
+        at: Stamp,
+        mut sum: Roster,
+        version: Version,
+    ) -> Result<Roster> {
+        if !sealed.ops.iter().any(|op| roster::holds(op.space())) {
+            return Ok(sum);
+        }
+        let mut removed = std::collections::HashSet::new();
+        for op in sealed.ops.iter().filter(|op| roster::holds(op.space())) {
+            let space = op.space();
+            let scan = match op {
+                Op::Clear { .. } => Scan::heads(space, PAGE),
+                Op::DeleteName { name, .. } => Scan::heads(space, PAGE).name(name.clone()),
+                _ => continue,
+            };
+            let mut from: Option<RecordId> = None;
+            loop {
+                let page = self.inner.scan(match from.take() {
+                    Some(from) => scan.clone().from(from),
+                    None => scan.clone(),
+                });
+                let page = page.await?;
+                if page.stamp != at {
+                    return Err(moved_on());
+                }
+                for (head, _) in &page.value.records {
+                    if removed.insert((space, head.id.clone())) {
+                        sum.subtract(self.term(keys, space, &head.id, head.version));
+                    }
+                }
+                from = page.value.next();
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        for op in sealed.ops.iter().filter(|op| roster::holds(op.space())) {
+            let (space, Some(id)) = (op.space(), op.id()) else { continue };
+            if matches!(op, Op::Rewrite { .. }) {
+                continue;
+            }
+            // A new life has nothing in it.
+            if at.epoch.0 > 0
+                && !removed.contains(&(space, id.clone()))
+                && let Some(old) = self.stored_head(at, space, id).await?
+            {
+                sum.subtract(self.term(keys, space, id, old.version));
+            }
+            if matches!(op, Op::Put { .. } | Op::PutHead { .. }) {
+                sum.add(self.term(keys, space, id, version));
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The batch that makes a user, sealed.
+    pub(crate) async fn seal_first(&self, batch: &Batch) -> Result<Batch> {
+        let start = Stamp { incarnation: self.life, epoch: syntha_store::Epoch(0) };
+        let note = NoteState {
+            at: 0,
+            imported: false,
+            sealing: 1,
+            roster: Roster::default(),
+            above: batch.note.unwrap_or(Note::NONE),
+        };
+        // A create raises the epoch to 1, whatever is in the batch.
+        let mut raising = batch.clone();
+        raising.note = Some(note.above);
+        raising.expect.retain(|expect| !matches!(expect, Expect::Stamp(_)));
+        let mut sealed = self.seal(&raising, start, note).await?.batch;
+        sealed.expect.retain(|expect| !matches!(expect, Expect::Stamp(_)));
+        // What the caller expects of a user that is not there is for the store to refuse.
+        sealed
+            .expect
+            .extend(batch.expect.iter().filter(|expect| matches!(expect, Expect::Stamp(_))).cloned());
+        sealed.life = Some(self.life);
+        Ok(sealed)
+    }
+
+    /// Takes over a space that a store has made by itself: empty, and without a note.
+    pub(crate) async fn found(&self) -> Result<()> {
+        let state = self.inner.state().await?;
+        for space in Keyspace::all() {
+            let first = self.inner.scan(Scan::heads(space, 1)).await?;
+            if !first.value.records.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Tampered,
+                    "there is data that is not sealed where sealed data is due, seal it with `syntha seal`",
+                ));
+            }
+        }
+        let note = NoteState {
+            at: state.stamp.epoch.0 + 1,
+            imported: false,
+            sealing: 1,
+            roster: Roster::default(),
+            above: Note::NONE,
+        };
+        let keys = self.keys().await?;
+        let mut batch = Batch::new(state.time)?.expect(Expect::Stamp(state.stamp));
+        batch.note = Some(note.seal(&self.records(), &mut Salts::draw(1)?, &keys, self.life)?);
+        batch.sealed = true;
+        self.inner.commit(batch).await.map(drop)
+    }
+
+    async fn commit_sealed(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Commit> {
+        let sealed = self.seal(batch, at, note).await?;
+        let (next, seals) = (sealed.note, sealed.seals);
+        let commit = self.inner.commit(sealed.batch).await?;
+        let mut known = self.known.lock();
+        // INVARIANT: what is remembered of bodies is of the commit before this one, so nobody else has written in between.
+        if known.at.is_none_or(|(known, _)| known != at) {
+            known.seals.clear();
+        }
+        let cleared = |op: &Op| matches!(op, Op::Clear { .. } | Op::DeleteName { .. } | Op::Delete { .. });
+        if batch.ops.iter().any(cleared) {
+            known.seals.clear();
+        }
+        known
+            .seals
+            .retain(|(space, id, _)| !seals.iter().any(|(in_space, new, _)| in_space == space && new == id));
+        known.seals.extend(seals);
+        while known.seals.len() > SEALS_KEPT {
+            known.seals.pop_front();
+        }
+        known.at = Some((commit.stamp, next.unwrap_or(note)));
+        Ok(commit)
+    }
+
+    /// Moves what is sealed from now on to a key's epoch: a commit, so that who knows another one loses its compare-and-set.
+    pub(crate) async fn seal_under(&self, epoch: u32) -> Result<()> {
+        for _ in 0..TRIES {
+            let (state, note) = self.look().await?;
+            if note.sealing == epoch {
+                return Ok(());
+            }
+            let mut batch = Batch::new(state.time)?;
+            batch.note = Some(note.above);
+            match self.commit_sealed(&batch, state.stamp, NoteState { sealing: epoch, ..note }).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => self.forget(),
+                done => return done.map(drop),
+            }
+        }
+        Err(busy())
+    }
+
+    /// The epoch that is sealed under now.
+    pub(crate) async fn sealing(&self) -> Result<u32> {
+        self.forget();
+        Ok(self.look().await?.1.sealing)
+    }
+
+    /// The ids of a page's records of which head or body is sealed under another epoch, how many records the page had, and where the
+    /// next page starts.
+    pub(crate) async fn of_other_epochs(
+        &self,
+        space: Keyspace,
+        from: Option<RecordId>,
+        epoch: u32,
+        limit: usize,
+    ) -> Result<(Vec<(RecordId, Version)>, usize, Option<RecordId>)> {
+        let scan = Scan::heads(space, limit);
+        let page = self.inner.scan(match from {
+            Some(from) => scan.from(from),
+            None => scan,
+        });
+        let page = page.await?;
+        let keys = self.keys_for(page.value.records.iter().map(|(head, _)| (head, None))).await?;
+        let mut found = Vec::new();
+        for (head, _) in &page.value.records {
+            let body = self.records().open_head(&keys, page.stamp.incarnation, space, head)?.body;
+            let old = self.records().head_epoch(&head.head)? != epoch || (body.exists && body.epoch != epoch);
+            if old {
+                found.push((head.id.clone(), head.version));
+            }
+        }
+        Ok((found, page.value.records.len(), page.value.next()))
+    }
+
+    /// Seals stored records again under an epoch, as they are. Those that were written meanwhile are left to their writers. Says how many.
+    pub(crate) async fn seal_again(&self, space: Keyspace, ids: &[RecordId], epoch: u32) -> Result<usize> {
+        let read = self.inner.read(space, ids).await?;
+        let life = read.stamp.incarnation;
+        let found: Vec<&Record> = read.value.iter().flatten().collect();
+        let keys = self.keys_for(found.iter().map(|record| (&record.head, Some(&record.body.0)))).await?;
+        let keys = if keys.data(epoch).is_some() { keys } else { self.keys_with(epoch).await? };
+        let key = keys.data(epoch).ok_or_else(tampered)?;
+        let records = self.records();
+        let mut salts = Salts::draw(found.len() * 2)?;
+        let mut ops = Vec::with_capacity(found.len());
+        for record in found {
+            let stored = &record.head;
+            let opened = records.open_head(&keys, life, space, stored)?;
+            let place = Place { space, stored: &stored.id, life };
+            let body = records.open_body(&keys, place, &opened.body, &record.body)?;
+            let seal = BodySeal { epoch, ..opened.body };
+            let body = records.seal_body(&mut salts, key, place, &body, &seal)?;
+            let (name, expires) = (opened.head.id.name(), opened.head.expires);
+            let head = records.seal_head(
+                &mut salts,
+                key,
+                place,
+                name,
+                stored.version,
+                expires,
+                &opened.head.head,
+                &seal,
+            )?;
+            ops.push(Op::Rewrite { space, id: stored.id.clone(), version: stored.version, head, body });
+        }
+        let commit = async |ops: Vec<Op>| -> Result<usize> {
+            let mut batch = Batch::new(syntha_store::Timestamp(0))?;
+            batch.sealed = true;
+            let count = ops.len();
+            batch.ops = ops;
+            match self.inner.commit(batch).await {
+                Ok(_) => Ok(count),
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(0),
+                Err(error) => Err(error),
+            }
+        };
+        if ops.is_empty() {
+            return Ok(0);
+        }
+        let mut done = commit(ops.clone()).await?;
+        if done == 0 && ops.len() > 1 {
+            // One of them was written meanwhile.
+            for op in ops {
+                done += commit(vec![op]).await?;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Random tokens of a batch, drawn at once.
+struct Tokens(std::vec::IntoIter<[u8; TOKEN_BYTES]>);
+
+impl Tokens {
+    fn draw(count: usize) -> Result<Self> {
+        let mut tokens = vec![[0; TOKEN_BYTES]; count];
+        fill(tokens.as_flattened_mut())?;
+        Ok(Self(tokens.into_iter()))
+    }
+
+    fn next(&mut self) -> Result<[u8; TOKEN_BYTES]> {
+        self.0
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "more tokens were asked for than drawn"))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl UserStore for EncryptedUser {
+    async fn state(&self) -> Result<UserState> {
+        let (mut state, note) = self.look().await?;
+        state.note = note.above;
+        Ok(state)
+    }
+
+    fn is_at(&self, stamp: Stamp) -> bool {
+        self.inner.is_at(stamp)
+    }
+
+    async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
+        let keys = self.keys().await?;
+        let records = self.records();
+        let stored: Result<Vec<_>> = ids.iter().map(|id| records.stored_id(&keys, space, id)).collect();
+        let read = self.inner.read(space, &stored?).await?;
+        let found = read.value.iter().flatten().map(|record| (&record.head, Some(&record.body.0)));
+        let keys = self.keys_for(found).await?;
+        let open = |record: Option<Record>| {
+            let Some(record) = record else { return Ok(None) };
+            let (head, body) = self.open_record(&keys, read.stamp, space, &record.head, &record.body)?;
+            Ok(Some(Record::new(head, body)))
+        };
+        Ok(At { stamp: read.stamp, value: read.value.into_iter().map(open).collect::<Result<_>>()? })
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<At<Page>> {
+        scan.validate()?;
+        let space = scan.space;
+        let keys = self.keys().await?;
+        let mut below = scan;
+        if let Some(name) = &below.name {
+            below.name = Some(self.records().stored_name(&keys, space, name));
+        }
+        if let Some(from) = &below.from {
+            below.from = Some(self.records().stored_id(&keys, space, from)?);
+        }
+        let page = self.inner.scan(below).await?;
+        let keys = self.keys_for(page.value.records.iter().map(|(head, body)| (head, body.as_ref()))).await?;
+        let mut records = Vec::with_capacity(page.value.records.len());
+        for (head, body) in &page.value.records {
+            records.push(match body {
+                Some(body) => {
+                    let (head, body) = self.open_record(&keys, page.stamp, space, head, body)?;
+                    (head, Some(body))
+                }
+                None => (self.open_head(&keys, page.stamp, space, head)?.0, None),
+            });
+        }
+        Ok(At { stamp: page.stamp, value: Page::new(records, page.value.more) })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Commit> {
+        batch.validate(self.is_deployment())?;
+        if batch.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
+        }
+        let expected = batch.expect.iter().find_map(|expect| match expect {
+            Expect::Stamp(stamp) => Some(*stamp),
+            _ => None,
+        });
+        for _ in 0..TRIES {
+            let known = self.known.lock().at;
+            let (at, note) = match (known, expected) {
+                (Some(known), None) => known,
+                (Some(known), Some(expected)) if known.0 == expected => known,
+                _ => {
+                    let (state, note) = self.look().await?;
+                    (state.stamp, note)
+                }
+            };
+            if let Some(expected) = expected
+                && expected != at
+            {
+                return Err(if expected.incarnation == at.incarnation { moved_on() } else { gone() });
+            }
+            match self.commit_sealed(&batch, at, note).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    self.forget();
+                    // A stamp that this layer expected, and nobody above, is looked up again. What else was expected does not hold.
+                    if expected.is_some() || self.inner.state().await?.stamp == at {
+                        return Err(error);
+                    }
+                }
+                Err(error) => {
+                    self.forget();
+                    return Err(error);
+                }
+                Ok(commit) => return Ok(commit),
+            }
+        }
+        Err(busy())
+    }
+
+    async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
+        self.inner.outcome(batch, since).await
+    }
+
+    async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
+        let Changes::Delta(delta) = self.inner.changes(since, limit).await? else {
+            return Ok(Changes::TooOld);
+        };
+        // What was deleted is known by the name that it was stored under, which nobody can turn back.
+        if self.mode == Mode::Sealed && !delta.deleted.is_empty() {
+            return Ok(Changes::TooOld);
+        }
+        let keys = self.keys_for(delta.heads.iter().map(|(_, head)| (head, None))).await?;
+        let mut heads = Vec::with_capacity(delta.heads.len());
+        for (space, head) in &delta.heads {
+            // A head as it is now may be of a later commit than the page's end.
+            let at = Stamp { epoch: syntha_store::Epoch(head.version.0.max(delta.at.epoch.0)), ..delta.at };
+            heads.push((*space, self.open_head(&keys, at, *space, head)?.0));
+        }
+        Ok(Changes::Delta(Delta::new(delta.at, heads, delta.deleted, delta.more)))
+    }
+
+    async fn changed(&self, since: Stamp) -> Result<Stamp> {
+        self.inner.changed(since).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let inner = self.inner.snapshot().await?;
+        let state = inner.state();
+        let keys = self.keys_with(note::epoch(&state.note)?).await?;
+        let note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
+        let (ring, owner, mode, above) = (Arc::clone(&self.ring), self.owner, self.mode, note.above);
+        Ok(Box::new(Opening { inner, ring, owner, mode, above, roster: Roster::default(), expected: note }))
+    }
+}
+
+/// A snapshot of sealed data that gives it opened.
+struct Opening {
+    inner: Box<dyn Snapshot>,
+    ring: Arc<Keyring>,
+    owner: Owner,
+    mode: Mode,
+    above: Note,
+    /// What the records so far add up to, and what they must.
+    roster: Roster,
+    expected: NoteState,
+}
+
+#[async_trait]
+impl Snapshot for Opening {
+    fn owner(&self) -> UserTag {
+        self.inner.owner()
+    }
+
+    fn state(&self) -> UserState {
+        UserState { note: self.above, ..self.inner.state() }
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        let (stamp, expected) = (self.inner.state().stamp, self.expected);
+        let Some(chunk) = self.inner.next().await? else {
+            return if self.roster == expected.roster { Ok(None) } else { Err(rolled_back()) };
+        };
+        let records = Records { ring: &self.ring, owner: &self.owner, mode: self.mode };
+        let mut opened = Vec::with_capacity(chunk.len());
+        for StoredRecord { space, record } in chunk {
+            let head_epoch = records.head_epoch(&record.head.head)?;
+            let mut keys = self.ring.keys_with(&self.owner, stamp.incarnation, head_epoch).await?;
+            if let Ok(header) = envelope::Header::read(&record.body)
+                && keys.data(header.epoch).is_none()
+            {
+                keys = self.ring.keys_with(&self.owner, stamp.incarnation, header.epoch).await?;
+            }
+            if record.head.version.0 > expected.newest(stamp) {
+                return Err(tampered());
+            }
+            let stored = &record.head.id;
+            if roster::holds(space) {
+                let (key, version) = (keys.root.roster_key(), record.head.version);
+                self.roster.add(Roster::term(key, stamp.incarnation, space, stored, version));
+            }
+            let head = records.open_head(&keys, stamp.incarnation, space, &record.head)?;
+            let place = Place { space, stored, life: stamp.incarnation };
+            let body = records.open_body(&keys, place, &head.body, &record.body)?;
+            opened.push(StoredRecord { space, record: Record::new(head.head, body) });
+        }
+        Ok(Some(opened))
+    }
+}
+
+/// A snapshot that is sealed for a new life while an import reads it.
+pub(crate) struct Sealing<'a> {
+    pub(crate) inner: &'a mut dyn Snapshot,
+    pub(crate) ring: Arc<Keyring>,
+    pub(crate) keys: Arc<UserKeys>,
+    pub(crate) owner: Owner,
+    pub(crate) mode: Mode,
+    pub(crate) life: Incarnation,
+    pub(crate) roster: Roster,
+    pub(crate) note: Note,
+}
+
+impl Sealing<'_> {
+    fn seal_note(&self) -> Result<Note> {
+        let state = self.inner.state();
+        let note = NoteState {
+            at: state.stamp.epoch.0,
+            imported: true,
+            sealing: 1,
+            roster: self.roster,
+            above: state.note,
+        };
+        let records = Records { ring: &self.ring, owner: &self.owner, mode: self.mode };
+        note.seal(&records, &mut Salts::draw(1)?, &self.keys, self.life)
+    }
+
+    fn seal_record(
+        &mut self,
+        salts: &mut Salts,
+        tokens: &mut Tokens,
+        stored: StoredRecord,
+    ) -> Result<StoredRecord> {
+        let StoredRecord { space, record: Record { head, body } } = stored;
+        let records = Records { ring: &self.ring, owner: &self.owner, mode: self.mode };
+        let key = self.keys.data(1).ok_or_else(tampered)?;
+        let id = records.stored_id(&self.keys, space, &head.id)?;
+        let place = Place { space, stored: &id, life: self.life };
+        let exists = !body.is_empty();
+        let seal = BodySeal { token: tokens.next()?, version: head.body_version, exists, epoch: key.epoch() };
+        let body = records.seal_body(salts, key, place, &body, &seal)?;
+        let (name, version, expires) = (head.id.name(), head.version, head.expires);
+        let sealed = records.seal_head(salts, key, place, name, version, expires, &head.head, &seal)?;
+        if roster::holds(space) {
+            self.roster.add(Roster::term(self.keys.root.roster_key(), self.life, space, &id, version));
+        }
+        let expires = records.stored_expiry(expires);
+        let head = Head::new(id, sealed, version, head.body_version, expires);
+        Ok(StoredRecord { space, record: Record::new(head, body) })
+    }
+}
+
+#[async_trait]
+impl Snapshot for Sealing<'_> {
+    fn owner(&self) -> UserTag {
+        self.inner.owner()
+    }
+
+    fn state(&self) -> UserState {
+        UserState { note: self.note, ..self.inner.state() }
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        Some(self.life)
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        let Some(chunk) = self.inner.next().await? else {
+            self.note = self.seal_note()?;
+            return Ok(None);
+        };
+        let newest = self.inner.state().stamp.epoch.0;
+        let (mut salts, mut tokens) = (Salts::draw(chunk.len() * 2)?, Tokens::draw(chunk.len())?);
+        let mut sealed = Vec::with_capacity(chunk.len());
+        for stored in chunk {
+            if stored.record.head.version.0 > newest
+                || stored.record.head.head.len() > syntha_store::HEAD_BYTES
+            {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "the snapshot holds what no store can have written",
+                ));
+            }
+            sealed.push(self.seal_record(&mut salts, &mut tokens, stored)?);
+        }
+        Ok(Some(sealed))
+    }
+}
+
+const fn moved_on() -> Error {
+    Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again")
+}
+
+const fn gone() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "the user was erased, moved or restored since this handle was opened, open it again",
+    )
+}
+
+const fn absent() -> Error {
+    Error::new(ErrorKind::Conflict, "the record to keep the body of is not there")
+}
+
+const fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again")
+}
+
+const fn rolled_back() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "agents or permissions were put back or taken away behind the store, restore an archive",
+    )
+}
