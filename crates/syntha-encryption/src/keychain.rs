@@ -101,6 +101,20 @@ impl Keychain {
         }
     }
 
+    /// Whether a key is this deployment's.
+    ///
+    /// # Errors
+    ///
+    /// `KeyRefused` for another key; `KeyUnavailable` if what wraps does not answer.
+    pub async fn prove(&self, kek: &Kek) -> Result<()> {
+        let header = self.ring.keystore.header().await?;
+        let header = header
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore any more"))?
+            .row;
+        let provider = kek.resolve(header.passphrase()?.as_ref()).await?;
+        provider.unwrap(&context(header.deployment()?, What::Check), &header.check()?).await.map(drop)
+    }
+
     /// What the deployment hides.
     #[must_use]
     pub const fn mode(&self) -> Mode {

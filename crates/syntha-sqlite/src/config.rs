@@ -1,4 +1,8 @@
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use syntha_store::DeploymentKey;
 
 /// Where and how a [`SqliteStore`](crate::SqliteStore) keeps its data.
 #[derive(Clone, Debug)]
@@ -8,8 +12,31 @@ pub struct SqliteConfig {
     pub(crate) connections: usize,
     pub(crate) synchronous: Synchronous,
     pub(crate) mode: Mode,
+    pub(crate) key: Option<GivenKey>,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
+}
+
+/// A key that is kept elsewhere, out of `Debug`.
+#[derive(Clone)]
+pub(crate) struct GivenKey(pub(crate) Arc<DeploymentKey>);
+
+impl fmt::Debug for GivenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenKey")
+    }
+}
+
+/// Where the key of a folder's tags is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyPlace {
+    /// There is no data yet.
+    Nowhere,
+    /// In the folder itself.
+    Here,
+    /// With whoever opens the folder, see [`SqliteConfig::deployment_key`].
+    Elsewhere,
 }
 
 /// Who else may have the folder open.
@@ -63,6 +90,7 @@ impl SqliteConfig {
             connections: 512,
             synchronous: Synchronous::Full,
             mode: Mode::Exclusive,
+            key: None,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -78,6 +106,13 @@ impl SqliteConfig {
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {
         &self.root
+    }
+
+    /// The key that users' tags are derived with, kept by the caller and not in the folder. A folder is made with such a key or with one
+    /// of its own, and is opened so ever after.
+    pub fn deployment_key(mut self, key: DeploymentKey) -> Self {
+        self.key = Some(GivenKey(Arc::new(key)));
+        self
     }
 
     /// The most users whose files are open at a time, 1 or more. Default 512. Each costs a thread and 3 descriptors.

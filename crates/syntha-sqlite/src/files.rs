@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Incarnation, Result, UserTag};
 
 use crate::bell::Bell;
-use crate::config::Mode;
+use crate::config::{KeyPlace, Mode};
 use crate::error::{corrupt, from_io};
 use crate::lives::{Hold, Lives};
 
@@ -41,9 +41,13 @@ type Synced = Mutex<HashSet<PathBuf>>;
 
 impl Root {
     /// Makes or opens the folder and takes its lock.
-    pub(crate) fn open(folder: &Path, mode: Mode) -> Result<(Self, DeploymentKey)> {
+    pub(crate) fn open(
+        folder: &Path,
+        mode: Mode,
+        given: Option<&DeploymentKey>,
+    ) -> Result<(Self, DeploymentKey)> {
         if mode == Mode::Beside {
-            return Self::open_beside(folder);
+            return Self::open_beside(folder, given);
         }
         make_folder(folder)?;
         let folder = folder.canonicalize().map_err(from_io)?;
@@ -63,7 +67,10 @@ impl Root {
                 remove(&entry.map_err(from_io)?.path())?;
             }
         }
-        let key = deployment_key(&folder)?;
+        let key = match given {
+            Some(key) => given_key(&folder, key)?,
+            None => deployment_key(&folder)?,
+        };
         let bell = if mode == Mode::Shared {
             Some(Arc::new(Bell::open(&folder.join("bell"), alone)?))
         } else {
@@ -79,15 +86,19 @@ impl Root {
     }
 
     /// Looks into a folder that another process may hold. Makes nothing.
-    fn open_beside(folder: &Path) -> Result<(Self, DeploymentKey)> {
+    fn open_beside(folder: &Path, given: Option<&DeploymentKey>) -> Result<(Self, DeploymentKey)> {
         let folder = folder
             .canonicalize()
             .map_err(|_| Error::new(ErrorKind::NotFound, "there is no data folder to look into"))?;
         check_folder(&folder)?;
-        if check_file(&folder.join("deployment.key"))?.is_none() {
+        if key_place(&folder)? == KeyPlace::Nowhere {
             return Err(Error::new(ErrorKind::NotFound, "there is no data in this folder"));
         }
-        let (key, own) = (deployment_key(&folder)?, Incarnation::random()?.0);
+        let key = match given {
+            Some(key) => given_key(&folder, key)?,
+            None => deployment_key(&folder)?,
+        };
+        let own = Incarnation::random()?.0;
         let (lock, mode, bell) = (Mutex::default(), Mode::Beside, None);
         Ok((Self { folder, lock, mode, own, bell, synced: Arc::default() }, key))
     }
@@ -471,29 +482,84 @@ fn share_lock(file: &File) -> Result<()> {
     }
 }
 
+/// Where the key of a folder's tags is kept.
+///
+/// # Errors
+///
+/// `Refused` for a file that is not as it must be; `Unavailable` from the file system.
+pub fn key_place(folder: &Path) -> Result<KeyPlace> {
+    if check_file(&folder.join(PRINT))?.is_some() {
+        return Ok(KeyPlace::Elsewhere);
+    }
+    if check_file(&folder.join("deployment.key"))?.is_some() || is_used(folder)? {
+        return Ok(KeyPlace::Here);
+    }
+    Ok(KeyPlace::Nowhere)
+}
+
+/// What a folder whose key is kept elsewhere holds in the key's place: its fingerprint.
+const PRINT: &str = "deployment.print";
+
+fn is_used(folder: &Path) -> Result<bool> {
+    let users = folder.join("users");
+    let named = users.symlink_metadata().is_ok() && !folders(&users)?.is_empty();
+    Ok(named || folder.join("deployment.db").symlink_metadata().is_ok())
+}
+
+/// Checks that a key which is kept elsewhere is the folder's, and makes a new folder one of it.
+fn given_key(folder: &Path, key: &DeploymentKey) -> Result<DeploymentKey> {
+    let path = folder.join(PRINT);
+    if key_place(folder)? == KeyPlace::Here {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "the data in this folder was made with a key of its own and is not sealed, open it so or seal it",
+        ));
+    }
+    if check_file(&path)?.is_none() {
+        publish_bytes(folder, PRINT, key.fingerprint().as_bytes())?;
+    }
+    if std::fs::read(&path).map_err(from_io)? == key.fingerprint().as_bytes() {
+        Ok(key.clone())
+    } else {
+        Err(Error::new(
+            ErrorKind::Refused,
+            "the data in this folder belongs to another key: with this one no user is found",
+        ))
+    }
+}
+
 fn deployment_key(folder: &Path) -> Result<DeploymentKey> {
     let path = folder.join("deployment.key");
+    if check_file(&folder.join(PRINT))?.is_some() {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "the data in this folder is sealed and its key is kept elsewhere, open it with that key",
+        ));
+    }
     if check_file(&path)?.is_none() {
-        let used = folder.join("deployment.db").symlink_metadata().is_ok()
-            || !folders(&folder.join("users"))?.is_empty();
-        if used {
+        if is_used(folder)? {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "there is data here but no deployment.key, put the key's copy back: without it no user is found",
             ));
         }
-        let new = folder.join(format!("deployment.key.{}", std::process::id()));
-        let mut file = private_file().write(true).create(true).truncate(true).open(&new).map_err(from_io)?;
-        file.write_all(DeploymentKey::generate()?.as_bytes()).map_err(from_io)?;
-        file.sync_all().map_err(from_io)?;
-        place(&new, &path)?;
-        remove(&new)?;
-        sync_folder(folder)?;
-        check_file(&path)?;
+        publish_bytes(folder, "deployment.key", DeploymentKey::generate()?.as_bytes())?;
     }
     let bytes = std::fs::read(&path).map_err(from_io)?;
     let bytes: [u8; 32] = bytes.try_into().map_err(|_| wrong_key())?;
     if bytes == DEPLOYMENT_OWNER { Err(wrong_key()) } else { Ok(DeploymentKey::from_bytes(bytes)) }
+}
+
+/// Makes a small file in one step, unless there is one.
+fn publish_bytes(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let new = folder.join(format!("{name}.{}", std::process::id()));
+    let mut file = private_file().write(true).create(true).truncate(true).open(&new).map_err(from_io)?;
+    file.write_all(bytes).map_err(from_io)?;
+    file.sync_all().map_err(from_io)?;
+    place(&new, &folder.join(name))?;
+    remove(&new)?;
+    sync_folder(folder)?;
+    check_file(&folder.join(name)).map(drop)
 }
 
 const fn wrong_key() -> Error {

@@ -20,7 +20,8 @@ mod user_store;
 
 #[cfg(feature = "faults")]
 pub use config::Fault;
-pub use config::{Mode, SqliteConfig, Synchronous};
+pub use config::{KeyPlace, Mode, SqliteConfig, Synchronous};
+pub use files::key_place;
 pub use store::{SqliteStore, Turn};
 
 /// The storage contract, which this crate implements.

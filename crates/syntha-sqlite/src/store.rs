@@ -49,7 +49,7 @@ impl SqliteStore {
         schema::check_engine().await?;
         let mut waited = Duration::ZERO;
         let (root, key) = loop {
-            match Root::open(&config.root, config.mode) {
+            match Root::open(&config.root, config.mode, config.key.as_ref().map(|key| &*key.0)) {
                 // Another process that shares the folder may be the first one at this moment, which is alone for a little while.
                 Err(error)
                     if config.mode == Mode::Shared

@@ -7,7 +7,9 @@ use syntha_mesh::Mesh;
 pub struct ContextMesh(pub(crate) Mesh);
 
 impl ContextMesh {
-    /// Opens the mesh of a user on SQLite files in a folder, and makes folder and user if they are new.
+    /// Opens the mesh of a user on SQLite files in a folder, and makes folder and user if they are new. A new folder is sealed with a key
+    /// that is made beside it, with `.key` after the folder's name: keep a copy of that file and of the folder `.keys`, without which
+    /// nothing opens.
     ///
     /// For a trusted process that serves one user or few. A service with many users has a
     /// [`UserManager`](crate::UserManager); while one owns the folder, this is refused. The folder stays open as long as a
@@ -23,7 +25,8 @@ impl ContextMesh {
         U: TryInto<syntha_store::UserId>,
         crate::Error: From<U::Error>,
     {
-        Self::open_with(syntha_sqlite::SqliteConfig::new(folder.as_ref()), user.try_into()?).await
+        let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
+        Self::open_with(config, user.try_into()?, crate::Wanted::default()).await
     }
 
     /// Opens the mesh of a user on a folder that other processes open so as well: for programs that start a process for each
@@ -39,18 +42,40 @@ impl ContextMesh {
         crate::Error: From<U::Error>,
     {
         let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
-        Self::open_with(config.mode(syntha_sqlite::Mode::Shared), user.try_into()?).await
+        let config = config.mode(syntha_sqlite::Mode::Shared);
+        Self::open_with(config, user.try_into()?, crate::Wanted::default()).await
+    }
+
+    /// Opens the mesh of a user on a folder that is sealed with a key of the caller's, and makes folder and user if they are new:
+    /// `open_sealed("data", "alice", Kek::file(path))`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); `Denied` for another key than the folder's, and for a folder that is not sealed.
+    #[cfg(all(feature = "sqlite", feature = "encryption"))]
+    pub async fn open_sealed<U>(
+        folder: impl AsRef<std::path::Path> + Send,
+        user: U,
+        encryption: impl Into<crate::Encryption> + Send,
+    ) -> crate::Result<Self>
+    where
+        U: TryInto<syntha_store::UserId> + Send,
+        crate::Error: From<U::Error>,
+    {
+        let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
+        Self::open_with(config, user.try_into()?, crate::Wanted::Sealed(encryption.into())).await
     }
 
     #[cfg(feature = "sqlite")]
     async fn open_with(
         config: syntha_sqlite::SqliteConfig,
         user: syntha_store::UserId,
+        sealing: crate::Wanted,
     ) -> crate::Result<Self> {
         use crate::error::{Error, ErrorKind};
 
         let deployment =
-            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default()).await?;
+            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default(), sealing).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

@@ -13,6 +13,7 @@ use syntha_store::{
 };
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::Wanted;
 use crate::directory::{Directory, Standing, erased};
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::Incoming;
@@ -26,6 +27,9 @@ pub(crate) struct Deployment {
     key: DeploymentKey,
     config: Arc<MeshConfig>,
     turns: Turns,
+    /// What it is sealed with, if it is.
+    #[cfg(feature = "encryption")]
+    pub(crate) sealed: Option<crate::encryption::Sealed>,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
     exclusive: bool,
     users: Mutex<HashMap<UserTag, Arc<Place>>>,
@@ -33,6 +37,40 @@ pub(crate) struct Deployment {
     manager: AtomicU64,
     managers: AtomicU64,
     closed: AtomicBool,
+}
+
+/// What a deployment stands on: a store, sealed or not.
+pub(crate) struct Base {
+    pub(crate) store: Arc<dyn Store>,
+    #[cfg(feature = "encryption")]
+    pub(crate) sealed: Option<crate::encryption::Sealed>,
+}
+
+impl Base {
+    /// A store as it is.
+    pub(crate) const fn plain(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            #[cfg(feature = "encryption")]
+            sealed: None,
+        }
+    }
+
+    /// A sealed store.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn sealed(sealed: crate::encryption::Sealed) -> Self {
+        Self { store: Arc::clone(&sealed.store) as _, sealed: Some(sealed) }
+    }
+
+    /// A store, sealed if that was asked for. One that a host brings, or one in memory, is not by itself.
+    pub(crate) async fn of(store: Arc<dyn Store>, key: &DeploymentKey, wanted: Wanted) -> Result<Self> {
+        #[cfg(feature = "encryption")]
+        if let Wanted::Sealed(encryption) = wanted {
+            return encryption.seal(store, key).await.map(Self::sealed);
+        }
+        let _ = (key, wanted);
+        Ok(Self::plain(store))
+    }
 }
 
 /// Where a user's mesh is while it is open.
@@ -59,11 +97,12 @@ const OPENINGS: usize = 16;
 
 impl Deployment {
     pub(crate) async fn new(
-        store: Arc<dyn Store>,
+        base: Base,
         key: DeploymentKey,
         config: MeshConfig,
         turns: Turns,
     ) -> Result<Self> {
+        let store = base.store;
         let directory = Directory::new(store.deployment().await?);
         directory.check_key(key.fingerprint()).await?;
         let exclusive = store.capabilities().exclusive;
@@ -73,6 +112,8 @@ impl Deployment {
             key,
             config: Arc::new(config),
             turns,
+            #[cfg(feature = "encryption")]
+            sealed: base.sealed,
             exclusive,
             users: Mutex::default(),
             manager: AtomicU64::new(0),
@@ -461,7 +502,8 @@ pub(crate) mod stores {
     use syntha_store::{DeploymentKey, Store};
     use tokio::sync::Mutex;
 
-    use super::Deployment;
+    use super::{Base, Deployment};
+    use crate::Wanted;
     use crate::error::Result;
     use crate::turns::Turns;
 
@@ -473,6 +515,7 @@ pub(crate) mod stores {
         store: Arc<dyn Store>,
         key: DeploymentKey,
         mesh: MeshConfig,
+        sealing: Wanted,
     ) -> Result<Arc<Deployment>> {
         let mut stores = STORES.lock().await;
         stores.retain(|(_, deployment)| deployment.strong_count() > 0);
@@ -481,7 +524,8 @@ pub(crate) mod stores {
             return Ok(deployment);
         }
         let known = Arc::downgrade(&store);
-        let deployment = Arc::new(Deployment::new(store, key, mesh, Turns::Alone).await?);
+        let base = Base::of(store, &key, sealing).await?;
+        let deployment = Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?);
         stores.push((known, Arc::downgrade(&deployment)));
         Ok(deployment)
     }
@@ -498,20 +542,25 @@ pub(crate) mod registry {
     use syntha_sqlite::{Mode, SqliteConfig, SqliteStore, Synchronous};
     use tokio::sync::Mutex;
 
-    use super::Deployment;
+    use super::{Base, Deployment};
+    use crate::Wanted;
     use crate::error::{Error, ErrorKind, Result};
     use crate::turns::Turns;
 
     /// What a second opener must want as well: who else may have the folder, and how durable a commit is.
-    type Wanted = (Mode, Synchronous);
+    type Access = (Mode, Synchronous);
 
-    type Known = (Weak<Deployment>, Wanted);
+    type Known = (Weak<Deployment>, Access);
 
     static FOLDERS: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
     /// The folder's deployment, opened if it is not yet. The first opener's configuration holds; another mode or durability is
     /// refused.
-    pub(crate) async fn open(config: SqliteConfig, mesh: MeshConfig) -> Result<Arc<Deployment>> {
+    pub(crate) async fn open(
+        config: SqliteConfig,
+        mesh: MeshConfig,
+        sealing: Wanted,
+    ) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
         folders.retain(|_, (deployment, _)| deployment.strong_count() > 0);
         let name = std::path::absolute(config.folder())
@@ -522,15 +571,37 @@ pub(crate) mod registry {
             folders.get(&name).and_then(|(deployment, opened)| Some((deployment.upgrade()?, *opened)))
         {
             // INVARIANT: a reader of an exclusive deployment asks nobody, so nobody may be let in beside it who is not asked either.
-            return if opened == wanted { Ok(deployment) } else { Err(other_mode()) };
+            if opened != wanted {
+                return Err(other_mode());
+            }
+            // INVARIANT: who has no key, or another one, gets nothing that is open already.
+            #[cfg(feature = "encryption")]
+            crate::encryption::sqlite::prove(&deployment.sealed, &name, sealing).await?;
+            return Ok(deployment);
         }
-        let store = Arc::new(SqliteStore::open(config).await?);
-        let key = store.deployment_key().clone();
-        let turns = if mode == Mode::Shared { Turns::Shared(Arc::clone(&store)) } else { Turns::Alone };
-        let deployment = Arc::new(Deployment::new(store, key, mesh, turns).await?);
+        let (files, base) = files(config, sealing).await?;
+        let key = files.deployment_key().clone();
+        let turns = if mode == Mode::Shared { Turns::Shared(files) } else { Turns::Alone };
+        let deployment = Arc::new(Deployment::new(base, key, mesh, turns).await?);
         let name = name.canonicalize().unwrap_or(name);
         folders.insert(name, (Arc::downgrade(&deployment), wanted));
         Ok(deployment)
+    }
+
+    #[cfg(feature = "encryption")]
+    async fn files(config: SqliteConfig, sealing: Wanted) -> Result<(Arc<SqliteStore>, Base)> {
+        let opened = crate::encryption::sqlite::open(config, sealing).await?;
+        let base = match opened.sealed {
+            Some(sealed) => Base::sealed(sealed),
+            None => Base::plain(Arc::clone(&opened.files) as _),
+        };
+        Ok((opened.files, base))
+    }
+
+    #[cfg(not(feature = "encryption"))]
+    async fn files(config: SqliteConfig, _: Wanted) -> Result<(Arc<SqliteStore>, Base)> {
+        let files = Arc::new(SqliteStore::open(config).await?);
+        Ok((Arc::clone(&files), Base::plain(files)))
     }
 
     const fn other_mode() -> Error {

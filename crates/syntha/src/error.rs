@@ -22,6 +22,10 @@ pub enum ErrorKind {
     Locked,
     /// The user's data or an archive is damaged.
     Corrupt,
+    /// Sealed data does not open under its key: it was changed, moved, put back, or is not sealed.
+    Tampered,
+    /// The key of the data can't be had now: its keeper does not answer, or its user has to unlock it.
+    KeyUnavailable,
     /// The user was erased, moved or restored since the handle was made.
     Gone,
     /// The storage failed otherwise; its error is the source.
@@ -84,7 +88,9 @@ impl From<syntha_store::Error> for Error {
             Kind::NotFound => ErrorKind::NotFound,
             Kind::AlreadyExists => ErrorKind::AlreadyExists,
             Kind::Erased => ErrorKind::Erased,
-            Kind::Refused => ErrorKind::Denied,
+            Kind::Refused | Kind::KeyRefused => ErrorKind::Denied,
+            Kind::Tampered => ErrorKind::Tampered,
+            Kind::KeyUnavailable => ErrorKind::KeyUnavailable,
             Kind::Locked => ErrorKind::Locked,
             Kind::Corrupt => ErrorKind::Corrupt,
             Kind::Gone => ErrorKind::Gone,

@@ -4,6 +4,8 @@
 mod context_mesh;
 mod deployment;
 mod directory;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod error;
 mod incoming;
 mod manager;
@@ -11,8 +13,18 @@ mod newborn;
 mod session;
 mod turns;
 
+#[cfg(feature = "encryption")]
+use encryption::Wanted;
+
+/// Without the layer nothing is sealed.
+#[cfg(not(feature = "encryption"))]
+#[derive(Clone, Copy, Default)]
+struct Wanted;
+
 pub use context_mesh::ContextMesh;
 pub use directory::UserEntry;
+#[cfg(feature = "encryption")]
+pub use encryption::Encryption;
 pub use error::{Error, ErrorKind, Result};
 pub use manager::{Builder, HostAuthority, Totals, UserManager};
 pub use session::Session;
@@ -34,6 +46,12 @@ pub use syntha_tools::{
 
 /// The storage contract, for backends and layers of your own.
 pub use syntha_store as store;
+
+/// The encryption layer: keys, and what holds them.
+#[cfg(feature = "encryption")]
+pub use syntha_encryption as keys;
+#[cfg(feature = "encryption")]
+pub use syntha_encryption::{Kek, KeyCache, Mode as SealingMode, SecretBytes, SecretKey};
 
 /// The SQLite backend, to configure it.
 #[cfg(feature = "sqlite")]

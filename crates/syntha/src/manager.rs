@@ -6,8 +6,9 @@ use syntha_mesh::{Guard, MeshConfig};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{CreateMode, DeploymentKey, ImportMode, MemoryStore, SelfCheck, Store, UserId, UserTag};
 
+use crate::Wanted;
 use crate::context_mesh::ContextMesh;
-use crate::deployment::Deployment;
+use crate::deployment::{Base, Deployment};
 use crate::directory::UserEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::Incoming;
@@ -55,6 +56,7 @@ pub struct Totals {
 pub struct Builder {
     backend: Backend,
     mesh: MeshConfig,
+    sealing: Wanted,
 }
 
 enum Backend {
@@ -113,6 +115,22 @@ impl Builder {
         self
     }
 
+    /// Seals everything at rest with a key: `encryption(Kek::file(path))`. Without this call, a folder that is new is sealed with a key file
+    /// that is made beside it, one that is there is opened as it was made, and data in memory or in a store of your own is not
+    /// sealed.
+    #[cfg(feature = "encryption")]
+    pub fn encryption(mut self, encryption: impl Into<crate::Encryption>) -> Self {
+        self.sealing = Wanted::Sealed(encryption.into());
+        self
+    }
+
+    /// Seals nothing.
+    #[cfg(feature = "encryption")]
+    pub fn plain(mut self) -> Self {
+        self.sealing = Wanted::Plain;
+        self
+    }
+
     /// How every user's mesh works.
     pub fn mesh(mut self, config: MeshConfig) -> Self {
         self.mesh = config;
@@ -134,14 +152,19 @@ impl Builder {
                     "no backend was named, call `sqlite(folder)` or `memory()`",
                 ));
             }
-            Backend::Store(store, key) => crate::deployment::stores::open(store, key, self.mesh).await?,
+            Backend::Store(store, key) => {
+                crate::deployment::stores::open(store, key, self.mesh, self.sealing).await?
+            }
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
-                Arc::new(Deployment::new(Arc::new(store), key, self.mesh, Turns::Alone).await?)
+                let base = Base::of(Arc::new(store), &key, self.sealing).await?;
+                Arc::new(Deployment::new(base, key, self.mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite(config) => crate::deployment::registry::open(config, self.mesh).await?,
+            Backend::Sqlite(config) => {
+                crate::deployment::registry::open(config, self.mesh, self.sealing).await?
+            }
         };
         let Some(number) = deployment.manage() else {
             return Err(Error::new(
@@ -157,7 +180,7 @@ impl Builder {
 impl UserManager {
     /// Starts the description of a deployment.
     pub fn builder() -> Builder {
-        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default() }
+        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default(), sealing: Wanted::default() }
     }
 
     /// Makes a user. The user's data is made with the first write.

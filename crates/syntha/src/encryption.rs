@@ -1,0 +1,243 @@
+//! Which key a deployment is sealed with, where its wrapped keys are kept, and how both are found at the first start.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use syntha_encryption::{EncryptedStore, Kek, KeyCache, Keychain, Keystore, Mode, make_key_file};
+use syntha_store::{DeploymentKey, MemoryStore, Store};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a deployment is sealed.
+#[derive(Clone)]
+#[must_use]
+pub struct Encryption {
+    kek: Kek,
+    mode: Mode,
+    keystore: Place,
+    cache: KeyCache,
+}
+
+#[derive(Clone)]
+enum Place {
+    Beside,
+    #[cfg(feature = "sqlite")]
+    Folder(PathBuf),
+    Store(Arc<dyn Store>),
+}
+
+/// What a host asked for.
+#[derive(Clone, Default)]
+pub(crate) enum Wanted {
+    /// New data is sealed with a key file beside it; data that is there is opened as it is.
+    #[default]
+    Unsaid,
+    /// Nothing is sealed.
+    Plain,
+    /// This.
+    Sealed(Encryption),
+}
+
+impl Encryption {
+    /// Seals with a key: everything that users wrote, names included.
+    pub fn new(kek: Kek) -> Self {
+        Self { kek, mode: Mode::Sealed, keystore: Place::Beside, cache: KeyCache::default() }
+    }
+
+    /// What is hidden. A deployment has one mode for ever.
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The folder of the wrapped keys. Default: beside the data folder, with `.keys` after its name. Keep it on another disk than the
+    /// data, and its backups apart and short: whoever has an old copy of both can bring back an erased user.
+    #[cfg(feature = "sqlite")]
+    pub fn keystore(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.keystore = Place::Folder(folder.into());
+        self
+    }
+
+    /// A store of one's own for the wrapped keys, which holds nothing else.
+    pub fn keystore_in(mut self, store: Arc<dyn Store>) -> Self {
+        self.keystore = Place::Store(store);
+        self
+    }
+
+    /// How many users' unwrapped keys are kept in memory, and for how long.
+    pub const fn cache(mut self, cache: KeyCache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Seals a store of the host's own, or one in memory.
+    pub(crate) async fn seal(self, store: Arc<dyn Store>, key: &DeploymentKey) -> Result<Sealed> {
+        let keystore: Arc<dyn Store> = match self.keystore {
+            Place::Store(keystore) => keystore,
+            Place::Beside if store.capabilities().name == "memory" => Arc::new(MemoryStore::new()?),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    "a store of your own needs a store for its keys, name one with `keystore_in`",
+                ));
+            }
+        };
+        let keystore = Keystore::open(keystore).await?;
+        let keychain = Keychain::create(keystore, &self.kek, self.mode, key, self.cache).await?;
+        if keychain.deployment_key().fingerprint() != key.fingerprint() {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "the keystore belongs to another deployment, give the one that was made with these tags",
+            ));
+        }
+        Sealed::new(store, keychain)
+    }
+}
+
+impl From<Kek> for Encryption {
+    fn from(kek: Kek) -> Self {
+        Self::new(kek)
+    }
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryption").field("kek", &self.kek).field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+/// A sealed store and the keys that it is sealed with.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) store: Arc<EncryptedStore>,
+    pub(crate) keychain: Arc<Keychain>,
+}
+
+impl Sealed {
+    fn new(store: Arc<dyn Store>, keychain: Keychain) -> Result<Self> {
+        let store = Arc::new(EncryptedStore::new(store, &keychain)?);
+        Ok(Self { store, keychain: Arc::new(keychain) })
+    }
+}
+
+/// The files beside a data folder.
+pub(crate) fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let mut name = folder.file_name().map(ToOwned::to_owned).unwrap_or_else(|| "data".into());
+    name.push(ending);
+    folder.with_file_name(name)
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite {
+    use syntha_sqlite::{KeyPlace, Mode as Access, SqliteConfig, SqliteStore, key_place};
+
+    use super::{
+        Arc, DeploymentKey, Encryption, Error, ErrorKind, Kek, Keychain, Keystore, Place, Result, Sealed,
+        Store, Wanted, beside, make_key_file,
+    };
+
+    /// A folder's store, and how it is sealed, if it is.
+    pub(crate) struct Opened {
+        pub(crate) files: Arc<SqliteStore>,
+        pub(crate) sealed: Option<Sealed>,
+    }
+
+    /// Opens a folder: sealed or not, as it was made; a new one as was asked for.
+    pub(crate) async fn open(config: SqliteConfig, wanted: Wanted) -> Result<Opened> {
+        let folder = std::path::absolute(config.folder())
+            .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let place = key_place(&folder)?;
+        let encryption = match (wanted, place) {
+            (Wanted::Plain, KeyPlace::Elsewhere) => return Err(is_sealed()),
+            (Wanted::Sealed(_), KeyPlace::Here) => return Err(is_plain()),
+            (Wanted::Plain, _) => None,
+            (Wanted::Unsaid, KeyPlace::Here) => {
+                tracing::warn!("the data folder is not sealed, seal it with `syntha seal`");
+                None
+            }
+            (Wanted::Sealed(encryption), _) => Some(encryption),
+            (Wanted::Unsaid, place) => {
+                let path = beside(&folder, ".key");
+                if place == KeyPlace::Nowhere && config.chosen_mode() != Access::Beside {
+                    let path = path.clone();
+                    // One that is there is kept, whoever made it.
+                    tokio::task::spawn_blocking(move || make_key_file(path).map(drop))
+                        .await
+                        .map_err(|_| Error::new(ErrorKind::Storage, "the runtime ended, try again"))??;
+                }
+                Some(Encryption::new(Kek::file(path)))
+            }
+        };
+        let Some(encryption) = encryption else {
+            return Ok(Opened { files: Arc::new(SqliteStore::open(config).await?), sealed: None });
+        };
+        let keystore: Arc<dyn Store> = match encryption.keystore {
+            Place::Store(store) => store,
+            ref named => {
+                let keys = match named {
+                    Place::Folder(folder) => folder.clone(),
+                    _ => beside(&folder, ".keys"),
+                };
+                // INVARIANT: data without its keys is an error, never a new start.
+                if place == KeyPlace::Elsewhere && key_place(&keys)? == KeyPlace::Nowhere {
+                    return Err(no_keystore());
+                }
+                let keys = SqliteConfig::new(keys).mode(config.chosen_mode()).connections(1);
+                Arc::new(SqliteStore::open(keys.synchronous(config.chosen_synchronous())).await?)
+            }
+        };
+        let keystore = Keystore::open(keystore).await?;
+        let keychain = match place {
+            KeyPlace::Nowhere if config.chosen_mode() != Access::Beside => {
+                let key = DeploymentKey::generate()?;
+                Keychain::create(keystore, &encryption.kek, encryption.mode, &key, encryption.cache).await?
+            }
+            _ => Keychain::open(keystore, &encryption.kek, encryption.cache).await.map_err(|error| {
+                if error.kind() == syntha_store::ErrorKind::NotFound { no_keystore() } else { error.into() }
+            })?,
+        };
+        let config = config.deployment_key(keychain.deployment_key().clone());
+        let files = Arc::new(SqliteStore::open(config).await?);
+        let sealed = Sealed::new(Arc::clone(&files) as _, keychain)?;
+        Ok(Opened { files, sealed: Some(sealed) })
+    }
+
+    /// Lets a second opener in beside a first one: with the same key, or on data that is not sealed.
+    pub(crate) async fn prove(
+        opened: &Option<Sealed>,
+        folder: &std::path::Path,
+        wanted: Wanted,
+    ) -> Result<()> {
+        let kek = match (opened, wanted) {
+            (None, Wanted::Sealed(_)) => return Err(is_plain()),
+            (None, _) => return Ok(()),
+            (Some(_), Wanted::Plain) => return Err(is_sealed()),
+            (Some(_), Wanted::Unsaid) => Kek::file(beside(folder, ".key")),
+            (Some(_), Wanted::Sealed(encryption)) => encryption.kek,
+        };
+        match opened {
+            Some(sealed) => Ok(sealed.keychain.prove(&kek).await?),
+            None => Ok(()),
+        }
+    }
+
+    const fn is_sealed() -> Error {
+        Error::new(ErrorKind::Denied, "the data folder is sealed, open it with its key and not as plain")
+    }
+
+    const fn is_plain() -> Error {
+        Error::new(
+            ErrorKind::Denied,
+            "the data folder is not sealed: seal it with `syntha seal`, or open it as plain",
+        )
+    }
+
+    const fn no_keystore() -> Error {
+        Error::new(
+            ErrorKind::Denied,
+            "the data folder is sealed and its keystore is not there, put the keystore back: nothing opens without it",
+        )
+    }
+}
