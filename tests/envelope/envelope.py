@@ -2,6 +2,7 @@
 """Envelope v1 and sealed stream v1, a second time, from docs/envelope-v1.md alone.
 
     envelope.py check vectors.json    checks the golden vectors
+    envelope.py two two-keys.json     checks the blobs that are right under two keys
     envelope.py serve                 answers one JSON request a line, for the test that compares the two
 
 Needs the package `cryptography`. For tests: it wipes nothing.
@@ -262,10 +263,21 @@ def check(path):
     print(json.dumps(counts))
 
 
+def check_two(path):
+    with open(path, encoding="utf-8") as file:
+        vectors = json.load(file)
+    for vector in vectors:
+        asked = ({**vector, "subkey": key, "do": "open"} for key in vector["subkeys"])
+        expect(["bytes" in answer(ask) for ask in asked] == vector["opens"], vector)
+    print(len(vectors))
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         serve()
     elif len(sys.argv) == 3 and sys.argv[1] == "check":
         check(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "two":
+        check_two(sys.argv[2])
     else:
         sys.exit(__doc__)

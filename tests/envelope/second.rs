@@ -175,6 +175,23 @@ fn the_golden_vectors_hold_in_python() {
     }
 }
 
+/// AES-GCM alone lets one blob open under two keys; algorithm 2 does not. `two_keys.py` made the blobs.
+#[test]
+fn a_commitment_opens_under_one_key() {
+    let path = program().with_file_name("two-keys.json");
+    let vectors: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for vector in &vectors {
+        let subkeys = vector["subkeys"].as_array().unwrap();
+        let opens: Vec<_> =
+            subkeys.iter().map(|subkey| open(&with(vector, &json!({ "subkey": subkey }))).is_ok()).collect();
+        assert_eq!(json!(opens), vector["opens"], "{vector}");
+        assert_eq!(opens == [true, true], vector["algorithm"] == 1, "{vector}");
+    }
+    let output = python().arg("two").arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), vectors.len().to_string());
+}
+
 /// `SYNTHA_VECTORS` of them, 10,000 unless told.
 #[test]
 fn each_opens_what_the_other_sealed() {
