@@ -21,6 +21,20 @@ const TOOLS: &[Tool] = &[
         probe: &["cargo", "nextest", "--version"],
         install: &["cargo", "install", "--locked", "cargo-nextest"],
     },
+    Tool {
+        // The first Python on the path need not be the system's, and one of them is enough.
+        name: "python3 with the package cryptography, for the second implementation of the envelope",
+        probe: &[
+            "sh",
+            "-c",
+            "for python in python3 /usr/bin/python3; do $python -c 'import cryptography' && exit; done; exit 1",
+        ],
+        install: &[
+            "sh",
+            "-c",
+            "(apt-get update && apt-get install -y python3-cryptography) || python3 -m pip install cryptography",
+        ],
+    },
     #[cfg(target_os = "linux")]
     Tool {
         name: "strace, which records system calls",

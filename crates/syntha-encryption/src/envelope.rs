@@ -80,7 +80,7 @@ impl Header {
 pub enum Content<'a> {
     /// As it is.
     Plain(&'a [&'a [u8]]),
-    /// Padded, see [`padding`](crate::padding). Opened by [`open_padded`].
+    /// Padded, see [`padding`]. Opened by [`open_padded`].
     Padded(&'a [&'a [u8]]),
 }
 

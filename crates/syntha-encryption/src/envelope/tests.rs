@@ -158,8 +158,14 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
     prop_oneof![Just(Algorithm::Record), Just(Algorithm::Committing)]
 }
 
+/// Each compares four pairs. `PROPTEST_CASES` of them, 20,000 unless told.
+fn cases() -> ProptestConfig {
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    if told { ProptestConfig::default() } else { ProptestConfig::with_cases(20_000) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(cases())]
 
     #[test]
     fn associated_data_is_the_same_only_for_the_same_binding(
