@@ -388,6 +388,8 @@ mod tests {
             let secret = SecretBytes::new(vec![7; length]);
             let wrapped = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_eq!(wrapped.kek, kek.current().await.unwrap());
+            // It commits to its key.
+            assert_eq!((wrapped.blob[1], wrapped.blob.len()), (2, 30 + 32 + length + 16));
             assert_eq!(kek.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), secret.as_bytes());
             let again = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_ne!(wrapped.blob, again.blob);

@@ -47,13 +47,20 @@ struct State {
     keys: Vec<[u8; 32]>,
     wrong: Wrong,
     calls: Vec<String>,
+    /// The last that was sent as `associated_data`.
+    associated: Vec<u8>,
 }
 
 impl Service {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let state = State { keys: vec![[0x11; 32]], wrong: Wrong::Nothing, calls: Vec::new() };
+        let state = State {
+            keys: vec![[0x11; 32]],
+            wrong: Wrong::Nothing,
+            calls: Vec::new(),
+            associated: Vec::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -115,9 +122,12 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
         state.calls.push(first.clone());
         state.wrong
     };
+    let sent: Value = serde_json::from_slice(&request[end..]).unwrap_or(Value::Null);
+    if let Some(associated) = sent["associated_data"].as_str() {
+        state.lock().associated = BASE64.decode(associated.as_bytes()).unwrap();
+    }
     let (status, body) = if field("x-vault-token").as_deref() == Some(&TOKEN.to_ascii_lowercase()) {
-        let body = serde_json::from_slice(&request[end..]).unwrap_or(Value::Null);
-        answer(&first, &body, field("x-vault-namespace").as_deref(), &state.lock())
+        answer(&first, &sent, field("x-vault-namespace").as_deref(), &state.lock())
     } else {
         (403, json!({ "errors": ["permission denied"] }))
     };
@@ -142,7 +152,7 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
     let endless = wrong == Wrong::Endless;
     let announced = if endless { usize::MAX / 4 } else { announced.unwrap_or(body.len()) };
     let head = format!(
-        "HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: {announced}\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 {status} x\r\nlocation: /elsewhere\r\ncontent-length: {announced}\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.ok()?;
     if wrong == Wrong::SlowBody {
@@ -266,7 +276,9 @@ async fn another_context_does_not_unwrap_even_if_the_service_ignores_it() {
     for wrong in [Wrong::Nothing, Wrong::IgnoresContext] {
         service.set(wrong);
         let wrapped = provider.wrap(&CONTEXT, &secret()).await.unwrap();
+        assert_eq!(std::mem::take(&mut service.state.lock().associated), CONTEXT.encode());
         assert_eq!(provider.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), SECRET);
+        assert_eq!(std::mem::take(&mut service.state.lock().associated), CONTEXT.encode());
         for other in [
             KeyContext { deployment: [9; 16], ..CONTEXT },
             KeyContext { owner: [9; 32], ..CONTEXT },
@@ -352,6 +364,10 @@ async fn every_fault_of_the_service_is_a_typed_error_in_time() {
         assert_eq!(ends, expected, "{wrong:?}");
         assert!(start.elapsed() < Duration::from_millis(4 * 500 + 1000), "{wrong:?}");
     }
+    // Too much is not the same as too slow, and nothing was sent elsewhere.
+    service.set(Wrong::Endless);
+    assert_eq!(provider.current().await.unwrap_err().message(), nonsense().message());
+    assert!(!service.state.lock().calls.iter().any(|call| call.contains("elsewhere")));
     // None of it lasts.
     service.set(Wrong::Nothing);
     assert_eq!(provider.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), SECRET);
