@@ -393,6 +393,69 @@ async fn a_service_that_speaks_no_tls_gets_no_token() {
     assert_eq!(service.calls(), 0);
 }
 
+/// Answers one request over TLS; says what came.
+///
+/// The certificates are for 127.0.0.1 and hold for a hundred years: `openssl req -x509 -newkey ec -pkeyopt
+/// ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj "/CN=Syntha tests" -addext subjectAltName=IP:127.0.0.1 -addext
+/// basicConstraints=critical,CA:FALSE`. Their keys protect nothing.
+fn serve_tls(listener: std::net::TcpListener) -> std::io::Result<String> {
+    use std::io::Write;
+    let pem = include_bytes!("certificates/loopback.pem");
+    let key = include_bytes!("certificates/loopback.key.pem");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(pem).unwrap()],
+            rustls::pki_types::PrivateKeyDer::from_pem_slice(key).unwrap(),
+        )
+        .unwrap();
+    let (stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    let mut request = [0; 4096];
+    let count = stream.read(&mut request)?;
+    let body = r#"{"data":{"latest_version":7}}"#;
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+    stream.flush()?;
+    Ok(String::from_utf8(request[..count].to_vec()).unwrap().to_ascii_lowercase())
+}
+
+#[tokio::test]
+async fn only_a_service_with_a_trusted_certificate_gets_the_token() {
+    let trusted = &include_bytes!("certificates/loopback.pem")[..];
+    let other = &include_bytes!("certificates/other.pem")[..];
+    for (roots, host, is_good) in [
+        (Some(trusted), "127.0.0.1", true),
+        // The certificate is for the address alone.
+        (Some(trusted), "localhost", false),
+        (Some(other), "127.0.0.1", false),
+        (None, "127.0.0.1", false),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address_of_server = listener.local_addr().unwrap();
+        let address = format!("https://{host}:{}", address_of_server.port());
+        let server = std::thread::spawn(move || serve_tls(listener));
+        let mut builder = VaultTransit::builder(address, "syntha").token(SecretBytes::new(TOKEN.as_bytes()));
+        if let Some(roots) = roots {
+            builder = builder.root_certificates(roots);
+        }
+        let current = builder.build().unwrap().current().await;
+        // The server waits for somebody, even if the caller did not get that far.
+        let _ = std::net::TcpStream::connect(address_of_server);
+        let came = server.join().unwrap();
+        if is_good {
+            assert_eq!(current.unwrap().version(), 7);
+            assert!(came.unwrap().contains(&TOKEN.to_ascii_lowercase()));
+        } else {
+            assert_eq!(kind(current), Some(ErrorKind::KeyUnavailable));
+            came.unwrap_err();
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_token_counts_and_comes_from_a_file_too() {
     use std::os::unix::fs::PermissionsExt;
