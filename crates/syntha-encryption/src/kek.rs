@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use hkdf::Hkdf;
 use sha2::Sha256;
-use syntha_store::{Error, ErrorKind, Result};
+use syntha_store::{Error, ErrorKind, Incarnation, Result};
 use zeroize::Zeroizing;
 
+use crate::binding::{Binding, WrapBinding};
+use crate::envelope::{self, Algorithm, Content};
 use crate::key_file::{check_strength, parse_key, read_key_file};
 use crate::passphrase::PassphraseParameters;
 use crate::provider::{KekId, KeyContext, KeyProvider, Wrapped, check_secret};
-use crate::{SecretBytes, SecretKey, raw};
+use crate::{SecretBytes, SecretKey};
 
 /// Which key wraps, as a host names it. Nothing is read before [`resolve`](Self::resolve).
 #[derive(Clone)]
@@ -192,6 +195,8 @@ pub struct LocalKek {
 /// One key that is held in memory.
 struct One {
     id: KekId,
+    /// The id's name as hexadecimal digits, which wraps are bound to.
+    provider: String,
     wrap: SecretKey,
     /// Authenticated with each wrap: the parameters of a passphrase, or nothing.
     extra: Vec<u8>,
@@ -227,35 +232,37 @@ impl One {
     fn new(key: &SecretKey, extra: Vec<u8>) -> Result<Self> {
         let name = expand(key, b"syntha/v1/kek-id")?;
         let name = name.as_bytes().first_chunk().copied().unwrap_or_default();
-        Ok(Self { id: KekId::new(name, 1), wrap: expand(key, b"syntha/v1/wrap")?, extra })
+        let provider = HEXLOWER.encode(&name);
+        Ok(Self { id: KekId::new(name, 1), provider, wrap: expand(key, b"syntha/v1/wrap")?, extra })
     }
 
     fn seal(&self, context: &KeyContext, secret: &SecretBytes) -> Result<Wrapped> {
         check_secret(secret)?;
-        let blob = self.with_fields(context, |fields| {
-            raw::seal(&self.wrap, COMMITTING, context.epoch, fields, secret.as_bytes())
-        })?;
+        let content = Content::Plain(&[secret.as_bytes()]);
+        let binding = self.binding(context);
+        let blob = envelope::seal(&self.wrap, Algorithm::Committing, context.epoch, &binding, content)?;
         Ok(Wrapped { kek: self.id, blob })
     }
 
     fn open(&self, context: &KeyContext, blob: &[u8]) -> Result<SecretBytes> {
-        let opened = self
-            .with_fields(context, |fields| raw::open(&self.wrap, COMMITTING, context.epoch, fields, blob))?;
+        // The epoch stands in the blob, too, and must be the context's.
+        if envelope::Header::read(blob)?.epoch != context.epoch {
+            return Err(Error::new(ErrorKind::Tampered, "a wrapped key is of another epoch than it says"));
+        }
+        let opened = envelope::open(&self.wrap, Algorithm::Committing, &self.binding(context), blob)?;
         Ok(SecretBytes::new(opened.as_slice()))
     }
 
-    fn with_fields<T>(&self, context: &KeyContext, run: impl FnOnce(&[&[u8]]) -> T) -> T {
-        let (life, epoch) = (context.life.to_be_bytes(), context.epoch.to_be_bytes());
-        run(&[
-            &[WRAP],
-            self.id.name(),
-            &context.deployment,
-            &context.owner,
-            context.what.name().as_bytes(),
-            &life,
-            &epoch,
-            &self.extra,
-        ])
+    fn binding<'b>(&'b self, context: &'b KeyContext) -> Binding<'b> {
+        Binding::Wrap(WrapBinding {
+            provider: &self.provider,
+            deployment: &context.deployment,
+            owner: &context.owner,
+            what: context.what.name(),
+            life: Incarnation(context.life),
+            key_epoch: context.epoch,
+            extra: &self.extra,
+        })
     }
 }
 
@@ -388,6 +395,8 @@ mod tests {
             let secret = SecretBytes::new(vec![7; length]);
             let wrapped = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_eq!(wrapped.kek, kek.current().await.unwrap());
+            // It commits to its key.
+            assert_eq!((wrapped.blob[1], wrapped.blob.len()), (2, 30 + 32 + length + 16));
             assert_eq!(kek.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), secret.as_bytes());
             let again = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_ne!(wrapped.blob, again.blob);

@@ -6,6 +6,7 @@ pub mod envelope;
 #[cfg(feature = "faults")]
 mod fault;
 mod held;
+mod hygiene;
 mod kek;
 mod key_file;
 mod keychain;
@@ -16,7 +17,6 @@ mod note;
 pub mod padding;
 mod passphrase;
 mod provider;
-mod raw;
 mod record;
 mod roster;
 mod secret;
@@ -24,10 +24,13 @@ mod store;
 pub mod stream;
 mod subkeys;
 mod user_store;
+#[cfg(feature = "vault")]
+mod vault;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
+pub use hygiene::harden_process;
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
 pub use keychain::Keychain;
@@ -39,3 +42,5 @@ pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
 pub use secret::{SecretBytes, SecretKey};
 pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};
+#[cfg(feature = "vault")]
+pub use vault::{VaultTransit, VaultTransitBuilder};

@@ -149,8 +149,7 @@ fn a_frame_is_the_last_if_it_is_short() {
     for (size, last) in [(FRAME, 1), (5, 0)] {
         let mut writer = Writer::new(Vec::new(), &HEADER, &key()).unwrap();
         let (plain, frames) = (text(size), &mut writer.frames);
-        let fields: [&[u8]; 4] = [&[PART], &frames.head, &0_u64.to_be_bytes(), &[last]];
-        let frame = raw::seal(&frames.key, ALGORITHM, 0, &fields, &plain).unwrap();
+        let frame = frames.seal_as(&plain, 0, last == 1).unwrap();
         let mut stream = writer.sink;
         stream.extend_from_slice(&length(frame.len()).unwrap());
         stream.extend_from_slice(&frame);
