@@ -15,7 +15,7 @@ use crate::binding::{Binding, WrapBinding};
 use crate::envelope::{self, Algorithm, Content};
 use crate::key_file::{check_strength, parse_key, read_key_file};
 use crate::passphrase::PassphraseParameters;
-use crate::provider::{KekId, KeyContext, KeyProvider, Wrapped, check_secret};
+use crate::provider::{KekId, KeyContext, KeyProvider, Wrapped, check_secret, unknown_key};
 use crate::{SecretBytes, SecretKey};
 
 /// Which key wraps, as a host names it. Nothing is read before [`resolve`](Self::resolve).
@@ -310,9 +310,8 @@ impl KeyProvider for Succession {
         for provider in std::iter::once(&self.current).chain(&self.former) {
             match provider.unwrap(context, wrapped).await {
                 Ok(secret) => return Ok(secret),
-                // "Not mine" says less than any other failure.
-                Err(error) if error.kind() == ErrorKind::KeyRefused => {}
-                Err(error) => worst = error,
+                Err(error) if says_more(&error, &worst) => worst = error,
+                Err(_) => {}
             }
         }
         Err(worst)
@@ -332,9 +331,16 @@ impl KeyProvider for Succession {
     }
 }
 
-/// The part byte of a wrap, and the algorithm that commits to its key.
-const WRAP: u8 = 4;
-const COMMITTING: u8 = 2;
+/// Of the failures of several providers: "not mine" says the least, then come other refusals, then the rest. Of two of a
+/// kind the first is told.
+fn says_more(error: &Error, than: &Error) -> bool {
+    let rank = |error: &Error| match error.kind() {
+        ErrorKind::KeyRefused if error.message() == unknown_key().message() => 0,
+        ErrorKind::KeyRefused => 1,
+        _ => 2,
+    };
+    rank(error) > rank(than)
+}
 
 /// HKDF-Expand (RFC 5869) of a key, 32 bytes.
 fn expand(key: &SecretKey, info: &[u8]) -> Result<SecretKey> {
@@ -355,13 +361,6 @@ fn read_variable(variable: &str) -> Result<SecretKey> {
             "the key's environment variable is not set to 32 bytes in base64 or hexadecimal digits",
         )),
     }
-}
-
-const fn unknown_key() -> Error {
-    Error::new(
-        ErrorKind::KeyRefused,
-        "the data was wrapped under another key or passphrase, give that one as well",
-    )
 }
 
 #[cfg(test)]
@@ -569,6 +568,57 @@ mod tests {
             let other = LocalKek::new(key(3)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
             assert_eq!(kind(provider.unwrap(&CONTEXT, &other).await), Some(ErrorKind::KeyRefused));
             assert_eq!(kind(provider.rewrap(&CONTEXT, &other).await), Some(ErrorKind::KeyRefused));
+        }
+    }
+
+    /// Made by another implementation of the format (Python, `cryptography`).
+    #[tokio::test]
+    async fn a_wrapped_key_of_another_implementation_unwraps() {
+        let text = "AWdF5LWzqo5IvRcIcMBk4rsAAAABAAAAaAECAAAABGRlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e4LFWAFrVRIGpveEoqOI\
+        LDV8OCdgBKOEVycvZvfhVzcEzd+6WK3IombdZTeZCpr3CmuqJ9f4qzTyc00g6Wklsb2uPcwpXOZoO2wd";
+        let wrapped = Wrapped::decode(&data_encoding::BASE64.decode(text.as_bytes()).unwrap()).unwrap();
+        let bytes: Vec<u8> = (0..32).collect();
+        let kek = LocalKek::new(SecretKey::from_slice(&bytes).unwrap()).unwrap();
+        assert_eq!(format!("{:?}", kek.current.id), "KekId(6745e4b5b3aa8e48bd170870c064e2bb, version 1)");
+        assert_eq!(kek.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), secret().as_bytes());
+    }
+
+    /// Denies every access.
+    #[derive(Debug)]
+    struct Denied;
+
+    #[async_trait]
+    impl KeyProvider for Denied {
+        async fn wrap(&self, _: &KeyContext, _: &SecretBytes) -> Result<Wrapped> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn unwrap(&self, _: &KeyContext, _: &Wrapped) -> Result<SecretBytes> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn rewrap(&self, _: &KeyContext, _: &Wrapped) -> Result<Wrapped> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn current(&self) -> Result<KekId> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_failure_that_says_most_is_told() {
+        let other = LocalKek::new(key(3)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
+        let own = LocalKek::new(key(1)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
+        let mut changed = own.clone();
+        *changed.blob.last_mut().unwrap() ^= 1;
+        let (local, denied) = (Kek::from_key(key(1)), Kek::provider(Arc::new(Denied)));
+        for kek in [local.clone().formerly(denied.clone()), denied.formerly(local)] {
+            let provider = kek.resolve(None).await.unwrap();
+            assert_eq!(provider.unwrap(&CONTEXT, &own).await.unwrap().as_bytes(), secret().as_bytes());
+            let error = provider.unwrap(&CONTEXT, &other).await.err().unwrap();
+            assert_eq!(error.message(), "denied");
+            assert_eq!(kind(provider.unwrap(&CONTEXT, &changed).await), Some(ErrorKind::Tampered));
         }
     }
 

@@ -29,7 +29,7 @@ use syntha_store::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
 use crate::SecretBytes;
-use crate::provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, Wrapped, check_secret};
+use crate::provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, Wrapped, check_secret, unknown_key};
 
 const MAX_BODY: usize = 64 * 1024;
 const MAX_TOKEN: usize = 4096;
@@ -116,10 +116,7 @@ impl VaultTransit {
 
     async fn decrypt(&self, context: &KeyContext, wrapped: &Wrapped) -> Result<SecretBytes> {
         if *wrapped.kek.name() != self.name {
-            return Err(Error::new(
-                ErrorKind::KeyRefused,
-                "the data was wrapped under another key than the key service's, give that one as well",
-            ));
+            return Err(unknown_key());
         }
         let ciphertext = std::str::from_utf8(&wrapped.blob).map_err(|_| tampered())?;
         if version_of(ciphertext) != Some(wrapped.kek.version()) {

@@ -367,6 +367,16 @@ async fn the_head_says_which_key_opens() {
     assert_eq!(weak.unwrap_err().kind(), ErrorKind::KeyRefused);
 }
 
+/// Made by another implementation of the format (Python, `cryptography`).
+#[test]
+fn a_stream_of_another_implementation_is_read() {
+    let text = "c3ludGhhLXNlYWxlZAAAAQAAAHIBAQEBAQEBAQEBAQEBAQEBAQICAgICAgICAgICAgICAgICAgICAgICAgICAgIC\
+    AgICMjM0NTY3ODk6Ozw9Pj9AQUJDREVGR0hJSktMTU5PUFEB3mtU5A4RjprjDax13SCR6lIwi23tl+0gvbsBp41x\
+    kkAAAAA8AQEAAAAAyMnKy8zNzs/Q0dLT1NXW19jZ2tvc3d7fvcA+iLMc9ka6lpcrzNgwn+9wmS9+xTSy2iwewX99";
+    let stream = data_encoding::BASE64.decode(text.as_bytes()).unwrap();
+    assert_eq!(opened(&stream), (b"a short secret".to_vec(), None));
+}
+
 /// `docs/sealed-v1.md` once more, with nothing of this crate.
 #[test]
 fn the_format_is_the_one_that_is_documented() {
