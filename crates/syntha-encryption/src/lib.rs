@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod archives;
+mod artefact;
 mod binding;
 pub mod envelope;
 #[cfg(feature = "faults")]
@@ -19,6 +21,7 @@ mod provider;
 mod raw;
 mod record;
 mod roster;
+mod rows;
 mod secret;
 mod store;
 pub mod stream;
@@ -28,6 +31,8 @@ mod user_store;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
+pub use archives::UserArchives;
+pub use artefact::{open_artefact, restore_keys};
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
 pub use keychain::Keychain;
@@ -36,6 +41,7 @@ pub use keystore::Keystore;
 pub use mode::Mode;
 pub use passphrase::PassphraseParameters;
 pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
+pub use rows::{Row, RowReader, RowWriter};
 pub use secret::{SecretBytes, SecretKey};
 pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};
