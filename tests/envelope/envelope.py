@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 VERSION, RECORD, COMMITTING = 1, 1, 2
 PARTS = {"head": 1, "body": 2, "note": 3, "wrap": 4, "frame": 5}
-PURPOSES = ("value", "history", "audit", "deployment", "note", "roster")
+PURPOSES = ("value", "history", "audit", "deployment", "note")
 MAGIC = b"syntha-sealed\0\0\x01"
 FRAME = 64 * 1024
 

@@ -1,6 +1,7 @@
 //! Copies that a deployment's key opens on an empty machine: of its keystore, of its directory, of a backup's list.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use syntha_store::{Batch, DEPLOYMENT_OWNER, Error, ErrorKind, Keyspace, Result, Timestamp};
 
@@ -23,12 +24,15 @@ impl Keychain {
     ///
     /// `KeyUnavailable` if what wraps does not answer; as [`Writer::new`].
     pub async fn artefact<W: Write>(&self, content: Content, sink: W) -> Result<Writer<W>> {
+        // The parameters in the head are those of the key that wraps here.
+        self.ring.follow_header().await?;
+        let provider = Arc::clone(&self.ring.wrapping().provider);
         let header = self.ring.keystore.header().await?;
         let header = header
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore any more"))?
             .row;
         let key = SecretKey::generate()?;
-        let nothing = Wrapped { kek: self.ring.provider.current().await?, blob: Vec::new() };
+        let nothing = Wrapped { kek: provider.current().await?, blob: Vec::new() };
         let mut head = Header {
             content,
             deployment: self.ring.deployment,
@@ -36,7 +40,7 @@ impl Keychain {
             source: KeySource::Provider(nothing),
         };
         let secret = SecretBytes::new(key.as_bytes().to_vec());
-        let wrapped = self.ring.provider.wrap(&head.key_context(), &secret).await?;
+        let wrapped = provider.wrap(&head.key_context(), &secret).await?;
         head.source = match header.passphrase()? {
             Some(parameters) => KeySource::PassphraseProvider(parameters, wrapped),
             None => KeySource::Provider(wrapped),
@@ -72,7 +76,7 @@ impl Keychain {
     pub async fn is_locked(&self, user: syntha_store::UserTag) -> Result<bool> {
         let owner = *user.as_bytes();
         let Some(root) = self.ring.keystore.root(&owner).await? else { return Ok(false) };
-        Ok(self.ring.holder_of(&owner, &root.row).is_err())
+        Ok(self.ring.holders.of(&owner, &root.row).is_err())
     }
 }
 

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use hkdf::Hkdf;
 use sha2::Sha256;
-use syntha_store::{Error, ErrorKind, Result};
+use syntha_store::{Error, ErrorKind, Incarnation, Result};
 use zeroize::Zeroizing;
 
+use crate::binding::{Binding, WrapBinding};
+use crate::envelope::{self, Algorithm, Content};
 use crate::key_file::{check_strength, parse_key, read_key_file};
 use crate::passphrase::PassphraseParameters;
-use crate::provider::{KekId, KeyContext, KeyProvider, Wrapped, check_secret};
-use crate::{SecretBytes, SecretKey, raw};
+use crate::provider::{KekId, KeyContext, KeyProvider, Wrapped, check_secret, unknown_key};
+use crate::{SecretBytes, SecretKey};
 
 /// Which key wraps, as a host names it. Nothing is read before [`resolve`](Self::resolve).
 #[derive(Clone)]
@@ -95,11 +98,25 @@ impl Kek {
     /// key, and for a passphrase without parameters. `KeyUnavailable` for a file that is not there. `LimitExceeded` for
     /// parameters that cost too much.
     pub async fn resolve(&self, header: Option<&PassphraseParameters>) -> Result<Arc<dyn KeyProvider>> {
+        self.resolve_with(header, header).await
+    }
+
+    /// The same, where former passphrases have parameters of their own. Without any, nothing is wrapped under a former passphrase, and
+    /// those that are given are left out.
+    pub(crate) async fn resolve_with(
+        &self,
+        header: Option<&PassphraseParameters>,
+        former: Option<&PassphraseParameters>,
+    ) -> Result<Arc<dyn KeyProvider>> {
         let mut found = Vec::new();
         let mut next = vec![self];
         // INVARIANT: the current key comes first.
         while let Some(kek) = next.pop() {
-            found.push(kek.resolve_one(header).await?);
+            if found.is_empty() {
+                found.push(kek.resolve_one(header).await?);
+            } else if former.is_some() || !kek.needs_parameters() {
+                found.push(kek.resolve_one(former).await?);
+            }
             next.extend(&kek.former);
         }
         let mut members = found.into_iter();
@@ -133,6 +150,24 @@ impl Kek {
         } else {
             Ok(Arc::new(Succession { current, former: providers }))
         }
+    }
+
+    /// The same keys with each passphrase among the former ones in the first place: for who does not know which one is the newer.
+    pub(crate) fn turned(&self) -> Vec<Self> {
+        let mut all = vec![self];
+        let mut at = 0;
+        while let Some(kek) = all.get(at) {
+            all.extend(&kek.former);
+            at += 1;
+        }
+        let alone = |kek: &Self| Self { former: Vec::new(), ..kek.clone() };
+        let mut turned = Vec::new();
+        for (first, kek) in all.iter().enumerate().skip(1).filter(|(_, kek)| kek.needs_parameters()) {
+            let others = all.iter().enumerate().filter(|(other, _)| *other != first);
+            let former = others.map(|(_, kek)| alone(kek)).collect();
+            turned.push(Self { former, ..(*kek).clone() });
+        }
+        turned
     }
 
     async fn resolve_one(&self, header: Option<&PassphraseParameters>) -> Result<Member> {
@@ -192,6 +227,8 @@ pub struct LocalKek {
 /// One key that is held in memory.
 struct One {
     id: KekId,
+    /// The id's name as hexadecimal digits, which wraps are bound to.
+    provider: String,
     wrap: SecretKey,
     /// Authenticated with each wrap: the parameters of a passphrase, or nothing.
     extra: Vec<u8>,
@@ -227,35 +264,37 @@ impl One {
     fn new(key: &SecretKey, extra: Vec<u8>) -> Result<Self> {
         let name = expand(key, b"syntha/v1/kek-id")?;
         let name = name.as_bytes().first_chunk().copied().unwrap_or_default();
-        Ok(Self { id: KekId::new(name, 1), wrap: expand(key, b"syntha/v1/wrap")?, extra })
+        let provider = HEXLOWER.encode(&name);
+        Ok(Self { id: KekId::new(name, 1), provider, wrap: expand(key, b"syntha/v1/wrap")?, extra })
     }
 
     fn seal(&self, context: &KeyContext, secret: &SecretBytes) -> Result<Wrapped> {
         check_secret(secret)?;
-        let blob = self.with_fields(context, |fields| {
-            raw::seal(&self.wrap, COMMITTING, context.epoch, fields, secret.as_bytes())
-        })?;
+        let content = Content::Plain(&[secret.as_bytes()]);
+        let binding = self.binding(context);
+        let blob = envelope::seal(&self.wrap, Algorithm::Committing, context.epoch, &binding, content)?;
         Ok(Wrapped { kek: self.id, blob })
     }
 
     fn open(&self, context: &KeyContext, blob: &[u8]) -> Result<SecretBytes> {
-        let opened = self
-            .with_fields(context, |fields| raw::open(&self.wrap, COMMITTING, context.epoch, fields, blob))?;
+        // The epoch stands in the blob, too, and must be the context's.
+        if envelope::Header::read(blob)?.epoch != context.epoch {
+            return Err(Error::new(ErrorKind::Tampered, "a wrapped key is of another epoch than it says"));
+        }
+        let opened = envelope::open(&self.wrap, Algorithm::Committing, &self.binding(context), blob)?;
         Ok(SecretBytes::new(opened.as_slice()))
     }
 
-    fn with_fields<T>(&self, context: &KeyContext, run: impl FnOnce(&[&[u8]]) -> T) -> T {
-        let (life, epoch) = (context.life.to_be_bytes(), context.epoch.to_be_bytes());
-        run(&[
-            &[WRAP],
-            self.id.name(),
-            &context.deployment,
-            &context.owner,
-            context.what.name().as_bytes(),
-            &life,
-            &epoch,
-            &self.extra,
-        ])
+    fn binding<'b>(&'b self, context: &'b KeyContext) -> Binding<'b> {
+        Binding::Wrap(WrapBinding {
+            provider: &self.provider,
+            deployment: &context.deployment,
+            owner: &context.owner,
+            what: context.what.name(),
+            life: Incarnation(context.life),
+            key_epoch: context.epoch,
+            extra: &self.extra,
+        })
     }
 }
 
@@ -285,6 +324,14 @@ impl KeyProvider for LocalKek {
     }
 }
 
+/// A provider that wraps, and one that what is there may still be wrapped under.
+pub(crate) fn succession(
+    current: Arc<dyn KeyProvider>,
+    former: Arc<dyn KeyProvider>,
+) -> Arc<dyn KeyProvider> {
+    Arc::new(Succession { current, former: vec![former] })
+}
+
 /// One provider that wraps, after others that data may still be wrapped under.
 #[derive(Debug)]
 struct Succession {
@@ -303,9 +350,8 @@ impl KeyProvider for Succession {
         for provider in std::iter::once(&self.current).chain(&self.former) {
             match provider.unwrap(context, wrapped).await {
                 Ok(secret) => return Ok(secret),
-                // "Not mine" says less than any other failure.
-                Err(error) if error.kind() == ErrorKind::KeyRefused => {}
-                Err(error) => worst = error,
+                Err(error) if says_more(&error, &worst) => worst = error,
+                Err(_) => {}
             }
         }
         Err(worst)
@@ -325,9 +371,16 @@ impl KeyProvider for Succession {
     }
 }
 
-/// The part byte of a wrap, and the algorithm that commits to its key.
-const WRAP: u8 = 4;
-const COMMITTING: u8 = 2;
+/// Of the failures of several providers: "not mine" says the least, then come other refusals, then the rest. Of two of a
+/// kind the first is told.
+fn says_more(error: &Error, than: &Error) -> bool {
+    let rank = |error: &Error| match error.kind() {
+        ErrorKind::KeyRefused if error.message() == unknown_key().message() => 0,
+        ErrorKind::KeyRefused => 1,
+        _ => 2,
+    };
+    rank(error) > rank(than)
+}
 
 /// HKDF-Expand (RFC 5869) of a key, 32 bytes.
 fn expand(key: &SecretKey, info: &[u8]) -> Result<SecretKey> {
@@ -348,13 +401,6 @@ fn read_variable(variable: &str) -> Result<SecretKey> {
             "the key's environment variable is not set to 32 bytes in base64 or hexadecimal digits",
         )),
     }
-}
-
-const fn unknown_key() -> Error {
-    Error::new(
-        ErrorKind::KeyRefused,
-        "the data was wrapped under another key or passphrase, give that one as well",
-    )
 }
 
 #[cfg(test)]
@@ -388,6 +434,8 @@ mod tests {
             let secret = SecretBytes::new(vec![7; length]);
             let wrapped = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_eq!(wrapped.kek, kek.current().await.unwrap());
+            // It commits to its key.
+            assert_eq!((wrapped.blob[1], wrapped.blob.len()), (2, 30 + 32 + length + 16));
             assert_eq!(kek.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), secret.as_bytes());
             let again = kek.wrap(&CONTEXT, &secret).await.unwrap();
             assert_ne!(wrapped.blob, again.blob);
@@ -560,6 +608,57 @@ mod tests {
             let other = LocalKek::new(key(3)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
             assert_eq!(kind(provider.unwrap(&CONTEXT, &other).await), Some(ErrorKind::KeyRefused));
             assert_eq!(kind(provider.rewrap(&CONTEXT, &other).await), Some(ErrorKind::KeyRefused));
+        }
+    }
+
+    /// Made by another implementation of the format (Python, `cryptography`).
+    #[tokio::test]
+    async fn a_wrapped_key_of_another_implementation_unwraps() {
+        let text = "AWdF5LWzqo5IvRcIcMBk4rsAAAABAAAAaAECAAAABGRlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e4LFWAFrVRIGpveEoqOI\
+        LDV8OCdgBKOEVycvZvfhVzcEzd+6WK3IombdZTeZCpr3CmuqJ9f4qzTyc00g6Wklsb2uPcwpXOZoO2wd";
+        let wrapped = Wrapped::decode(&data_encoding::BASE64.decode(text.as_bytes()).unwrap()).unwrap();
+        let bytes: Vec<u8> = (0..32).collect();
+        let kek = LocalKek::new(SecretKey::from_slice(&bytes).unwrap()).unwrap();
+        assert_eq!(format!("{:?}", kek.current.id), "KekId(6745e4b5b3aa8e48bd170870c064e2bb, version 1)");
+        assert_eq!(kek.unwrap(&CONTEXT, &wrapped).await.unwrap().as_bytes(), secret().as_bytes());
+    }
+
+    /// Denies every access.
+    #[derive(Debug)]
+    struct Denied;
+
+    #[async_trait]
+    impl KeyProvider for Denied {
+        async fn wrap(&self, _: &KeyContext, _: &SecretBytes) -> Result<Wrapped> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn unwrap(&self, _: &KeyContext, _: &Wrapped) -> Result<SecretBytes> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn rewrap(&self, _: &KeyContext, _: &Wrapped) -> Result<Wrapped> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+
+        async fn current(&self) -> Result<KekId> {
+            Err(Error::new(ErrorKind::KeyRefused, "denied"))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_failure_that_says_most_is_told() {
+        let other = LocalKek::new(key(3)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
+        let own = LocalKek::new(key(1)).unwrap().wrap(&CONTEXT, &secret()).await.unwrap();
+        let mut changed = own.clone();
+        *changed.blob.last_mut().unwrap() ^= 1;
+        let (local, denied) = (Kek::from_key(key(1)), Kek::provider(Arc::new(Denied)));
+        for kek in [local.clone().formerly(denied.clone()), denied.formerly(local)] {
+            let provider = kek.resolve(None).await.unwrap();
+            assert_eq!(provider.unwrap(&CONTEXT, &own).await.unwrap().as_bytes(), secret().as_bytes());
+            let error = provider.unwrap(&CONTEXT, &other).await.err().unwrap();
+            assert_eq!(error.message(), "denied");
+            assert_eq!(kind(provider.unwrap(&CONTEXT, &changed).await), Some(ErrorKind::Tampered));
         }
     }
 

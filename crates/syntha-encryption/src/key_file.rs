@@ -43,18 +43,18 @@ pub fn make_key_file(path: impl AsRef<Path>) -> Result<SecretKey> {
 /// `KeyUnavailable` if it is not there or can't be read, `KeyRefused` for a file that is kept or written in any other
 /// way.
 pub(crate) fn read_key_file(path: &Path) -> Result<SecretKey> {
-    let mut attempts = 0;
-    loop {
+    read_patiently(path, || std::thread::sleep(Duration::from_millis(10)))
+}
+
+/// Whoever made the file on a file system that can only link has two names for it, for a moment.
+fn read_patiently(path: &Path, mut pause: impl FnMut()) -> Result<SecretKey> {
+    for _ in 0..20 {
         match read(path)? {
             Found::Key(key) => return Ok(key),
-            // Whoever made it on a file system that can only link has two names for it, for a moment.
-            Found::TwoNames if attempts < 20 => std::thread::sleep(Duration::from_millis(10)),
-            Found::TwoNames => {
-                return Err(refused("the key file has a second name, remove the other link to it"));
-            }
+            Found::TwoNames => pause(),
         }
-        attempts += 1;
     }
+    Err(refused("the key file has a second name, remove the other link to it"))
 }
 
 /// A key from 32 bytes in base64 or hexadecimal digits.
@@ -389,6 +389,23 @@ mod tests {
                 assert_eq!(names(folder.path()), ["kek"]);
             }
         }
+    }
+
+    #[test]
+    fn a_second_name_that_goes_is_waited_for() {
+        let folder = folder();
+        let (path, second) = (folder.path().join("kek"), folder.path().join("second"));
+        write(&path, GOOD, 0o600);
+        link(&path, &second).unwrap();
+        let mut pauses = 0;
+        let read = read_patiently(&path, || {
+            pauses += 1;
+            if pauses == 3 {
+                std::fs::remove_file(&second).unwrap();
+            }
+        });
+        read.unwrap();
+        assert_eq!(pauses, 3);
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod envelope;
 #[cfg(feature = "faults")]
 mod fault;
 mod held;
+mod holders;
+mod hygiene;
 mod kek;
 mod key_file;
 mod keychain;
@@ -18,21 +20,25 @@ mod note;
 pub mod padding;
 mod passphrase;
 mod provider;
-mod raw;
 mod record;
+mod rewrap;
 mod roster;
+mod rotation;
 mod rows;
 mod secret;
 mod store;
 pub mod stream;
 mod subkeys;
 mod user_store;
+#[cfg(feature = "vault")]
+mod vault;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
 pub use archives::UserArchives;
 pub use artefact::{open_artefact, restore_keys};
+pub use hygiene::harden_process;
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
 pub use keychain::Keychain;
@@ -41,7 +47,11 @@ pub use keystore::Keystore;
 pub use mode::Mode;
 pub use passphrase::PassphraseParameters;
 pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
+pub use rewrap::{Rewrap, RewrapStatus, Rewrapped};
+pub use rotation::{KeyStatus, Owner, Progress, Rotated};
 pub use rows::{Row, RowReader, RowWriter};
 pub use secret::{SecretBytes, SecretKey};
 pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};
+#[cfg(feature = "vault")]
+pub use vault::{VaultTransit, VaultTransitBuilder};

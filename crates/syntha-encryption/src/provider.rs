@@ -203,6 +203,14 @@ pub(crate) fn check_secret(secret: &SecretBytes) -> Result<()> {
     Ok(())
 }
 
+/// What a provider says of another's keys.
+pub(crate) const fn unknown_key() -> Error {
+    Error::new(
+        ErrorKind::KeyRefused,
+        "the data was wrapped under another key or passphrase, give that one as well",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

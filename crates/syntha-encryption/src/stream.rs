@@ -13,10 +13,12 @@ use subtle::ConstantTimeEq;
 use syntha_store::{Error, ErrorKind, Result};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::SecretKey;
+use crate::binding::{Binding, FrameBinding};
+use crate::envelope::{self, Algorithm};
 use crate::passphrase::PassphraseParameters;
 use crate::provider::{KeyContext, What, Wrapped};
 use crate::secret::fill;
-use crate::{SecretKey, raw};
 
 const MAGIC: &[u8; 16] = b"syntha-sealed\0\0\x01";
 /// The last bytes of the magic are the format's version.
@@ -30,8 +32,6 @@ const MAX_HEAD: usize = 12 * 1024;
 const FRAME: usize = 64 * 1024;
 /// What sealing adds to a frame.
 const OVERHEAD: usize = 1 + 1 + 4 + 24 + 16;
-const ALGORITHM: u8 = 1;
-const PART: u8 = 5;
 
 /// What a sealed stream holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -485,23 +485,30 @@ struct Frames {
 impl Frames {
     fn seal(&mut self, frame: &[u8]) -> Result<Vec<u8>> {
         let counter = self.count()?;
-        let last = [u8::from(frame.len() < FRAME)];
-        raw::seal(&self.key, ALGORITHM, 0, &[&[PART], &self.head, &counter, &last], frame)
+        self.seal_as(frame, counter, frame.len() < FRAME)
     }
 
     fn open(&mut self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let counter = self.count()?;
-        let last = [u8::from(sealed.len() < FRAME + OVERHEAD)];
-        raw::open(&self.key, ALGORITHM, 0, &[&[PART], &self.head, &counter, &last], sealed)
-            .map_err(|_| changed())
+        let binding = FrameBinding { header: &self.head, counter, last: sealed.len() < FRAME + OVERHEAD };
+        // INVARIANT: a frame is of no epoch. The binding has the epoch that the blob names in it, so any other is refused here.
+        if envelope::Header::read(sealed).map_err(|_| changed())?.epoch != 0 {
+            return Err(changed());
+        }
+        envelope::open(&self.key, Algorithm::Record, &Binding::Frame(binding), sealed).map_err(|_| changed())
     }
 
-    fn count(&mut self) -> Result<[u8; 8]> {
+    fn seal_as(&self, frame: &[u8], counter: u64, last: bool) -> Result<Vec<u8>> {
+        let binding = Binding::Frame(FrameBinding { header: &self.head, counter, last });
+        envelope::seal(&self.key, Algorithm::Record, 0, &binding, envelope::Content::Plain(&[frame]))
+    }
+
+    fn count(&mut self) -> Result<u64> {
         let counter = self.next;
         self.next = counter
             .checked_add(1)
             .ok_or_else(|| Error::new(ErrorKind::LimitExceeded, "the stream is too long"))?;
-        Ok(counter.to_be_bytes())
+        Ok(counter)
     }
 }
 

@@ -26,14 +26,11 @@ pub enum Purpose {
     Deployment,
     /// A commit's note.
     Note,
-    /// The roster of a user's records.
-    Roster,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 6] =
-        [Self::Value, Self::History, Self::Audit, Self::Deployment, Self::Note, Self::Roster];
+    pub const ALL: [Self; 5] = [Self::Value, Self::History, Self::Audit, Self::Deployment, Self::Note];
 
     /// The purpose of a keyspace's records.
     ///
@@ -64,7 +61,6 @@ impl Purpose {
             Self::Audit => "audit",
             Self::Deployment => "deployment",
             Self::Note => "note",
-            Self::Roster => "roster",
         }
     }
 }
@@ -79,7 +75,6 @@ pub struct DataKey {
     audit: SecretKey,
     deployment: SecretKey,
     note: SecretKey,
-    roster: SecretKey,
 }
 
 impl DataKey {
@@ -101,7 +96,6 @@ impl DataKey {
             audit: derive(Purpose::Audit),
             deployment: derive(Purpose::Deployment),
             note: derive(Purpose::Note),
-            roster: derive(Purpose::Roster),
         })
     }
 
@@ -120,7 +114,6 @@ impl DataKey {
             Purpose::Audit => &self.audit,
             Purpose::Deployment => &self.deployment,
             Purpose::Note => &self.note,
-            Purpose::Roster => &self.roster,
         }
     }
 }
@@ -212,7 +205,6 @@ mod tests {
             (Purpose::Audit, "87967cd16a98675d7bc65e85871d038ae96635554288e5da9811872c4ef9e85d"),
             (Purpose::Deployment, "4e8377d53c2e278fe4ac02100f008ebe4a185a0a51f72f7555bf49017306d235"),
             (Purpose::Note, "263b738e32591978963161072ae1d6d5a3c00bb9aa48cd8130ac69af288eb911"),
-            (Purpose::Roster, "3833f7b284e9758d40300b04411393ad8266daff69517a6bff20904b3201d448"),
         ] {
             assert_eq!(hex(key.subkey(purpose).as_bytes()), expected, "{purpose:?}");
         }
@@ -260,16 +252,19 @@ mod tests {
             seen.extend(Purpose::ALL.map(|purpose| *data.subkey(purpose).as_bytes()));
             let root = Root::new(key);
             seen.insert(*root.archive_key().as_bytes());
+            seen.insert(*root.roster_key().as_bytes());
             seen.extend(Keyspace::all().map(|space| root.stored_name(space, b"a")));
             seen.insert(*key.as_bytes());
         }
-        assert_eq!(seen.len(), 2 * (6 + 1 + Keyspace::all().count() + 1));
+        assert_eq!(seen.len(), 2 * (5 + 2 + Keyspace::all().count() + 1));
     }
 
     #[test]
     fn every_keyspace_has_a_purpose() {
-        let table: Vec<_> =
-            Keyspace::all().map(|space| (space.code(), Purpose::of(space).unwrap().name())).collect();
+        // Wrapped keys are in a keystore, whose store is not sealed.
+        let sealed = Keyspace::all().filter(|space| *space != Keyspace::Keys);
+        let table: Vec<_> = sealed.map(|space| (space.code(), Purpose::of(space).unwrap().name())).collect();
+        assert_eq!(Purpose::of(Keyspace::Keys).unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(
             table,
             [

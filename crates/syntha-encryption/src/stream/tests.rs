@@ -149,8 +149,7 @@ fn a_frame_is_the_last_if_it_is_short() {
     for (size, last) in [(FRAME, 1), (5, 0)] {
         let mut writer = Writer::new(Vec::new(), &HEADER, &key()).unwrap();
         let (plain, frames) = (text(size), &mut writer.frames);
-        let fields: [&[u8]; 4] = [&[PART], &frames.head, &0_u64.to_be_bytes(), &[last]];
-        let frame = raw::seal(&frames.key, ALGORITHM, 0, &fields, &plain).unwrap();
+        let frame = frames.seal_as(&plain, 0, last == 1).unwrap();
         let mut stream = writer.sink;
         stream.extend_from_slice(&length(frame.len()).unwrap());
         stream.extend_from_slice(&frame);
@@ -366,6 +365,16 @@ async fn the_head_says_which_key_opens() {
     let weak = KeySource::Passphrase(PassphraseParameters { t: 1, ..FLOOR });
     let weak = Writer::new(Vec::new(), &Header { source: weak, ..HEADER }, &key());
     assert_eq!(weak.unwrap_err().kind(), ErrorKind::KeyRefused);
+}
+
+/// Made by another implementation of the format (Python, `cryptography`).
+#[test]
+fn a_stream_of_another_implementation_is_read() {
+    let text = "c3ludGhhLXNlYWxlZAAAAQAAAHIBAQEBAQEBAQEBAQEBAQEBAQICAgICAgICAgICAgICAgICAgICAgICAgICAgIC\
+    AgICMjM0NTY3ODk6Ozw9Pj9AQUJDREVGR0hJSktMTU5PUFEB3mtU5A4RjprjDax13SCR6lIwi23tl+0gvbsBp41x\
+    kkAAAAA8AQEAAAAAyMnKy8zNzs/Q0dLT1NXW19jZ2tvc3d7fvcA+iLMc9ka6lpcrzNgwn+9wmS9+xTSy2iwewX99";
+    let stream = data_encoding::BASE64.decode(text.as_bytes()).unwrap();
+    assert_eq!(opened(&stream), (b"a short secret".to_vec(), None));
 }
 
 /// `docs/sealed-v1.md` once more, with nothing of this crate.
