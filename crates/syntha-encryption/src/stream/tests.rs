@@ -353,7 +353,7 @@ async fn the_head_says_which_key_opens() {
         let found = match &pending.header().source {
             KeySource::Archive => stream_key.clone(),
             KeySource::Passphrase(parameters) => parameters.derive(&passphrase).await.unwrap(),
-            KeySource::Provider(wrapped) => {
+            KeySource::Provider(wrapped) | KeySource::PassphraseProvider(_, wrapped) => {
                 let secret = kek.unwrap(&pending.header().key_context(), wrapped).await.unwrap();
                 SecretKey::from_slice(secret.as_bytes()).unwrap()
             }
