@@ -11,8 +11,16 @@ async fn passes(backend: &dyn Harness, mode: Mode) {
     }
 }
 
-async fn failed(fault: Fault) -> Vec<&'static str> {
-    run_rotation(&MemoryHarness, Mode::Sealed, Some(fault), &rotation_checks()).await.failed()
+/// Whether a check fails with a fault. Writers that race meet one by luck, so it is tried a few times.
+async fn finds(fault: Fault, name: &str) -> bool {
+    let mut checks = rotation_checks();
+    checks.retain(|check| check.name == name);
+    for _ in 0..5 {
+        if run_rotation(&MemoryHarness, Mode::Sealed, Some(fault), &checks).await.failed() == [name] {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,13 +44,11 @@ async fn rotation_over_shared_sqlite() {
 /// A handle that goes on with the key that it first saw.
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_with_a_stale_handle_is_found() {
-    let failed = failed(Fault::EpochStale).await;
-    assert!(failed.contains(&"rotation_beside_another_process"), "{failed:?}");
+    assert!(finds(Fault::EpochStale, "rotation_beside_another_process").await);
 }
 
 /// A rotation that destroys the old key after its first pass, whatever it left.
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_in_haste_is_found() {
-    let failed = failed(Fault::RotationHasty).await;
-    assert!(failed.contains(&"rotation_beside_writers"), "{failed:?}");
+    assert!(finds(Fault::RotationHasty, "rotation_beside_writers").await);
 }
