@@ -90,9 +90,10 @@ impl Keyring {
     async fn hold(&self, owner: &Owner, held: bool, passphrase: Option<&SecretBytes>) -> Result<()> {
         // No passphrase is tried for what is refused anyway.
         let root = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
-        if root.is_held() == held {
-            self.holders.of(owner, &root)?;
+        if root.is_held() != held {
+            return Err(if held { not_held() } else { held_already() });
         }
+        self.holders.of(owner, &root)?;
         let holder = match passphrase {
             None => None,
             Some(passphrase) => {
