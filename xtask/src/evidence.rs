@@ -70,6 +70,13 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_TRANSFER",
         count: "10000",
     },
+    Run {
+        what: "rotation",
+        package: "syntha-tests",
+        filter: "test(rotation_survives_kills_under_load)",
+        variable: "SYNTHA_ROTATION_KILLS",
+        count: "100",
+    },
 ];
 
 const IMPORT: Run = Run {

@@ -30,6 +30,8 @@ mod secret;
 mod store;
 pub mod stream;
 mod subkeys;
+#[cfg(test)]
+mod tests;
 mod user_store;
 #[cfg(feature = "vault")]
 mod vault;
