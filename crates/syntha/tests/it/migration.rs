@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use syntha::keys::make_key_file;
 use syntha::sqlite::{SqliteConfig, SqliteStore};
-use syntha::store::{Batch, Keyspace, Op, Scan, Store, Timestamp, UserStore};
+use syntha::store::{Batch, Keyspace, Op, Scan, Store, Timestamp};
 use syntha::{
     Encryption, ErrorKind, Kek, Migration, MigrationReport, SecretBytes, UserManager, UserProgress,
     seal_folder, unseal_folder,
