@@ -114,6 +114,11 @@ impl World {
         self.manager = Some(builder.open().await.unwrap());
     }
 
+    /// Whether the store keeps names in an order of its own.
+    pub const fn is_sealed(&self) -> bool {
+        matches!(self.ground, Ground::Sqlite(_))
+    }
+
     /// The time as this user's mesh has it.
     pub fn now(&self, user: usize) -> u64 {
         let wall = self.time - if self.back { 30_000 } else { 0 };
@@ -292,7 +297,9 @@ impl World {
                 let Some(Archive { bytes, model, floor }) = self.seats[user].archive.clone() else {
                     return Ok(());
                 };
-                let restored = self.users().restore(name, Cursor::new(bytes)).await;
+                // The model's archive is the whole truth.
+                let how = syntha::Restore::new().archived_permissions();
+                let restored = self.users().restore_with(name, Cursor::new(bytes), how).await;
                 restored.map_err(|error| format!("no restore: {error:?}"))?;
                 self.seats[user].model = model;
                 self.seats[user].floor = floor;
