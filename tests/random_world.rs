@@ -7,15 +7,16 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use syntha::keys::make_key_file;
 use syntha::sqlite::SqliteConfig;
 use syntha::{
-    Encryption, Filter, HostAuthority, HostTool, HybridHandler, InteractionLog, Kek, ManualClock, MeshConfig,
-    Message, Prompt, Role, SealingMode, Session, Timestamp, ToolHandler, UserManager,
+    Builder, Encryption, ErrorKind, Filter, HostAuthority, HostTool, HybridHandler, InteractionLog, Kek,
+    ManualClock, MeshConfig, Message, Prompt, Role, SealingMode, Session, Timestamp, ToolHandler,
+    UserManager,
 };
 use syntha_conformance::Instance;
 
@@ -201,12 +202,25 @@ impl World {
     }
 
     pub(crate) async fn open(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        self.manager = loop {
+            match self.builder().open().await {
+                // What was dropped without a shutdown lets go of the folder in the background.
+                Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                opened => break Some(opened.unwrap()),
+            }
+        };
+    }
+
+    fn builder(&self) -> Builder {
         let builder = UserManager::builder().mesh(self.mesh.clone());
         let builder = match &self.ground {
             Ground::Sqlite(config) => builder.sqlite_with(config.clone().connections(5)),
             Ground::Store(instance) => builder.store(instance.store(), instance.key()),
         };
-        let builder = match self.sealing {
+        match self.sealing {
             Sealing::Plain => builder.plain(),
             Sealing::Unsaid => builder,
             Sealing::Values => {
@@ -214,8 +228,7 @@ impl World {
                 make_key_file(&key).unwrap();
                 builder.encryption(Encryption::new(Kek::file(key)).mode(SealingMode::Values))
             }
-        };
-        self.manager = Some(builder.open().await.unwrap());
+        }
     }
 
     async fn session(&mut self, user: usize) -> Session {
