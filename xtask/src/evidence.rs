@@ -64,6 +64,13 @@ const RUNS: &[Run] = &[
         count: "20000",
     },
     Run {
+        what: "sealed-scan",
+        package: "syntha-tests",
+        filter: "test(sealed_scan_finds_nothing)",
+        variable: "SYNTHA_SCAN_OPS",
+        count: "100000",
+    },
+    Run {
         what: "transfer",
         package: "syntha-tests",
         filter: "test(transfer_is_equal_to_the_byte)",
