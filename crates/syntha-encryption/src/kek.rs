@@ -98,11 +98,25 @@ impl Kek {
     /// key, and for a passphrase without parameters. `KeyUnavailable` for a file that is not there. `LimitExceeded` for
     /// parameters that cost too much.
     pub async fn resolve(&self, header: Option<&PassphraseParameters>) -> Result<Arc<dyn KeyProvider>> {
+        self.resolve_with(header, header).await
+    }
+
+    /// The same, where former passphrases have parameters of their own. Without any, nothing is wrapped under a former passphrase, and
+    /// those that are given are left out.
+    pub(crate) async fn resolve_with(
+        &self,
+        header: Option<&PassphraseParameters>,
+        former: Option<&PassphraseParameters>,
+    ) -> Result<Arc<dyn KeyProvider>> {
         let mut found = Vec::new();
         let mut next = vec![self];
         // INVARIANT: the current key comes first.
         while let Some(kek) = next.pop() {
-            found.push(kek.resolve_one(header).await?);
+            if found.is_empty() {
+                found.push(kek.resolve_one(header).await?);
+            } else if former.is_some() || !kek.needs_parameters() {
+                found.push(kek.resolve_one(former).await?);
+            }
             next.extend(&kek.former);
         }
         let mut members = found.into_iter();
@@ -136,6 +150,24 @@ impl Kek {
         } else {
             Ok(Arc::new(Succession { current, former: providers }))
         }
+    }
+
+    /// The same keys with each passphrase among the former ones in the first place: for who does not know which one is the newer.
+    pub(crate) fn turned(&self) -> Vec<Self> {
+        let mut all = vec![self];
+        let mut at = 0;
+        while let Some(kek) = all.get(at) {
+            all.extend(&kek.former);
+            at += 1;
+        }
+        let alone = |kek: &Self| Self { former: Vec::new(), ..kek.clone() };
+        let mut turned = Vec::new();
+        for (first, kek) in all.iter().enumerate().skip(1).filter(|(_, kek)| kek.needs_parameters()) {
+            let others = all.iter().enumerate().filter(|(other, _)| *other != first);
+            let former = others.map(|(_, kek)| alone(kek)).collect();
+            turned.push(Self { former, ..(*kek).clone() });
+        }
+        turned
     }
 
     async fn resolve_one(&self, header: Option<&PassphraseParameters>) -> Result<Member> {
@@ -290,6 +322,14 @@ impl KeyProvider for LocalKek {
     async fn current(&self) -> Result<KekId> {
         Ok(self.current.id)
     }
+}
+
+/// A provider that wraps, and one that what is there may still be wrapped under.
+pub(crate) fn succession(
+    current: Arc<dyn KeyProvider>,
+    former: Arc<dyn KeyProvider>,
+) -> Arc<dyn KeyProvider> {
+    Arc::new(Succession { current, former: vec![former] })
 }
 
 /// One provider that wraps, after others that data may still be wrapped under.

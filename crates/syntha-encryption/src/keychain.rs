@@ -4,8 +4,8 @@ use std::sync::Arc;
 use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result};
 
 use crate::kek::Kek;
-use crate::keyring::{KeyCache, Keyring, NO_LIFE};
-use crate::keystore::{Header, Keystore};
+use crate::keyring::{KeyCache, Keyring, NO_LIFE, Wrapping};
+use crate::keystore::{Header, Kept, Keystore};
 use crate::mode::Mode;
 use crate::passphrase::PassphraseParameters;
 use crate::provider::{KeyContext, KeyProvider, What};
@@ -27,6 +27,10 @@ impl fmt::Debug for Keychain {
 impl Keychain {
     /// Opens a deployment's keystore with the key that wraps.
     ///
+    /// Where a change of the key is under way ([`change_passphrase`](Self::change_passphrase), [`rewrap`](Self::rewrap)), the new key and
+    /// the former one are needed: `new.formerly(former)`. Both together open at any time: before a change of the passphrase has begun, too,
+    /// and in either order.
+    ///
     /// # Errors
     ///
     /// `NotFound` if the keystore is empty; `KeyRefused` for another key than the keystore's, before anything is written;
@@ -35,33 +39,24 @@ impl Keychain {
         let header = keystore
             .header()
             .await?
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore yet"))?
-            .row;
-        let provider = kek.resolve(header.passphrase()?.as_ref()).await?;
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore yet"))?;
+        let provider = find_provider(&header.row, kek).await?;
         Self::with_provider(keystore, &header, provider, cache).await
     }
 
-    pub(crate) async fn with_provider(
+    async fn with_provider(
         keystore: Keystore,
-        header: &Header,
+        header: &Kept<Header>,
         provider: Arc<dyn KeyProvider>,
         cache: KeyCache,
     ) -> Result<Self> {
-        let deployment = header.deployment()?;
-        let mode: Mode = header.mode.parse()?;
-        let check = provider.unwrap(&context(deployment, What::Check), &header.check()?).await?;
-        // INVARIANT: the mode is in the value that was wrapped, so nobody who edits the header changes it.
-        if check.as_bytes() != check_value(mode).as_bytes() {
-            return Err(Error::new(
-                ErrorKind::Tampered,
-                "the keystore's header was changed, put its copy back",
-            ));
-        }
-        let key =
-            provider.unwrap(&context(deployment, What::DeploymentKey), &header.deployment_key()?).await?;
+        let (row, version) = (&header.row, header.version);
+        let (deployment, mode): (_, Mode) = (row.deployment()?, row.mode.parse()?);
+        open_check(row, mode, &provider).await?;
+        let key = provider.unwrap(&context(deployment, What::DeploymentKey), &row.deployment_key()?).await?;
         let deployment_key = DeploymentKey::from_bytes(*SecretKey::from_slice(key.as_bytes())?.as_bytes());
-        let ring = Arc::new(Keyring::new(keystore, provider, deployment, cache));
-        Ok(Self { ring, mode, deployment_key })
+        let ring = Keyring::new(keystore, Wrapping { provider, header: version }, deployment, cache);
+        Ok(Self { ring: Arc::new(ring), mode, deployment_key })
     }
 
     /// Makes the keys of a new deployment, or opens those that somebody else has made meanwhile.
@@ -87,7 +82,12 @@ impl Keychain {
             let wrapped = provider.wrap(&context(deployment, What::DeploymentKey), &secret).await?;
             let header = Header::new(deployment, mode.name(), parameters.as_ref(), &check, &wrapped)?;
             match keystore.put_header(&header, None).await {
-                Ok(()) => return Self::with_provider(keystore, &header, provider, cache).await,
+                Ok(()) => {
+                    let kept = keystore.header().await?;
+                    if let Some(kept) = kept.filter(|kept| kept.row == header) {
+                        return Self::with_provider(keystore, &kept, provider, cache).await;
+                    }
+                }
                 // INVARIANT: the first one to write it made the keys; this one takes them.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
@@ -111,8 +111,7 @@ impl Keychain {
         let header = header
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore any more"))?
             .row;
-        let provider = kek.resolve(header.passphrase()?.as_ref()).await?;
-        provider.unwrap(&context(header.deployment()?, What::Check), &header.check()?).await.map(drop)
+        find_provider(&header, kek).await.map(drop)
     }
 
     /// What the deployment hides.
@@ -138,10 +137,51 @@ impl Keychain {
     }
 }
 
-fn context(deployment: [u8; 16], what: What) -> KeyContext {
+/// What the keys that are given make of a header.
+async fn find_provider(header: &Header, kek: &Kek) -> Result<Arc<dyn KeyProvider>> {
+    let mode: Mode = header.mode.parse()?;
+    let (passphrase, former) = (header.passphrase()?, header.former_passphrase()?);
+    let provider = kek.resolve_with(passphrase.as_ref(), former.as_ref()).await?;
+    let mut opened = open_check(header, mode, &provider).await.map(|()| provider);
+    if passphrase.is_some() {
+        for turned in kek.turned() {
+            match &opened {
+                Err(error) if error.kind() == ErrorKind::KeyRefused => {}
+                _ => break,
+            }
+            let provider = turned.resolve_with(passphrase.as_ref(), former.as_ref()).await?;
+            opened = open_check(header, mode, &provider).await.map(|()| provider);
+        }
+    }
+    let provider = opened?;
+    if let Some(check) = header.former_check()? {
+        let former = provider.unwrap(&context(header.deployment()?, What::Check), &check).await;
+        former.map_err(|error| match error.kind() {
+            ErrorKind::KeyRefused => Error::new(
+                ErrorKind::KeyRefused,
+                "a change of the key has not ended, give the former key as well",
+            ),
+            _ => error,
+        })?;
+    }
+    Ok(provider)
+}
+
+async fn open_check(header: &Header, mode: Mode, provider: &Arc<dyn KeyProvider>) -> Result<()> {
+    let context = context(header.deployment()?, What::Check);
+    let check = provider.unwrap(&context, &header.check()?).await?;
+    // INVARIANT: the mode is in the value that was wrapped, so nobody who edits the header changes it.
+    if check.as_bytes() == check_value(mode).as_bytes() {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Tampered, "the keystore's header was changed, put its copy back"))
+    }
+}
+
+pub(crate) fn context(deployment: [u8; 16], what: What) -> KeyContext {
     KeyContext { deployment, owner: DEPLOYMENT_OWNER, what, life: NO_LIFE.0, epoch: 0 }
 }
 
-fn check_value(mode: Mode) -> SecretBytes {
+pub(crate) fn check_value(mode: Mode) -> SecretBytes {
     SecretBytes::new([b"syntha/v1/check/", mode.name().as_bytes()].concat())
 }

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use syntha_store::{Error, ErrorKind, Incarnation, Result};
+use parking_lot::{Mutex, RwLock};
+use syntha_store::{DEPLOYMENT_OWNER, Error, ErrorKind, Incarnation, Result, Version};
 
 use crate::held;
-use crate::keystore::{Keystore, LifeRow, RootRow};
-use crate::passphrase::PassphraseParameters;
-use crate::provider::{KeyContext, KeyProvider, What};
+use crate::holders::Holders;
+use crate::keystore::{Kept, Keystore, LifeRow, RootRow};
+use crate::provider::{KeyContext, KeyProvider, What, Wrapped};
 use crate::secret::{SecretBytes, SecretKey};
 use crate::subkeys::{DataKey, Root};
 
@@ -40,8 +40,8 @@ impl Default for KeyCache {
 pub(crate) struct UserKeys {
     pub(crate) root: Root,
     data: Vec<DataKey>,
-    /// The epoch that a rotation goes to, or the only one.
-    pub(crate) target: u32,
+    /// The version of the row that they are from.
+    pub(crate) row: Version,
 }
 
 impl UserKeys {
@@ -50,18 +50,35 @@ impl UserKeys {
     }
 }
 
+/// What wraps, as of a version of the keystore's header.
+pub(crate) struct Wrapping {
+    pub(crate) provider: Arc<dyn KeyProvider>,
+    pub(crate) header: Version,
+}
+
 /// The keys of a deployment's users.
 pub(crate) struct Keyring {
     pub(crate) keystore: Keystore,
-    pub(crate) provider: Arc<dyn KeyProvider>,
     pub(crate) deployment: [u8; 16],
+    pub(crate) holders: Holders,
+    wrapping: RwLock<Arc<Wrapping>>,
     limits: KeyCache,
-    cache: Mutex<HashMap<Owner, Cached>>,
-    /// Users' own keys, while they are unlocked.
-    holders: Mutex<HashMap<Owner, (SecretKey, Instant)>>,
+    cache: Mutex<Cache>,
+    /// Owners whose records are being sealed again: their writers let a chunk through.
+    sweeps: Mutex<HashMap<Owner, Weak<Gate>>>,
     clock: AtomicU64,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<crate::Fault>,
+}
+
+/// Writers of an owner hold it shared, and who seals the owner's records again alone, for a chunk at a time.
+pub(crate) type Gate = tokio::sync::RwLock<()>;
+
+#[derive(Default)]
+struct Cache {
+    users: HashMap<Owner, Cached>,
+    /// Raised whenever something is forgotten. INVARIANT: what was read before is not kept after.
+    generation: u64,
 }
 
 struct Cached {
@@ -73,28 +90,89 @@ struct Cached {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("cached", &self.cache.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Keyring").field("cached", &self.cache.lock().users.len()).finish_non_exhaustive()
     }
 }
 
 impl Keyring {
     pub(crate) fn new(
         keystore: Keystore,
-        provider: Arc<dyn KeyProvider>,
+        wrapping: Wrapping,
         deployment: [u8; 16],
         limits: KeyCache,
     ) -> Self {
         Self {
             keystore,
-            provider,
             deployment,
+            holders: Holders::new(limits),
+            wrapping: RwLock::new(Arc::new(wrapping)),
             limits,
             cache: Mutex::default(),
-            holders: Mutex::default(),
+            sweeps: Mutex::default(),
             clock: AtomicU64::new(0),
             #[cfg(feature = "faults")]
             fault: None,
         }
+    }
+
+    pub(crate) fn wrapping(&self) -> Arc<Wrapping> {
+        Arc::clone(&self.wrapping.read())
+    }
+
+    /// Puts another key in the place of the one that wraps.
+    pub(crate) fn wrap_with(&self, wrapping: Wrapping) {
+        *self.wrapping.write() = Arc::new(wrapping);
+    }
+
+    /// Looks whether this process still wraps with the deployment's key, after the header has changed.
+    ///
+    /// INVARIANT: a row is written only under the header that says how it is wrapped. A process that goes on with a former key writes
+    /// nothing that nobody could open any more.
+    ///
+    /// # Errors
+    ///
+    /// `KeyRefused` if another process has changed the key.
+    pub(crate) async fn follow_header(&self) -> Result<()> {
+        let wrapping = self.wrapping();
+        let header = self.keystore.header().await?.ok_or_else(no_keys)?;
+        if header.version == wrapping.header {
+            return Ok(());
+        }
+        let check = header.row.check()?;
+        if check.kek.name() != wrapping.provider.current().await?.name() {
+            return Err(replaced());
+        }
+        let context = self.context(&DEPLOYMENT_OWNER, What::Check, NO_LIFE, 0);
+        match wrapping.provider.unwrap(&context, &check).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::KeyRefused | ErrorKind::Tampered) => {
+                return Err(replaced());
+            }
+            Err(error) => return Err(error),
+        }
+        let mut now = self.wrapping.write();
+        if Arc::ptr_eq(&now, &wrapping) {
+            *now = Arc::new(Wrapping { provider: Arc::clone(&wrapping.provider), header: header.version });
+        }
+        Ok(())
+    }
+
+    /// What an owner's writers go through, if the owner's records are being sealed again.
+    pub(crate) fn gate(&self, owner: &Owner) -> Option<Arc<Gate>> {
+        let sweeps = self.sweeps.lock();
+        if sweeps.is_empty() { None } else { sweeps.get(owner).and_then(Weak::upgrade) }
+    }
+
+    /// The same, for who seals again: it is there until it is dropped.
+    pub(crate) fn sweep(&self, owner: &Owner) -> Arc<Gate> {
+        let mut sweeps = self.sweeps.lock();
+        sweeps.retain(|_, gate| gate.strong_count() > 0);
+        if let Some(gate) = sweeps.get(owner).and_then(Weak::upgrade) {
+            return gate;
+        }
+        let gate = Arc::new(Gate::default());
+        sweeps.insert(*owner, Arc::downgrade(&gate));
+        gate
     }
 
     #[cfg(feature = "faults")]
@@ -114,7 +192,7 @@ impl Keyring {
         }
     }
 
-    /// The same, with the key of an epoch among them: another process may have made it since.
+    /// The same, with the key of an epoch among them, if the keystore has it: another process may have made it since.
     pub(crate) async fn keys_with(
         &self,
         owner: &Owner,
@@ -130,24 +208,28 @@ impl Keyring {
 
     fn cached(&self, owner: &Owner, life: Incarnation) -> Option<Arc<UserKeys>> {
         let mut cache = self.cache.lock();
-        let cached = cache.get_mut(owner)?;
+        let cached = cache.users.get_mut(owner)?;
         if cached.life != life || cached.since.elapsed() > self.limits.age {
-            cache.remove(owner);
+            cache.users.remove(owner);
             return None;
         }
         cached.used = self.clock.fetch_add(1, Ordering::Relaxed);
         Some(Arc::clone(&cached.keys))
     }
 
-    async fn load(&self, owner: &Owner, life: Incarnation) -> Result<Arc<UserKeys>> {
+    /// The keys as the keystore has them now.
+    pub(crate) async fn load(&self, owner: &Owner, life: Incarnation) -> Result<Arc<UserKeys>> {
         #[cfg(feature = "faults")]
         if self.has(crate::Fault::KeyShared) {
-            return self.shared().await;
+            return self.shared();
         }
-        let root = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
-        let row = self.keystore.life(owner, life).await?.ok_or_else(no_keys)?.row;
-        let keys = self.unwrap(owner, life, &root, &row).await?;
-        Ok(self.keep(owner, life, keys))
+        let generation = self.cache.lock().generation;
+        let (root, row) = self.keystore.pair(owner, life).await?.ok_or_else(no_keys)?;
+        let holder = self.holders.of(owner, &root.row)?;
+        let keys = self.unwrap(owner, life, &root.row, &row, holder.as_ref().map(|held| &held.key)).await?;
+        // A user's own key is not used for longer than it is unlocked.
+        let since = holder.map_or_else(Instant::now, |held| held.since);
+        Ok(self.keep(owner, life, keys, since, generation))
     }
 
     async fn unwrap(
@@ -155,28 +237,40 @@ impl Keyring {
         owner: &Owner,
         life: Incarnation,
         root: &RootRow,
-        row: &LifeRow,
+        row: &Kept<LifeRow>,
+        holder: Option<&SecretKey>,
     ) -> Result<UserKeys> {
-        let holder = self.holder_of(owner, root)?;
         let mut data = Vec::new();
-        for key in row.keys() {
+        for key in row.row.keys() {
             let (epoch, wrapped) = key?;
-            let secret = self.provider.unwrap(&self.context(owner, What::Dek, life, epoch), &wrapped).await?;
-            let secret = self.release(holder.as_ref(), owner, What::Dek, life, epoch, secret)?;
-            data.push(DataKey::new(&SecretKey::from_slice(secret.as_bytes())?, epoch)?);
+            data.push(DataKey::new(&self.unwrap_key(owner, life, epoch, &wrapped, holder).await?, epoch)?);
         }
-        let root = self.unwrap_root(owner, root, holder.as_ref()).await?;
-        Ok(UserKeys { root: Root::new(&root), data, target: row.target.unwrap_or_else(|| row.newest()) })
+        let root = self.unwrap_root(owner, root, holder).await?;
+        Ok(UserKeys { root: Root::new(&root), data, row: row.version })
     }
 
-    async fn unwrap_root(
+    pub(crate) async fn unwrap_key(
+        &self,
+        owner: &Owner,
+        life: Incarnation,
+        epoch: u32,
+        wrapped: &Wrapped,
+        holder: Option<&SecretKey>,
+    ) -> Result<SecretKey> {
+        let context = self.context(owner, What::Dek, life, epoch);
+        let secret = self.wrapping().provider.unwrap(&context, wrapped).await?;
+        let secret = self.release(holder, owner, What::Dek, life, epoch, secret)?;
+        SecretKey::from_slice(secret.as_bytes())
+    }
+
+    pub(crate) async fn unwrap_root(
         &self,
         owner: &Owner,
         row: &RootRow,
         holder: Option<&SecretKey>,
     ) -> Result<SecretKey> {
         let context = self.context(owner, What::Root, NO_LIFE, 0);
-        let secret = self.provider.unwrap(&context, &row.root()?).await?;
+        let secret = self.wrapping().provider.unwrap(&context, &row.root()?).await?;
         let secret = self.release(holder, owner, What::Root, NO_LIFE, 0, secret)?;
         SecretKey::from_slice(secret.as_bytes())
     }
@@ -200,29 +294,40 @@ impl Keyring {
     /// Wraps a secret for the keystore: with the user's own key, where there is one, and with the deployment's.
     pub(crate) async fn wrap(
         &self,
+        wrapping: &Wrapping,
         holder: Option<&SecretKey>,
         context: &KeyContext,
         secret: &SecretKey,
-    ) -> Result<crate::provider::Wrapped> {
+    ) -> Result<Wrapped> {
         let secret = match holder {
             None => SecretBytes::new(secret.as_bytes().to_vec()),
             Some(holder) => held::seal(holder, context, secret)?,
         };
-        self.provider.wrap(context, &secret).await
+        wrapping.provider.wrap(context, &secret).await
     }
 
     pub(crate) fn context(&self, owner: &Owner, what: What, life: Incarnation, epoch: u32) -> KeyContext {
         KeyContext { deployment: self.deployment, owner: *owner, what, life: life.0, epoch }
     }
 
-    fn keep(&self, owner: &Owner, life: Incarnation, keys: UserKeys) -> Arc<UserKeys> {
+    fn keep(
+        &self,
+        owner: &Owner,
+        life: Incarnation,
+        keys: UserKeys,
+        since: Instant,
+        generation: u64,
+    ) -> Arc<UserKeys> {
         let keys = Arc::new(keys);
         let mut cache = self.cache.lock();
-        if cache.len() >= self.limits.users.max(1) && !cache.contains_key(owner) {
-            evict(&mut cache, self.limits);
+        if cache.generation != generation {
+            return keys;
+        }
+        if cache.users.len() >= self.limits.users.max(1) && !cache.users.contains_key(owner) {
+            evict(&mut cache.users, self.limits);
         }
         let used = self.clock.fetch_add(1, Ordering::Relaxed);
-        cache.insert(*owner, Cached { life, keys: Arc::clone(&keys), since: Instant::now(), used });
+        cache.users.insert(*owner, Cached { life, keys: Arc::clone(&keys), since, used });
         keys
     }
 
@@ -230,34 +335,44 @@ impl Keyring {
     pub(crate) async fn make(&self, owner: &Owner, life: Incarnation) -> Result<Arc<UserKeys>> {
         let data_key = SecretKey::generate()?;
         for _ in 0..TRIES {
-            let known = self.keystore.root(owner).await?.map(|kept| kept.row);
-            let holder = match &known {
-                Some(row) => self.holder_of(owner, row)?,
+            let (wrapping, generation) = (self.wrapping(), self.cache.lock().generation);
+            let known = self.keystore.root(owner).await?;
+            let held = match &known {
+                Some(known) => self.holders.of(owner, &known.row)?,
                 None => None,
             };
+            let holder = held.as_ref().map(|held| &held.key);
             let context = self.context(owner, What::Dek, life, 1);
-            let row = LifeRow::new(life, &self.wrap(holder.as_ref(), &context, &data_key).await?)?;
-            let (root, new) = match &known {
-                Some(known) => (self.unwrap_root(owner, known, holder.as_ref()).await?, None),
+            let row = LifeRow::new(life, &self.wrap(&wrapping, holder, &context, &data_key).await?)?;
+            let (root, root_row, before) = match known {
+                Some(known) => {
+                    (self.unwrap_root(owner, &known.row, holder).await?, known.row, Some(known.version))
+                }
                 None => {
                     let root = SecretKey::generate()?;
                     let context = self.context(owner, What::Root, NO_LIFE, 0);
-                    let row = RootRow::new(&self.wrap(None, &context, &root).await?, None)?;
-                    (root, Some(row))
+                    let row = RootRow::new(&self.wrap(&wrapping, None, &context, &root).await?, None)?;
+                    (root, row, None)
                 }
             };
-            match self.keystore.add(owner, new.as_ref(), life, &row).await {
-                Ok(()) => {
-                    let data = vec![DataKey::new(&data_key, 1)?];
-                    let keys = UserKeys { root: Root::new(&root), data, target: 1 };
+            match self.keystore.add(owner, &root_row, before, (life, &row), wrapping.header).await {
+                Ok(version) => {
                     #[cfg(feature = "faults")]
                     if self.has(crate::Fault::KeyShared) {
-                        return self.shared().await;
+                        return self.shared();
                     }
-                    return Ok(self.keep(owner, life, keys));
+                    let data = vec![DataKey::new(&data_key, 1)?];
+                    let keys = UserKeys { root: Root::new(&root), data, row: version };
+                    let since = held.map_or_else(Instant::now, |held| held.since);
+                    return Ok(self.keep(owner, life, keys, since, generation));
                 }
-                // Somebody else made the root meanwhile: theirs is the root.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                // Somebody else made the root meanwhile, or a life: theirs is the one.
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    self.follow_header().await?;
+                    if self.keystore.pair(owner, life).await?.is_some() {
+                        return self.load(owner, life).await;
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -265,113 +380,52 @@ impl Keyring {
     }
 
     /// An owner's archive key, of whatever life: it is derived from the root, which outlives lives and rotations.
+    #[allow(dead_code, reason = "sealed archives ask for it")]
     pub(crate) async fn archive_key(&self, owner: &Owner) -> Result<SecretKey> {
         let row = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
-        let holder = self.holder_of(owner, &row)?;
-        let root = self.unwrap_root(owner, &row, holder.as_ref()).await?;
+        let holder = self.holders.of(owner, &row)?;
+        let root = self.unwrap_root(owner, &row, holder.as_ref().map(|held| &held.key)).await?;
         Ok(Root::new(&root).archive_key().clone())
-    }
-
-    /// The user's own key, if the user has one and unlocked it.
-    pub(crate) fn holder_of(&self, owner: &Owner, root: &RootRow) -> Result<Option<SecretKey>> {
-        if !root.is_held() {
-            return Ok(None);
-        }
-        let mut holders = self.holders.lock();
-        match holders.get(owner) {
-            Some((holder, since)) if since.elapsed() <= self.limits.age => Ok(Some(holder.clone())),
-            _ => {
-                holders.remove(owner);
-                Err(locked())
-            }
-        }
-    }
-
-    /// Unlocks the keys of a user who holds them: for the cache's age, or until they are [forgotten](Self::forget).
-    pub(crate) async fn unlock(&self, owner: &Owner, passphrase: &SecretBytes) -> Result<()> {
-        let row = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
-        let parameters = row.holder()?.ok_or_else(not_held)?;
-        let holder = parameters.derive(passphrase).await?;
-        // The wrong passphrase is refused here, before anything is kept.
-        self.unwrap_root(owner, &row, Some(&holder)).await?;
-        self.cache.lock().remove(owner);
-        self.holders.lock().insert(*owner, (holder, Instant::now()));
-        Ok(())
-    }
-
-    /// Lets a user hold the keys, or gives them back to the deployment. What is sealed stays as it is.
-    pub(crate) async fn hold(&self, owner: &Owner, passphrase: Option<&SecretBytes>) -> Result<()> {
-        let (parameters, holder) = match passphrase {
-            None => (None, None),
-            Some(passphrase) => {
-                let parameters = PassphraseParameters::generate()?;
-                let holder = parameters.derive(passphrase).await?;
-                (Some(parameters), Some(holder))
-            }
-        };
-        for _ in 0..TRIES {
-            let mut rows = self.keystore.owner(owner).await?;
-            let root = rows.root.as_mut().ok_or_else(no_keys)?;
-            let before = self.holder_of(owner, &root.row)?;
-            let secret = self.unwrap_root(owner, &root.row, before.as_ref()).await?;
-            let context = self.context(owner, What::Root, NO_LIFE, 0);
-            let wrapped = self.wrap(holder.as_ref(), &context, &secret).await?;
-            root.row = RootRow::new(&wrapped, parameters.as_ref())?;
-            for kept in &mut rows.lives {
-                let life = kept.row.life()?;
-                let keys: Vec<_> = kept.row.keys().collect::<Result<_>>()?;
-                for (epoch, wrapped) in keys {
-                    let context = self.context(owner, What::Dek, life, epoch);
-                    let secret = self.provider.unwrap(&context, &wrapped).await?;
-                    let secret = self.release(before.as_ref(), owner, What::Dek, life, epoch, secret)?;
-                    let secret = SecretKey::from_slice(secret.as_bytes())?;
-                    kept.row =
-                        kept.row.with_key(epoch, &self.wrap(holder.as_ref(), &context, &secret).await?)?;
-                }
-            }
-            match self.keystore.put_owner(owner, &rows).await {
-                Ok(()) => {
-                    self.forget(owner);
-                    if let Some(holder) = holder {
-                        self.holders.lock().insert(*owner, (holder, Instant::now()));
-                    }
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, "the user's keys are changed by others all the time, try again"))
     }
 
     /// Forgets an owner's unwrapped keys, and locks them if the user holds them.
     pub(crate) fn forget(&self, owner: &Owner) {
-        self.cache.lock().remove(owner);
-        self.holders.lock().remove(owner);
+        self.holders.remove(owner);
+        self.refresh(owner);
     }
 
     /// Forgets the unwrapped keys alone, so that they are read again.
     pub(crate) fn refresh(&self, owner: &Owner) {
-        self.cache.lock().remove(owner);
+        let mut cache = self.cache.lock();
+        cache.generation = cache.generation.wrapping_add(1);
+        cache.users.remove(owner);
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        self.cache.lock().clear();
-        self.holders.lock().clear();
+        self.holders.clear();
+        let mut cache = self.cache.lock();
+        cache.generation = cache.generation.wrapping_add(1);
+        cache.users.clear();
+    }
+
+    /// How many users' keys are kept.
+    #[cfg(test)]
+    pub(crate) fn cached_users(&self) -> usize {
+        self.cache.lock().users.len()
     }
 
     #[cfg(feature = "faults")]
-    async fn shared(&self) -> Result<Arc<UserKeys>> {
+    fn shared(&self) -> Result<Arc<UserKeys>> {
         let key = SecretKey::from_bytes(&[9; 32]);
         let data = vec![DataKey::new(&key, 1)?];
-        Ok(Arc::new(UserKeys { root: Root::new(&key), data, target: 1 }))
+        Ok(Arc::new(UserKeys { root: Root::new(&key), data, row: Version(0) }))
     }
 }
 
 /// What a key that outlives lives is bound to.
 pub(crate) const NO_LIFE: Incarnation = Incarnation(0);
-const TRIES: usize = 16;
+pub(crate) const TRIES: usize = 16;
 
 /// Drops what is too old, or else the quarter that was not used for longest.
 fn evict(cache: &mut HashMap<Owner, Cached>, limits: KeyCache) {
@@ -386,17 +440,17 @@ fn evict(cache: &mut HashMap<Owner, Cached>, limits: KeyCache) {
     cache.retain(|_, cached| cached.used > last);
 }
 
-const fn no_keys() -> Error {
+pub(crate) const fn no_keys() -> Error {
     Error::new(
         ErrorKind::KeyRefused,
         "the keystore has no key of this user's data, put the keystore that belongs to the data back",
     )
 }
 
-const fn locked() -> Error {
-    Error::new(ErrorKind::KeyUnavailable, "the user holds the key, unlock it with the user's passphrase")
-}
-
-const fn not_held() -> Error {
-    Error::new(ErrorKind::Invalid, "the user does not hold the key, there is nothing to unlock")
+/// Another process wraps with another key now.
+const fn replaced() -> Error {
+    Error::new(
+        ErrorKind::KeyRefused,
+        "the deployment's key was changed by another process, open it again with the new key",
+    )
 }

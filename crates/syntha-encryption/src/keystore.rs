@@ -44,6 +44,9 @@ pub(crate) struct Header {
     /// The same of a passphrase that rows may still be wrapped under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     former_passphrase: Option<String>,
+    /// The known value as the former key wrapped it, while rows may still be wrapped under that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former_check: Option<String>,
     /// A known value, wrapped: it tells the right key from a wrong one before anything is written.
     check: String,
     /// The key that users' tags are made with, wrapped.
@@ -74,6 +77,9 @@ pub(crate) struct LifeRow {
     /// The epoch that everything is to be sealed under, while another one is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<u32>,
+    /// The highest epoch that the life ever had. INVARIANT: no epoch stands for two keys, also after one was given up.
+    #[serde(default)]
+    highest: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +117,7 @@ impl Header {
             mode: mode.to_owned(),
             passphrase: passphrase.map(|parameters| BASE64.encode(&parameters.encode())),
             former_passphrase: None,
+            former_check: None,
             check: text(check)?,
             deployment_key: text(deployment_key)?,
         })
@@ -138,9 +145,15 @@ impl Header {
         wrapped(&self.deployment_key)
     }
 
-    /// The same, wrapped again.
+    /// The known value under the key that rows may still be wrapped under.
+    pub(crate) fn former_check(&self) -> Result<Option<Wrapped>> {
+        self.former_check.as_deref().map(wrapped).transpose()
+    }
+
+    /// The same, wrapped under another key. Rows may be wrapped under the one before until [`without_former`](Self::without_former).
     pub(crate) fn rewrapped(&self, check: &Wrapped, deployment_key: &Wrapped) -> Result<Self> {
-        Ok(Self { check: text(check)?, deployment_key: text(deployment_key)?, ..self.clone() })
+        let former_check = self.former_check.clone().or_else(|| Some(self.check.clone()));
+        Ok(Self { check: text(check)?, deployment_key: text(deployment_key)?, former_check, ..self.clone() })
     }
 
     /// The same, with a new passphrase beside the one that rows are wrapped under.
@@ -152,9 +165,14 @@ impl Header {
         }
     }
 
-    /// The same, without the parameters of a passphrase that nothing is wrapped under any more.
+    /// The same, without what opens a key that nothing is wrapped under any more.
     pub(crate) fn without_former(&self) -> Self {
-        Self { former_passphrase: None, ..self.clone() }
+        Self { former_passphrase: None, former_check: None, ..self.clone() }
+    }
+
+    /// Whether rows may be wrapped under a key from before.
+    pub(crate) const fn has_former(&self) -> bool {
+        self.former_check.is_some() || self.former_passphrase.is_some()
     }
 }
 
@@ -162,6 +180,11 @@ impl RootRow {
     pub(crate) fn new(root: &Wrapped, holder: Option<&PassphraseParameters>) -> Result<Self> {
         let holder = holder.map(|parameters| BASE64.encode(&parameters.encode()));
         Ok(Self { v: 1, root: text(root)?, holder })
+    }
+
+    /// The same, wrapped again.
+    pub(crate) fn with_root(&self, root: &Wrapped) -> Result<Self> {
+        Ok(Self { root: text(root)?, ..self.clone() })
     }
 
     pub(crate) fn root(&self) -> Result<Wrapped> {
@@ -180,7 +203,7 @@ impl RootRow {
 impl LifeRow {
     pub(crate) fn new(life: Incarnation, key: &Wrapped) -> Result<Self> {
         let first = EpochRow { epoch: 1, key: text(key)? };
-        Ok(Self { v: 1, life: format!("{:032x}", life.0), keys: vec![first], target: None })
+        Ok(Self { v: 1, life: format!("{:032x}", life.0), keys: vec![first], target: None, highest: 1 })
     }
 
     pub(crate) fn life(&self) -> Result<Incarnation> {
@@ -198,6 +221,23 @@ impl LifeRow {
     /// The newest epoch.
     pub(crate) fn newest(&self) -> u32 {
         self.epochs().max().unwrap_or_default()
+    }
+
+    /// The epoch of the next new key.
+    pub(crate) fn next_epoch(&self) -> Result<u32> {
+        self.newest().max(self.highest).checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::LimitExceeded, "the user's keys have no epoch left, restore an archive")
+        })
+    }
+
+    /// The epoch beside the one that everything is to be sealed under.
+    pub(crate) fn other(&self, target: u32) -> Option<u32> {
+        self.epochs().find(|epoch| *epoch != target)
+    }
+
+    /// The same with another epoch to seal everything under.
+    pub(crate) fn with_target(&self, epoch: u32) -> Self {
+        Self { target: Some(epoch), highest: self.highest.max(epoch).max(self.newest()), ..self.clone() }
     }
 
     /// The same with one more key, or with another wrap of a key that is there.
@@ -278,36 +318,63 @@ impl Keystore {
         }
     }
 
-    /// Writes a new life's keys, and the root with it if there is none yet. `Conflict` if somebody else was there.
+    /// An owner's root and the keys of one life, as of one moment.
+    pub(crate) async fn pair(
+        &self,
+        owner: &[u8; 32],
+        life: Incarnation,
+    ) -> Result<Option<(Kept<RootRow>, Kept<LifeRow>)>> {
+        let read = self.space.read(Keyspace::Keys, &[root_id(owner)?, life_id(owner, life)?]).await?;
+        let mut found = read.value.into_iter();
+        let (Some(Some(root)), Some(Some(row))) = (found.next(), found.next()) else { return Ok(None) };
+        let root = Kept { row: parse::<RootRow>(&root.body)?, version: root.head.version };
+        let row = Kept { row: parse::<LifeRow>(&row.body)?, version: row.head.version };
+        if root.row.v != 1 || row.row.v != 1 {
+            return Err(newer());
+        }
+        if row.row.life()? == life { Ok(Some((root, row))) } else { Err(damaged()) }
+    }
+
+    /// Writes a new life's keys, and the root with them. `Conflict` if somebody else was there.
+    ///
+    /// INVARIANT: the root is written also where it is there already. Who wraps all rows of an owner anew expects the root that it read,
+    /// and so notices a life that came meanwhile.
     pub(crate) async fn add(
         &self,
         owner: &[u8; 32],
-        root: Option<&RootRow>,
-        life: Incarnation,
-        row: &LifeRow,
-    ) -> Result<()> {
-        let mut batch = put(Batch::new(Timestamp(0))?, life_id(owner, life)?, row, None)?;
-        if let Some(root) = root {
-            batch = put(batch, root_id(owner)?, root, None)?;
-        }
-        self.space.commit(batch).await.map(drop)
+        root: &RootRow,
+        before: Option<Version>,
+        (life, row): (Incarnation, &LifeRow),
+        header: Version,
+    ) -> Result<Version> {
+        let batch = put(Batch::new(Timestamp(0))?, life_id(owner, life)?, row, None)?;
+        let batch = put(batch, root_id(owner)?, root, before)?;
+        let commit = self.space.commit(batch.expect(header_at(header)?)).await?;
+        Ok(Version(commit.stamp.epoch.0))
     }
 
-    /// Replaces a life's row. `Conflict` if it is not the one that was read.
-    pub(crate) async fn put_life(
+    /// Replaces a life's row by one with a new key. `Conflict` if it is not the one that was read, or if the root or the header, which
+    /// say how the key is wrapped, are not.
+    pub(crate) async fn put_key(
         &self,
         owner: &[u8; 32],
-        life: Incarnation,
         row: &LifeRow,
-        before: Version,
+        (before, root, header): (Version, Version, Version),
     ) -> Result<()> {
-        let batch = put(Batch::new(Timestamp(0))?, life_id(owner, life)?, row, Some(before))?;
+        let batch = put(Batch::new(Timestamp(0))?, life_id(owner, row.life()?)?, row, Some(before))?;
+        let root = Expect::Version { space: Keyspace::Keys, id: root_id(owner)?, version: Some(root) };
+        self.space.commit(batch.expect(root).expect(header_at(header)?)).await.map(drop)
+    }
+
+    /// Replaces a life's row by one with the same keys or fewer. `Conflict` if it is not the one that was read.
+    pub(crate) async fn put_life(&self, owner: &[u8; 32], row: &LifeRow, before: Version) -> Result<()> {
+        let batch = put(Batch::new(Timestamp(0))?, life_id(owner, row.life()?)?, row, Some(before))?;
         self.space.commit(batch).await.map(drop)
     }
 
-    /// Replaces all rows of an owner at once: each in the place of the version that was read.
-    pub(crate) async fn put_owner(&self, owner: &[u8; 32], rows: &OwnerRows) -> Result<()> {
-        let mut batch = Batch::new(Timestamp(0))?;
+    /// Replaces all rows of an owner at once: each in the place of the version that was read, under the header that was read.
+    pub(crate) async fn put_owner(&self, owner: &[u8; 32], rows: &OwnerRows, header: Version) -> Result<()> {
+        let mut batch = Batch::new(Timestamp(0))?.expect(header_at(header)?);
         if let Some(root) = &rows.root {
             batch = put(batch, root_id(owner)?, &root.row, Some(root.version))?;
         }
@@ -321,7 +388,11 @@ impl Keystore {
     pub(crate) async fn owner(&self, owner: &[u8; 32]) -> Result<OwnerRows> {
         let scan = Scan::records(Keyspace::Keys, LIVES_MOST).name(owner.to_vec());
         let mut rows = OwnerRows::default();
-        for (head, body) in self.space.scan(scan).await?.value.records {
+        let page = self.space.scan(scan).await?.value;
+        if page.more {
+            return Err(Error::new(ErrorKind::LimitExceeded, "the keystore has too many lives of one user"));
+        }
+        for (head, body) in page.records {
             let (body, version) = (body.unwrap_or_default(), head.version);
             if head.id.seq() == 0 {
                 rows.root = Some(Kept { row: parse(&body)?, version });
@@ -387,6 +458,11 @@ fn put<T: Serialize>(batch: Batch, id: RecordId, row: &T, before: Option<Version
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|_| damaged())
+}
+
+/// What wraps is still what the header of a version says.
+fn header_at(version: Version) -> Result<Expect> {
+    Ok(Expect::Version { space: Keyspace::Keys, id: header_id()?, version: Some(version) })
 }
 
 fn header_id() -> Result<RecordId> {

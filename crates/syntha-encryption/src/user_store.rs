@@ -21,6 +21,8 @@ use crate::secret::fill;
 
 /// How often a batch that expects no stamp is sealed again because somebody else committed.
 const TRIES: usize = 64;
+/// How often what was read is read again because the keys that it was sealed with were destroyed meanwhile.
+const READS: usize = 8;
 /// How many records' body seals are remembered, so that the next head of theirs needs no look.
 const SEALS_KEPT: usize = 16;
 /// How many records a page of an own scan has.
@@ -28,10 +30,10 @@ const PAGE: usize = 1_000;
 
 /// One user's side: seals what goes down and opens what comes up.
 pub(crate) struct EncryptedUser {
-    inner: Arc<dyn UserStore>,
-    ring: Arc<Keyring>,
-    owner: Owner,
-    life: Incarnation,
+    pub(crate) inner: Arc<dyn UserStore>,
+    pub(crate) ring: Arc<Keyring>,
+    pub(crate) owner: Owner,
+    pub(crate) life: Incarnation,
     mode: Mode,
     known: Mutex<Known>,
 }
@@ -83,7 +85,7 @@ impl EncryptedUser {
         Ok(user)
     }
 
-    fn records(&self) -> Records<'_> {
+    pub(crate) fn records(&self) -> Records<'_> {
         Records { ring: &self.ring, owner: &self.owner, mode: self.mode }
     }
 
@@ -95,7 +97,7 @@ impl EncryptedUser {
     }
 
     /// The keys, that of an epoch among them.
-    async fn keys_with(&self, epoch: u32) -> Result<Arc<UserKeys>> {
+    pub(crate) async fn keys_with(&self, epoch: u32) -> Result<Arc<UserKeys>> {
         match self.ring.keys_with(&self.owner, self.life, epoch).await {
             Err(error) => self.explain(error).await,
             keys => keys,
@@ -115,14 +117,22 @@ impl EncryptedUser {
     }
 
     /// Where the data stands, with its note opened.
-    async fn look(&self) -> Result<(UserState, NoteState)> {
-        let state = self.inner.state().await?;
+    pub(crate) async fn look(&self) -> Result<(UserState, NoteState)> {
+        let mut state = self.inner.state().await?;
         if let Some((at, note)) = self.known.lock().at
             && at == state.stamp
         {
             return Ok((state, note));
         }
-        let keys = self.keys_with(note::epoch(&state.note)?).await?;
+        let mut keys = self.keys_with(note::epoch(&state.note)?).await?;
+        for _ in 0..READS {
+            if keys.data(note::epoch(&state.note)?).is_some() {
+                break;
+            }
+            // A rotation ended between the two. The note is of its new key now.
+            state = self.inner.state().await?;
+            keys = self.keys_with(note::epoch(&state.note)?).await?;
+        }
         #[allow(unused_mut, reason = "a fault changes it")]
         let mut note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
         #[cfg(feature = "faults")]
@@ -141,7 +151,7 @@ impl EncryptedUser {
         known.at = Some((stamp, note));
     }
 
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut known = self.known.lock();
         known.at = None;
         known.seals.clear();
@@ -191,24 +201,81 @@ impl EncryptedUser {
         Roster::term(keys.root.roster_key(), self.life, space, stored, version)
     }
 
-    /// Keys that have the epochs of what was read among them.
+    /// Keys that have the epochs of what was read among them, and whether they have all. If not, a rotation ended since it was read, and
+    /// it is to be read again; or somebody wrote what this layer did not seal.
     async fn keys_for<'h>(
         &self,
         read: impl Iterator<Item = (&'h Head, Option<&'h Bytes>)>,
-    ) -> Result<Arc<UserKeys>> {
+    ) -> Result<(Arc<UserKeys>, bool)> {
         let mut keys = self.keys().await?;
-        let (mut last, records) = (None, self.records());
+        let (mut epochs, records) = (Vec::new(), self.records());
         for (head, body) in read {
             let body = body.and_then(|body| envelope::Header::read(body).ok()).map(|header| header.epoch);
             // What is no envelope is refused when it is opened.
             for epoch in [records.head_epoch(&head.head).ok(), body].into_iter().flatten() {
-                if last != Some(epoch) && keys.data(epoch).is_none() {
-                    keys = self.keys_with(epoch).await?;
+                if epochs.last() != Some(&epoch) && !epochs.contains(&epoch) {
+                    if keys.data(epoch).is_none() {
+                        keys = self.keys_with(epoch).await?;
+                        if keys.data(epoch).is_none() {
+                            return Ok((keys, false));
+                        }
+                    }
+                    epochs.push(epoch);
                 }
-                last = Some(epoch);
             }
         }
-        Ok(keys)
+        let all = epochs.iter().all(|epoch| keys.data(*epoch).is_some());
+        Ok((keys, all))
+    }
+
+    /// Reads a page of what is stored, and the keys of what is in it.
+    pub(crate) async fn page(&self, scan: &Scan) -> Result<(At<Page>, Arc<UserKeys>)> {
+        for left in (0..READS).rev() {
+            let page = self.inner.scan(scan.clone()).await?;
+            let found = page.value.records.iter().map(|(head, body)| (head, body.as_ref()));
+            let (keys, all) = self.keys_for(found).await?;
+            if all || left == 0 {
+                return Ok((page, keys));
+            }
+        }
+        Err(busy())
+    }
+
+    /// Reads records as they are stored, and the keys of what is in them.
+    pub(crate) async fn stored(
+        &self,
+        space: Keyspace,
+        stored: &[RecordId],
+    ) -> Result<(At<Vec<Option<Record>>>, Arc<UserKeys>)> {
+        for left in (0..READS).rev() {
+            let read = self.inner.read(space, stored).await?;
+            let found = read.value.iter().flatten().map(|record| (&record.head, Some(&record.body.0)));
+            let (keys, all) = self.keys_for(found).await?;
+            if all || left == 0 {
+                return Ok((read, keys));
+            }
+        }
+        Err(busy())
+    }
+
+    /// Opens a head that stands at a stamp which is still the one.
+    async fn open_at(
+        &self,
+        keys: &Arc<UserKeys>,
+        at: Stamp,
+        space: Keyspace,
+        head: &Head,
+    ) -> Result<(Head, BodySeal)> {
+        let epoch = self.records().head_epoch(&head.head)?;
+        if keys.data(epoch).is_some() {
+            return self.open_head(keys, at, space, head);
+        }
+        // Keys from before a rotation that was turned back lack those that it made.
+        let keys = self.keys_with(epoch).await?;
+        if keys.data(epoch).is_none() && self.inner.state().await?.stamp != at {
+            return Err(moved_on());
+        }
+        self.open_head(&keys, at, space, head)
     }
 
     fn open_head(
@@ -257,7 +324,7 @@ impl EncryptedUser {
     /// The seal of a record's body, which its next head carries on.
     async fn body_seal(
         &self,
-        keys: &UserKeys,
+        keys: &Arc<UserKeys>,
         at: Stamp,
         space: Keyspace,
         stored: &RecordId,
@@ -273,13 +340,16 @@ impl EncryptedUser {
             }
         }
         let Some(head) = self.stored_head(at, space, stored).await? else { return Ok(None) };
-        Ok(Some(self.open_head(keys, at, space, &head)?.1))
+        Ok(Some(self.open_at(keys, at, space, &head).await?.1))
     }
 
     /// Seals a batch for where the data is known to stand.
     async fn seal(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Sealed> {
         let keys = self.keys_with(note.sealing).await?;
-        let key = keys.data(note.sealing).ok_or_else(tampered)?;
+        let Some(key) = keys.data(note.sealing) else {
+            // A rotation ended since this handle last looked.
+            return Err(if self.inner.state().await?.stamp == at { tampered() } else { moved_on() });
+        };
         let (records, raises) = (self.records(), batch.raises_epoch());
         let version = Version(at.epoch.0.saturating_add(u64::from(raises)));
         let mut salts = Salts::draw(batch.ops.len().saturating_mul(2).saturating_add(1))?;
@@ -330,13 +400,12 @@ impl EncryptedUser {
                 (Op::Rewrite { id, version, head, body, .. }, Some(stored)) => {
                     let found = self.stored_head(at, space, &stored).await?;
                     let found = found.filter(|found| found.version == *version).ok_or_else(absent)?;
-                    let opened = records.open_head(&keys, self.life, space, &found)?;
+                    let (opened, BodySeal { token, .. }) = self.open_at(&keys, at, space, &found).await?;
                     let place = Place { space, stored: &stored, life: self.life };
                     let (exists, body_version) = (!body.is_empty(), found.body_version);
-                    let token = opened.body.token;
                     let seal = BodySeal { token, version: body_version, exists, epoch: key.epoch() };
                     let body = records.seal_body(&mut salts, key, place, body, &seal)?;
-                    let (name, expires) = (id.name(), opened.head.expires);
+                    let (name, expires) = (id.name(), opened.expires);
                     let head =
                         records.seal_head(&mut salts, key, place, name, *version, expires, head, &seal)?;
                     Op::Rewrite { space, id: stored, version: *version, head, body }
@@ -474,7 +543,7 @@ impl EncryptedUser {
         self.inner.commit(batch).await.map(drop)
     }
 
-    async fn commit_sealed(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Commit> {
+    pub(crate) async fn commit_sealed(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Commit> {
         let sealed = self.seal(batch, at, note).await?;
         let (next, seals) = (sealed.note, sealed.seals);
         let commit = self.inner.commit(sealed.batch).await?;
@@ -496,111 +565,6 @@ impl EncryptedUser {
         }
         known.at = Some((commit.stamp, next.unwrap_or(note)));
         Ok(commit)
-    }
-
-    /// Moves what is sealed from now on to a key's epoch: a commit, so that who knows another one loses its compare-and-set.
-    pub(crate) async fn seal_under(&self, epoch: u32) -> Result<()> {
-        for _ in 0..TRIES {
-            let (state, note) = self.look().await?;
-            if note.sealing == epoch {
-                return Ok(());
-            }
-            let mut batch = Batch::new(state.time)?;
-            batch.note = Some(note.above);
-            match self.commit_sealed(&batch, state.stamp, NoteState { sealing: epoch, ..note }).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => self.forget(),
-                done => return done.map(drop),
-            }
-        }
-        Err(busy())
-    }
-
-    /// The epoch that is sealed under now.
-    pub(crate) async fn sealing(&self) -> Result<u32> {
-        self.forget();
-        Ok(self.look().await?.1.sealing)
-    }
-
-    /// The ids of a page's records of which head or body is sealed under another epoch, how many records the page had, and where the
-    /// next page starts.
-    pub(crate) async fn of_other_epochs(
-        &self,
-        space: Keyspace,
-        from: Option<RecordId>,
-        epoch: u32,
-        limit: usize,
-    ) -> Result<(Vec<(RecordId, Version)>, usize, Option<RecordId>)> {
-        let scan = Scan::heads(space, limit);
-        let page = self.inner.scan(match from {
-            Some(from) => scan.from(from),
-            None => scan,
-        });
-        let page = page.await?;
-        let keys = self.keys_for(page.value.records.iter().map(|(head, _)| (head, None))).await?;
-        let mut found = Vec::new();
-        for (head, _) in &page.value.records {
-            let body = self.records().open_head(&keys, page.stamp.incarnation, space, head)?.body;
-            let old = self.records().head_epoch(&head.head)? != epoch || (body.exists && body.epoch != epoch);
-            if old {
-                found.push((head.id.clone(), head.version));
-            }
-        }
-        Ok((found, page.value.records.len(), page.value.next()))
-    }
-
-    /// Seals stored records again under an epoch, as they are. Those that were written meanwhile are left to their writers. Says how many.
-    pub(crate) async fn seal_again(&self, space: Keyspace, ids: &[RecordId], epoch: u32) -> Result<usize> {
-        let read = self.inner.read(space, ids).await?;
-        let life = read.stamp.incarnation;
-        let found: Vec<&Record> = read.value.iter().flatten().collect();
-        let keys = self.keys_for(found.iter().map(|record| (&record.head, Some(&record.body.0)))).await?;
-        let keys = if keys.data(epoch).is_some() { keys } else { self.keys_with(epoch).await? };
-        let key = keys.data(epoch).ok_or_else(tampered)?;
-        let records = self.records();
-        let mut salts = Salts::draw(found.len() * 2)?;
-        let mut ops = Vec::with_capacity(found.len());
-        for record in found {
-            let stored = &record.head;
-            let opened = records.open_head(&keys, life, space, stored)?;
-            let place = Place { space, stored: &stored.id, life };
-            let body = records.open_body(&keys, place, &opened.body, &record.body)?;
-            let seal = BodySeal { epoch, ..opened.body };
-            let body = records.seal_body(&mut salts, key, place, &body, &seal)?;
-            let (name, expires) = (opened.head.id.name(), opened.head.expires);
-            let head = records.seal_head(
-                &mut salts,
-                key,
-                place,
-                name,
-                stored.version,
-                expires,
-                &opened.head.head,
-                &seal,
-            )?;
-            ops.push(Op::Rewrite { space, id: stored.id.clone(), version: stored.version, head, body });
-        }
-        let commit = async |ops: Vec<Op>| -> Result<usize> {
-            let mut batch = Batch::new(syntha_store::Timestamp(0))?;
-            batch.sealed = true;
-            let count = ops.len();
-            batch.ops = ops;
-            match self.inner.commit(batch).await {
-                Ok(_) => Ok(count),
-                Err(error) if error.kind() == ErrorKind::Conflict => Ok(0),
-                Err(error) => Err(error),
-            }
-        };
-        if ops.is_empty() {
-            return Ok(0);
-        }
-        let mut done = commit(ops.clone()).await?;
-        if done == 0 && ops.len() > 1 {
-            // One of them was written meanwhile.
-            for op in ops {
-                done += commit(vec![op]).await?;
-            }
-        }
-        Ok(done)
     }
 }
 
@@ -638,9 +602,7 @@ impl UserStore for EncryptedUser {
         let keys = self.keys().await?;
         let records = self.records();
         let stored: Result<Vec<_>> = ids.iter().map(|id| records.stored_id(&keys, space, id)).collect();
-        let read = self.inner.read(space, &stored?).await?;
-        let found = read.value.iter().flatten().map(|record| (&record.head, Some(&record.body.0)));
-        let keys = self.keys_for(found).await?;
+        let (read, keys) = self.stored(space, &stored?).await?;
         let open = |record: Option<Record>| {
             let Some(record) = record else { return Ok(None) };
             let (head, body) = self.open_record(&keys, read.stamp, space, &record.head, &record.body)?;
@@ -660,8 +622,7 @@ impl UserStore for EncryptedUser {
         if let Some(from) = &below.from {
             below.from = Some(self.records().stored_id(&keys, space, from)?);
         }
-        let page = self.inner.scan(below).await?;
-        let keys = self.keys_for(page.value.records.iter().map(|(head, body)| (head, body.as_ref()))).await?;
+        let (page, keys) = self.page(&below).await?;
         let mut records = Vec::with_capacity(page.value.records.len());
         for (head, body) in &page.value.records {
             records.push(match body {
@@ -684,6 +645,12 @@ impl UserStore for EncryptedUser {
             Expect::Stamp(stamp) => Some(*stamp),
             _ => None,
         });
+        // A sweep in this process lets writers in between its chunks, so that neither makes the other start again.
+        let gate = self.ring.gate(&self.owner);
+        let _pass = match &gate {
+            Some(gate) => Some(gate.read().await),
+            None => None,
+        };
         for _ in 0..TRIES {
             let known = self.known.lock().at;
             let (at, note) = match (known, expected) {
@@ -722,14 +689,21 @@ impl UserStore for EncryptedUser {
     }
 
     async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
-        let Changes::Delta(delta) = self.inner.changes(since, limit).await? else {
-            return Ok(Changes::TooOld);
+        let mut reads = 0;
+        let (delta, keys) = loop {
+            let Changes::Delta(delta) = self.inner.changes(since, limit).await? else {
+                return Ok(Changes::TooOld);
+            };
+            // What was deleted is known by the name that it was stored under, which nobody can turn back.
+            if self.mode == Mode::Sealed && !delta.deleted.is_empty() {
+                return Ok(Changes::TooOld);
+            }
+            let (keys, all) = self.keys_for(delta.heads.iter().map(|(_, head)| (head, None))).await?;
+            reads += 1;
+            if all || reads == READS {
+                break (delta, keys);
+            }
         };
-        // What was deleted is known by the name that it was stored under, which nobody can turn back.
-        if self.mode == Mode::Sealed && !delta.deleted.is_empty() {
-            return Ok(Changes::TooOld);
-        }
-        let keys = self.keys_for(delta.heads.iter().map(|(_, head)| (head, None))).await?;
         let mut heads = Vec::with_capacity(delta.heads.len());
         for (space, head) in &delta.heads {
             // A head as it is now may be of a later commit than the page's end.
@@ -744,12 +718,26 @@ impl UserStore for EncryptedUser {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let inner = self.inner.snapshot().await?;
-        let state = inner.state();
-        let keys = self.keys_with(note::epoch(&state.note)?).await?;
-        let note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
-        let (ring, owner, mode, above) = (Arc::clone(&self.ring), self.owner, self.mode, note.above);
-        Ok(Box::new(Opening { inner, ring, owner, mode, above, roster: Roster::default(), expected: note }))
+        // INVARIANT: a snapshot keeps the keys of its moment, which a rotation may destroy while it is read. They are known to be those
+        // if the keystore said the same before and after.
+        let mut before = match self.ring.load(&self.owner, self.life).await {
+            Err(error) => return self.explain(error).await,
+            Ok(keys) => keys,
+        };
+        for _ in 0..READS {
+            let inner = self.inner.snapshot().await?;
+            let state = inner.state();
+            let keys = self.ring.load(&self.owner, state.stamp.incarnation).await?;
+            if keys.row != before.row {
+                before = keys;
+                continue;
+            }
+            let note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
+            let (ring, owner, mode, above) = (Arc::clone(&self.ring), self.owner, self.mode, note.above);
+            let roster = Roster::default();
+            return Ok(Box::new(Opening { inner, ring, keys, owner, mode, above, roster, expected: note }));
+        }
+        Err(busy())
     }
 }
 
@@ -757,6 +745,7 @@ impl UserStore for EncryptedUser {
 struct Opening {
     inner: Box<dyn Snapshot>,
     ring: Arc<Keyring>,
+    keys: Arc<UserKeys>,
     owner: Owner,
     mode: Mode,
     above: Note,
@@ -785,15 +774,11 @@ impl Snapshot for Opening {
             return if self.roster == expected.roster { Ok(None) } else { Err(rolled_back()) };
         };
         let records = Records { ring: &self.ring, owner: &self.owner, mode: self.mode };
+        // Keys that the user has locked meanwhile open nothing more.
+        self.ring.keys(&self.owner, stamp.incarnation).await?;
+        let keys = &self.keys;
         let mut opened = Vec::with_capacity(chunk.len());
         for StoredRecord { space, record } in chunk {
-            let head_epoch = records.head_epoch(&record.head.head)?;
-            let mut keys = self.ring.keys_with(&self.owner, stamp.incarnation, head_epoch).await?;
-            if let Ok(header) = envelope::Header::read(&record.body)
-                && keys.data(header.epoch).is_none()
-            {
-                keys = self.ring.keys_with(&self.owner, stamp.incarnation, header.epoch).await?;
-            }
             if record.head.version.0 > expected.newest(stamp) {
                 return Err(tampered());
             }
@@ -802,9 +787,9 @@ impl Snapshot for Opening {
                 let (key, version) = (keys.root.roster_key(), record.head.version);
                 self.roster.add(Roster::term(key, stamp.incarnation, space, stored, version));
             }
-            let head = records.open_head(&keys, stamp.incarnation, space, &record.head)?;
+            let head = records.open_head(keys, stamp.incarnation, space, &record.head)?;
             let place = Place { space, stored, life: stamp.incarnation };
-            let body = records.open_body(&keys, place, &head.body, &record.body)?;
+            let body = records.open_body(keys, place, &head.body, &record.body)?;
             opened.push(StoredRecord { space, record: Record::new(head.head, body) });
         }
         Ok(Some(opened))
@@ -903,7 +888,7 @@ const fn moved_on() -> Error {
     Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again")
 }
 
-const fn gone() -> Error {
+pub(crate) const fn gone() -> Error {
     Error::new(
         ErrorKind::Gone,
         "the user was erased, moved or restored since this handle was opened, open it again",
@@ -914,7 +899,7 @@ const fn absent() -> Error {
     Error::new(ErrorKind::Conflict, "the record to keep the body of is not there")
 }
 
-const fn busy() -> Error {
+pub(crate) const fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again")
 }
 
