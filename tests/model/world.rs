@@ -292,7 +292,9 @@ impl World {
                 let Some(Archive { bytes, model, floor }) = self.seats[user].archive.clone() else {
                     return Ok(());
                 };
-                let restored = self.users().restore(name, Cursor::new(bytes)).await;
+                // The model's archive is the whole truth.
+                let how = syntha::Restore::new().archived_permissions();
+                let restored = self.users().restore_with(name, Cursor::new(bytes), how).await;
                 restored.map_err(|error| format!("no restore: {error:?}"))?;
                 self.seats[user].model = model;
                 self.seats[user].floor = floor;

@@ -138,6 +138,8 @@ async fn list(who: Who, users: &UserManager, host: &HostAuthority) -> Result {
         after = Some(last.thread.to_string());
         threads.extend(page);
     }
+    // A store may list them in another order.
+    threads.sort_unstable_by(|one, other| one.thread.cmp(&other.thread));
     let lines = threads.iter().map(|info| format!("{}  {} messages", info.thread, info.messages)).collect();
     let value = threads.iter().map(|info| {
         json!({

@@ -66,7 +66,7 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result {
             Err("this can't be undone, add --yes if you mean it".into())
         }
         Command::Erase { user, .. } => {
-            let removed = users.erase(user.as_str()).await?;
+            let removed = users.erase(user.as_str()).await?.removed;
             let line = if removed { "the user is erased" } else { "nothing was left of the user" };
             Ok(Answer { lines: vec![line.into()], value: json!({ "removed": removed }) })
         }

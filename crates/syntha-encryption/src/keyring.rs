@@ -380,7 +380,6 @@ impl Keyring {
     }
 
     /// An owner's archive key, of whatever life: it is derived from the root, which outlives lives and rotations.
-    #[allow(dead_code, reason = "sealed archives ask for it")]
     pub(crate) async fn archive_key(&self, owner: &Owner) -> Result<SecretKey> {
         let row = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
         let holder = self.holders.of(owner, &row)?;

@@ -287,6 +287,20 @@ impl Keystore {
         Ok(self.space.scan(Scan::heads(Keyspace::Keys, 1)).await?.value.records.is_empty())
     }
 
+    /// The space that the rows are in.
+    pub(crate) fn space(&self) -> &dyn UserStore {
+        &*self.space
+    }
+
+    /// Checks that a header's bytes are one of a deployment.
+    pub(crate) fn check_header(body: &[u8], deployment: [u8; 16]) -> Result<()> {
+        let header: Header = parse(body)?;
+        if header.v != 1 {
+            return Err(newer());
+        }
+        if header.deployment()? == deployment { Ok(()) } else { Err(damaged()) }
+    }
+
     pub(crate) async fn header(&self) -> Result<Option<Kept<Header>>> {
         let kept: Option<Kept<Header>> = self.read(header_id()?).await?;
         if kept.as_ref().is_some_and(|kept| kept.row.v != 1) {

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod archives;
+mod artefact;
 mod binding;
 pub mod envelope;
 #[cfg(feature = "faults")]
@@ -22,6 +24,7 @@ mod record;
 mod rewrap;
 mod roster;
 mod rotation;
+mod rows;
 mod secret;
 mod store;
 pub mod stream;
@@ -33,6 +36,8 @@ mod vault;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
+pub use archives::UserArchives;
+pub use artefact::{open_artefact, restore_keys};
 pub use hygiene::harden_process;
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;
@@ -44,6 +49,7 @@ pub use passphrase::PassphraseParameters;
 pub use provider::{KekId, KeyContext, KeyProvider, MAX_SECRET, What, Wrapped};
 pub use rewrap::{Rewrap, RewrapStatus, Rewrapped};
 pub use rotation::{KeyStatus, Owner, Progress, Rotated};
+pub use rows::{Row, RowReader, RowWriter};
 pub use secret::{SecretBytes, SecretKey};
 pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};

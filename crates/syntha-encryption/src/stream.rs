@@ -43,6 +43,10 @@ pub enum Content {
     Export,
     /// A copy of a keystore.
     Keystore,
+    /// The directory and the ledger of a deployment.
+    Deployment,
+    /// The list of a backup's files.
+    Manifest,
 }
 
 /// What key opens a sealed stream.
@@ -55,6 +59,14 @@ pub enum KeySource {
     Passphrase(PassphraseParameters),
     /// A key that a provider wrapped, with [`Header::key_context`].
     Provider(Wrapped),
+    /// The same, where the provider's own key comes from a passphrase with these parameters: so that the passphrase is enough.
+    PassphraseProvider(PassphraseParameters, Wrapped),
+}
+
+/// Whether a file that starts so is a sealed stream, of whatever version. [`Reader::open`] says more.
+#[must_use]
+pub fn is_sealed(first: &[u8]) -> bool {
+    first.get(..MAGIC_NAME).is_some_and(|name| Some(name) == MAGIC.get(..MAGIC_NAME))
 }
 
 /// The head of a sealed stream, which anybody can read.
@@ -89,11 +101,17 @@ impl Header {
                 let wrapped = wrapped.encode()?;
                 (3, [&length(wrapped.len())?, &wrapped[..]].concat())
             }
+            KeySource::PassphraseProvider(parameters, wrapped) => {
+                let wrapped = wrapped.encode()?;
+                (4, [&parameters.encode()[..], &length(wrapped.len())?, &wrapped].concat())
+            }
         };
         let content = match self.content {
             Content::Archive => 1,
             Content::Export => 2,
             Content::Keystore => 3,
+            Content::Deployment => 4,
+            Content::Manifest => 5,
         };
         let after = length(HEAD_FIXED + source.len() + COMMITMENT)?;
         Ok([&MAGIC[..], &after, &[content], &self.deployment, &self.owner, salt, &[code], &source].concat())
@@ -110,18 +128,23 @@ impl Header {
             1 => Content::Archive,
             2 => Content::Export,
             3 => Content::Keystore,
+            4 => Content::Deployment,
+            5 => Content::Manifest,
             _ => return Some(Err(unknown_format())),
         };
         let source = match code {
             1 if rest.is_empty() => KeySource::Archive,
             2 => KeySource::Passphrase(PassphraseParameters::decode(rest.try_into().ok()?)),
-            3 => {
-                let (length, wrapped) = rest.split_first_chunk()?;
-                if u32::try_from(wrapped.len()) != Ok(u32::from_be_bytes(*length)) {
-                    return None;
-                }
-                match Wrapped::decode(wrapped) {
-                    Ok(wrapped) => KeySource::Provider(wrapped),
+            3 => match wrapped(rest)? {
+                Ok(wrapped) => KeySource::Provider(wrapped),
+                Err(error) => return Some(Err(error)),
+            },
+            4 => {
+                let (parameters, rest) = rest.split_first_chunk()?;
+                match wrapped(rest)? {
+                    Ok(wrapped) => {
+                        KeySource::PassphraseProvider(PassphraseParameters::decode(parameters), wrapped)
+                    }
                     Err(error) => return Some(Err(error)),
                 }
             }
@@ -151,7 +174,9 @@ impl<W: Write> Writer<W> {
     /// `Unavailable` if the sink fails or the system has no random source, `LimitExceeded` for a wrapped key of more
     /// than 8 KiB, and what [`PassphraseParameters::check`] says of a passphrase's parameters.
     pub fn new(mut sink: W, header: &Header, key: &SecretKey) -> Result<Self> {
-        if let KeySource::Passphrase(parameters) = &header.source {
+        if let KeySource::Passphrase(parameters) | KeySource::PassphraseProvider(parameters, _) =
+            &header.source
+        {
             parameters.check()?;
         }
         let mut salt = [0; 32];
@@ -485,6 +510,15 @@ impl Frames {
             .ok_or_else(|| Error::new(ErrorKind::LimitExceeded, "the stream is too long"))?;
         Ok(counter)
     }
+}
+
+/// Reads `length(4) ‖ wrapped key`, and nothing behind it.
+fn wrapped(bytes: &[u8]) -> Option<Result<Wrapped>> {
+    let (length, wrapped) = bytes.split_first_chunk()?;
+    if u32::try_from(wrapped.len()) != Ok(u32::from_be_bytes(*length)) {
+        return None;
+    }
+    Some(Wrapped::decode(wrapped))
 }
 
 fn length(of: usize) -> Result<[u8; 4]> {

@@ -127,7 +127,7 @@ impl Backlog {
         }
     }
 
-    /// Everything was removed: nothing that waits is given any more.
+    /// Everything was removed, or may have been: nothing that waits is given any more.
     pub(crate) fn clear(&mut self, at: Epoch, silent: bool) {
         self.drop_queue();
         self.push(Notice::Compare(at), silent);

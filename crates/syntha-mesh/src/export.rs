@@ -1,29 +1,35 @@
 //! A user's whole mesh as JSON Lines. The format stands in `docs/export-v1.md`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hashbrown::HashMap;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use syntha_store::{
-    Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, Scan, Snapshot, StoredRecord,
+    Body, Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, Scan, Snapshot, StoredRecord, Want,
 };
 
 use crate::draft::AGENT_TOPICS;
 use crate::entry::{Entry, Member};
 use crate::error::{Error, ErrorKind, Result};
+use crate::history;
 use crate::interactions::{Action, Interaction};
 use crate::mesh::Mesh;
 use crate::message::{HistoryMessage, MessageRole};
 use crate::roster::{AgentState, Roster};
-use crate::thread::ThreadState;
+use crate::thread::{ThreadState, message_record};
 
 /// How often an export looks for a moment at which nobody else commits.
 const TRIES: usize = 20;
+/// The most messages that are read at a time of a thread that is read by itself.
+const PAGE: usize = 1_000;
 
 /// What a line of an export is called and holds. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,7 +221,8 @@ impl Exported {
 
 impl Mesh {
     /// Writes the whole mesh as of one commit, as JSON Lines in the format of `docs/export-v1.md`: readable text, for the user
-    /// to take along. `progress` is told after each chunk how much was written.
+    /// to take along. `progress` is told after each chunk how much was written. Of a store that keeps names in another order than that
+    /// of their bytes (one that seals them), messages that are redacted while it is written may be left out.
     ///
     /// It is written on the calling task: give a sink that does not wait, a file or a buffer. The caller makes it durable.
     ///
@@ -228,8 +235,9 @@ impl Mesh {
         mut progress: impl FnMut(&Exported) + Send,
     ) -> Result<Exported> {
         self.fresh().await?;
-        let (roster, mut threads, mut snapshot) = self.moment().await?;
+        let Moment { roster, entries, threads, mut snapshot } = self.moment().await?;
         let now = self.core.now(&self.core.index.read());
+        let newest = snapshot.state().stamp.epoch.0;
         let mut export = Export { sink, roster, exported: Exported::default(), now };
         export.line(&Line::SynthaExport(1))?;
         let mut names: Vec<_> = export.roster.keys().cloned().collect();
@@ -237,27 +245,33 @@ impl Mesh {
         for name in names {
             export.agent(&name)?;
         }
-        // Threads in order of their names, each before its messages.
-        threads.reverse();
+        // In memory are the keys, one head for each thread, and the entries that come before their turn: none, or with names in an order
+        // of the store's own all of them, as when an agent reads everything. Messages are never held: a thread that does not come
+        // in its turn is read by itself in its turn.
+        let mut entries = Entries { keys: entries, early: HashMap::new() };
+        let mut threads = Threads { waiting: threads, present: None };
         while let Some(chunk) = snapshot.next().await? {
             for StoredRecord { space, record } in chunk {
                 self.check()?;
                 match space {
                     Keyspace::Context => {
-                        let text = std::str::from_utf8(&record.body).map_err(|_| corrupt())?;
-                        export.entry(&Entry::decode(&record.head)?, text)?;
+                        let entry = Entry::decode(&record.head)?;
+                        entries.early.insert(Arc::clone(&entry.key), (entry, record.body));
+                        while let Some((entry, body)) = entries.next() {
+                            export.entry(&entry, std::str::from_utf8(&body).map_err(|_| corrupt())?)?;
+                        }
                     }
                     Keyspace::History => {
-                        let message = HistoryMessage::decode(&record.head, &record.body)?;
                         let of = record.head.id.name();
-                        while let Some((name, state)) = threads.pop_if(|(name, _)| name.as_bytes() <= &of[..])
-                        {
+                        while let Some((name, state)) = threads.due(of) {
                             export.thread(&name, &state)?;
                         }
-                        export.message(message)?;
+                        if threads.is_present(of) {
+                            export.message(HistoryMessage::decode(&record.head, &record.body)?)?;
+                        }
                     }
                     Keyspace::Interactions => {
-                        export.threads(&mut threads)?;
+                        self.export_threads(&mut export, &mut threads, newest, &mut progress).await?;
                         export.interaction(&Interaction::decode(record.head.id.seq(), &record.body)?)?;
                     }
                     _ => {}
@@ -265,7 +279,10 @@ impl Mesh {
             }
             progress(&export.exported);
         }
-        export.threads(&mut threads)?;
+        if !entries.keys.is_empty() || !entries.early.is_empty() {
+            return Err(corrupt().into());
+        }
+        self.export_threads(&mut export, &mut threads, newest, &mut progress).await?;
         let exported = export.exported;
         export.line(&Line::End(exported))?;
         export.sink.flush().map_err(sink_failed)?;
@@ -273,20 +290,50 @@ impl Mesh {
         Ok(exported)
     }
 
-    /// Agents, threads and all records as of one commit.
-    #[allow(clippy::type_complexity, reason = "it is taken apart at its one caller")]
-    async fn moment(&self) -> Result<(Roster, Vec<(Arc<str>, ThreadState)>, Box<dyn Snapshot>)> {
+    /// Writes the threads that did not come in their turn. Messages are never changed, so those up to the export's commit are those that
+    /// were there then, but for what was redacted since.
+    async fn export_threads(
+        &self,
+        export: &mut Export<'_>,
+        threads: &mut Threads,
+        newest: u64,
+        progress: &mut (impl FnMut(&Exported) + Send),
+    ) -> Result<()> {
+        threads.present = None;
+        while let Some((name, state)) = threads.waiting.pop_front() {
+            export.thread(&name, &state)?;
+            let mut from = (state.messages > 0).then(|| message_record(&name, 0)).transpose()?;
+            while let Some(id) = from.take() {
+                self.check()?;
+                let of = Bytes::copy_from_slice(name.as_bytes());
+                let mut scan = Scan::heads(Keyspace::History, PAGE).name(of).from(id);
+                scan.limit = history::fitting(&self.core, scan.clone()).await?;
+                scan.want = Want::Records;
+                let page = self.core.store.scan(scan).await?.value;
+                for (head, body) in page.records.iter().filter(|(head, _)| head.version.0 <= newest) {
+                    export.message(HistoryMessage::decode(head, body.as_deref().unwrap_or_default())?)?;
+                }
+                from = page.next();
+                progress(&export.exported);
+            }
+        }
+        Ok(())
+    }
+
+    /// Agents, keys, threads and all records as of one commit.
+    async fn moment(&self) -> Result<Moment> {
         for _ in 0..TRIES {
             // This process's writer waits meanwhile; another process's commit shows in a stamp.
             let _gate = self.core.gate.lock().await;
             if !self.core.exclusive {
                 self.core.catch_up().await?;
             }
-            let (stamp, roster) = {
+            let (stamp, roster, entries) = {
                 let index = self.core.index.read();
-                (index.stamp, index.roster.clone())
+                let keys = index.ordered(None, "").map(|entry| Arc::clone(&entry.key)).collect();
+                (index.stamp, index.roster.clone(), keys)
             };
-            let (mut threads, mut one_moment, mut from) = (Vec::new(), true, None);
+            let (mut threads, mut one_moment, mut from) = (Vec::<(Arc<str>, _)>::new(), true, None);
             loop {
                 let scan = Scan::heads(Keyspace::Threads, 1_000);
                 let page = self.core.store.scan(match from.take() {
@@ -306,12 +353,60 @@ impl Mesh {
             }
             let snapshot = self.core.store.snapshot().await?;
             if one_moment && snapshot.state().stamp == stamp {
-                return Ok((roster, threads, snapshot));
+                threads.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                return Ok(Moment { roster, entries, threads: threads.into(), snapshot });
             }
             // A backup makes the data of a user who has not written: an index that nobody else writes to learns of it here.
             self.core.refresh().await?;
         }
         Err(Error::new(ErrorKind::Busy, "other processes write all the time, try again"))
+    }
+}
+
+/// A mesh as of one commit. Keys and threads are in order of their names.
+struct Moment {
+    roster: Roster,
+    entries: VecDeque<Arc<str>>,
+    threads: VecDeque<(Arc<str>, ThreadState)>,
+    snapshot: Box<dyn Snapshot>,
+}
+
+/// The entries that have still to be written, and those of them that have come before their turn.
+struct Entries {
+    keys: VecDeque<Arc<str>>,
+    early: HashMap<Arc<str>, (Entry, Body)>,
+}
+
+impl Entries {
+    /// The next entry, if it has come.
+    fn next(&mut self) -> Option<(Entry, Body)> {
+        let found = self.early.remove(self.keys.front()?)?;
+        self.keys.pop_front();
+        Some(found)
+    }
+}
+
+/// The threads that have still to be written, and the last one that came in its turn.
+struct Threads {
+    waiting: VecDeque<(Arc<str>, ThreadState)>,
+    present: Option<Arc<str>>,
+}
+
+impl Threads {
+    /// The next thread to write once a message of this one has come; `None` if that does not come in its turn, or was written.
+    fn due(&mut self, of: &[u8]) -> Option<(Arc<str>, ThreadState)> {
+        let (name, state) = self.waiting.front()?;
+        let here = name.as_bytes() == of;
+        if !here && (name.as_bytes() > of || state.messages > 0) {
+            return None;
+        }
+        let next = self.waiting.pop_front();
+        self.present = next.as_ref().filter(|_| here).map(|(name, _)| Arc::clone(name));
+        next
+    }
+
+    fn is_present(&self, of: &[u8]) -> bool {
+        self.present.as_ref().is_some_and(|name| name.as_bytes() == of)
     }
 }
 
@@ -367,13 +462,6 @@ impl Export<'_> {
         };
         self.exported.entries += 1;
         self.line(&Line::Entry(line))
-    }
-
-    fn threads(&mut self, threads: &mut Vec<(Arc<str>, ThreadState)>) -> Result<()> {
-        while let Some((name, state)) = threads.pop() {
-            self.thread(&name, &state)?;
-        }
-        Ok(())
     }
 
     fn thread(&mut self, name: &str, state: &ThreadState) -> Result<()> {

@@ -119,17 +119,7 @@ async fn scan(
     // Sizes stand in the heads, so that no more is read than a page holds.
     let mut count = count;
     if state.bytes > PAGE_BYTES && count > 1 {
-        let heads = core.store.scan(page(Scan::heads(Keyspace::History, count))?).await?;
-        let mut bytes = 0;
-        let mut fits = 0;
-        for (head, _) in &heads.value.records {
-            bytes += MessageHead::decode(head)?.bytes;
-            if fits > 0 && bytes > PAGE_BYTES {
-                break;
-            }
-            fits += 1;
-        }
-        count = fits.max(1);
+        count = fitting(core, page(Scan::heads(Keyspace::History, count))?).await?;
     }
     let read = core.store.scan(page(Scan::records(Keyspace::History, count))?).await?;
     let more = read.value.more;
@@ -143,7 +133,21 @@ async fn scan(
     Ok((read.stamp, MessagePage { messages, more }))
 }
 
-/// Threads that pass, in order of their names.
+/// How many of a scan's messages a page holds.
+pub(crate) async fn fitting(core: &Core, heads: Scan) -> Result<usize, StoreError> {
+    let heads = core.store.scan(heads).await?;
+    let (mut bytes, mut fits) = (0_u64, 0);
+    for (head, _) in &heads.value.records {
+        bytes = bytes.saturating_add(MessageHead::decode(head)?.bytes);
+        if fits > 0 && bytes > PAGE_BYTES {
+            break;
+        }
+        fits += 1;
+    }
+    Ok(fits.max(1))
+}
+
+/// Threads that pass, in the store's order of names.
 pub(crate) async fn threads(
     core: &Core,
     after: Option<&str>,

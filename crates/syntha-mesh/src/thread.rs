@@ -264,7 +264,7 @@ impl Mesh {
         Ok(Thread { mesh: self.clone(), by: None, life: Life::default(), id: thread.try_into()? })
     }
 
-    /// Threads in order of their names, after one of them, at most 1,000.
+    /// Threads after one of them, at most 1,000, in an order of the store's own: the same for every page, by name unless names are sealed.
     ///
     /// # Errors
     ///
@@ -318,7 +318,8 @@ impl Agent {
         Ok(Thread { mesh, by, life, id: thread.try_into()? })
     }
 
-    /// Threads that are for this agent, in order of their names, after one of them, at most 1,000.
+    /// Threads that are for this agent, after one of them, at most 1,000, in an order of the store's own: the same for every page, by
+    /// name unless names are sealed.
     ///
     /// # Errors
     ///

@@ -166,11 +166,12 @@ impl Watchers {
         done
     }
 
-    /// The index was read afresh: nobody knows any more what changed. The caller holds its lock.
+    /// The index was read afresh: nobody knows any more what changed, so what waits may have been removed since. What is there now is
+    /// compared instead. The caller holds the index's lock.
     pub(crate) fn reloaded(&self, config: &MeshConfig, index: &Index) {
         for watcher in &*self.list.lock() {
             let silent = config.has(Fault::WatchLosesLagged);
-            watcher.backlog.lock().push(Notice::Compare(index.stamp.epoch), silent);
+            watcher.backlog.lock().clear(index.stamp.epoch, silent);
         }
     }
 

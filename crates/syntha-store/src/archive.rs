@@ -358,12 +358,17 @@ fn damaged() -> Error {
     Error::new(ErrorKind::Corrupt, "the archive is damaged or cut short, use another copy")
 }
 
+/// What a source says of itself stands: one that is sealed knows better what is wrong with it.
 fn source_failed(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive can't be read").with_source(error)
+    error.downcast::<Error>().unwrap_or_else(|error| {
+        Error::new(ErrorKind::Unavailable, "the archive can't be read").with_source(error)
+    })
 }
 
 fn sink_failed(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the archive can't be written").with_source(error)
+    error.downcast::<Error>().unwrap_or_else(|error| {
+        Error::new(ErrorKind::Unavailable, "the archive can't be written").with_source(error)
+    })
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ async fn list(agent: &Agent, limit: usize) -> Answer {
     let message = if all {
         format!("You can see {total} threads.")
     } else {
-        format!("You can see more than {total} threads; only the first {total} by name were looked at.")
+        format!("You can see more than {total} threads; only {total} of them were looked at.")
     };
     let more = !all || taken.len() < total;
     Ok(json!({ "success": true, "threads": taken, "more": more, "agent": agent.name(), "message": message }))

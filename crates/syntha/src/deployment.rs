@@ -2,21 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{Mesh, MeshConfig};
+use syntha_mesh::{Mesh, MeshConfig, Permissions};
+use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store, Usage,
-    UserId, UserStore, UserTag, Version,
+    Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store,
+    Usage, UserId, UserStore, UserTag, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::Wanted;
 use crate::directory::{Directory, Standing, erased};
+use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::incoming::Incoming;
+use crate::incoming::{Expected, Incoming, Restricted};
 use crate::newborn::{Admission, Newborn};
 use crate::turns::{Turn, Turns};
 
@@ -70,6 +73,51 @@ impl Base {
         }
         let _ = (key, wanted);
         Ok(Self::plain(store))
+    }
+}
+
+/// A user's data on its way into an archive.
+pub(crate) struct Backup {
+    pub(crate) snapshot: Box<dyn Snapshot>,
+    /// What seals it, if anything does.
+    #[cfg(feature = "encryption")]
+    pub(crate) archives: Option<syntha_encryption::UserArchives>,
+}
+
+impl Backup {
+    /// Writes the archive.
+    pub(crate) async fn write<W: Write + Send>(self, sink: &mut W) -> syntha_store::Result<ArchiveInfo> {
+        let mut snapshot = self.snapshot;
+        #[cfg(feature = "encryption")]
+        if let Some(archives) = self.archives {
+            let mut sink = Counting { sink, bytes: 0 };
+            let mut writer = archives.writer(&mut sink)?;
+            let mut info = archive::write(&mut *snapshot, &mut writer).await?;
+            writer.finish()?;
+            info.bytes = sink.bytes;
+            return Ok(info);
+        }
+        archive::write(&mut *snapshot, sink).await
+    }
+}
+
+/// Counts what goes through.
+#[cfg(feature = "encryption")]
+struct Counting<'s, W> {
+    sink: &'s mut W,
+    bytes: u64,
+}
+
+#[cfg(feature = "encryption")]
+impl<W: Write> Write for Counting<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.sink.flush()
     }
 }
 
@@ -288,12 +336,12 @@ impl Deployment {
     /// Erases a user: intent in the ledger, data, then name and intent's end in one commit. Resumed at the next start.
     ///
     /// A task of its own does it, so that a caller who goes leaves nothing half-done in a process that goes on.
-    pub(crate) async fn erase(self: &Arc<Self>, user: &UserId) -> Result<bool> {
+    pub(crate) async fn erase(self: &Arc<Self>, user: &UserId) -> Result<Erasure> {
         let (deployment, tag) = (Arc::clone(self), self.tag(user));
         finish(tokio::spawn(async move { deployment.erase_now(tag).await })).await
     }
 
-    async fn erase_now(&self, tag: UserTag) -> Result<bool> {
+    async fn erase_now(&self, tag: UserTag) -> Result<Erasure> {
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
         let _turn = self.turns.take().await?;
@@ -309,27 +357,58 @@ impl Deployment {
             }
         }
         self.directory.intend_erasure(tag, self.config.clock.wall()).await?;
-        let removed = self.destroy(tag).await?;
-        self.directory.finish_erasure(tag, self.config.clock.wall()).await?;
-        Ok(removed)
+        let erased = self.destroy(tag).await?;
+        let at = self.config.clock.wall();
+        self.directory.finish_erasure(tag, at).await?;
+        let Erased { removed, objects, keys, .. } = erased;
+        Ok(Erasure { removed, objects, keys, at, sealed: self.is_sealed() })
     }
 
-    /// Puts an archive in the place of a user's data, in a task of its own as an erase.
+    /// Whether what is kept is sealed.
+    #[allow(clippy::unused_self, reason = "a build without the layer seals nothing")]
+    pub(crate) const fn is_sealed(&self) -> bool {
+        #[cfg(feature = "encryption")]
+        return self.sealed.is_some();
+        #[cfg(not(feature = "encryption"))]
+        false
+    }
+
+    /// What archives of a user are taken. Refuses those of an erased one.
+    pub(crate) async fn expected(&self, user: &UserId, plain: bool) -> Result<Expected> {
+        let tag = self.tag(user);
+        if self.directory.standing(tag).await? == Standing::Erased {
+            return Err(erased());
+        }
+        #[cfg(feature = "encryption")]
+        if let Some(sealed) = &self.sealed
+            && !plain
+        {
+            return Ok(Expected::Sealed(sealed.keychain.archives(tag).await));
+        }
+        let _ = plain;
+        Ok(Expected::Plain)
+    }
+
+    /// Puts an archive in the place of a user's data, in a task of its own as an erase. `archived`: with the permissions of the archive,
+    /// whatever they are now.
     pub(crate) async fn restore(
         self: &Arc<Self>,
         user: &UserId,
-        mut snapshot: Incoming,
-        mode: ImportMode,
+        snapshot: Incoming,
+        archived: bool,
     ) -> Result<()> {
         let (deployment, user) = (Arc::clone(self), user.clone());
-        finish(tokio::spawn(async move { deployment.restore_now(&user, &mut snapshot, mode).await })).await
+        finish(tokio::spawn(async move { deployment.restore_now(&user, snapshot, archived).await })).await
     }
 
-    async fn restore_now(&self, user: &UserId, snapshot: &mut Incoming, mode: ImportMode) -> Result<()> {
+    async fn restore_now(&self, user: &UserId, snapshot: Incoming, archived: bool) -> Result<()> {
         let tag = self.tag(user);
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
         let _turn = self.turns.take().await?;
+        // INVARIANT: what was tightened since the archive was made is tight in the first moment of the new life.
+        let present = if archived { None } else { self.permissions(tag).await? };
+        let mut snapshot = Restricted { inner: snapshot, present };
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
@@ -337,7 +416,7 @@ impl Deployment {
         } else {
             self.bear(tag).await?;
         }
-        let imported = self.store.import(tag, snapshot, mode).await;
+        let imported = self.store.import(tag, &mut snapshot, ImportMode::Replace).await;
         let untouched = imported.as_ref().is_err_and(|error| leaves_old(error.kind()));
         if !untouched && let Some(opened) = open.take() {
             opened.mesh.retire();
@@ -349,9 +428,28 @@ impl Deployment {
         Ok(imported.map(drop)?)
     }
 
-    /// The user's data as of one commit.
-    pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Box<dyn Snapshot>> {
-        let tag = self.tag(user);
+    /// What the user's agents may do now; `None` if there is no data.
+    async fn permissions(&self, tag: UserTag) -> Result<Option<Permissions>> {
+        let read = match self.store.open(tag).await {
+            Ok(user) => Permissions::read(&*user).await.map(Some),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        read.map_err(|error| match error.kind() {
+            StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
+            StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
+            _ => error.into(),
+        })
+    }
+
+    /// The user's data as of one commit, and what seals its archive.
+    pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Backup> {
+        self.snapshot_of(self.tag(user)).await
+    }
+
+    pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
         let _turn = if self.exclusive || self.store.open(tag).await.is_ok() {
@@ -360,7 +458,23 @@ impl Deployment {
             self.turns.take().await?
         };
         self.bear(tag).await?;
-        Ok(self.store.open(tag).await?.snapshot().await?)
+        #[cfg(feature = "encryption")]
+        if let Some(sealed) = &self.sealed {
+            let before = sealed.keychain.archives(tag).await;
+            let snapshot = self.store.open(tag).await?.snapshot().await?;
+            let archives = sealed.keychain.archives(tag).await;
+            // INVARIANT: the data and the key are of one user: nobody was erased and made again between the two.
+            if archives.has_key() && !archives.is_same(&before) {
+                return Err(gone());
+            }
+            return Ok(Backup { snapshot, archives: Some(archives) });
+        }
+        let snapshot = self.store.open(tag).await?.snapshot().await?;
+        Ok(Backup {
+            snapshot,
+            #[cfg(feature = "encryption")]
+            archives: None,
+        })
     }
 
     /// What a user's data adds up to; `None` for a user who has not written.
@@ -407,11 +521,11 @@ impl Deployment {
         }
     }
 
-    async fn destroy(&self, tag: UserTag) -> Result<bool> {
+    async fn destroy(&self, tag: UserTag) -> Result<Erased> {
         match self.store.erase(tag).await {
-            Ok(erased) => Ok(erased.removed),
+            Ok(erased) => Ok(erased),
             // The user never wrote.
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Erased::new(false, 0)),
             Err(error) => Err(error.into()),
         }
     }
@@ -474,7 +588,24 @@ async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
 /// Whether an import that failed so has not touched the old data.
 const fn leaves_old(kind: StoreErrorKind) -> bool {
     use StoreErrorKind as Kind;
-    matches!(kind, Kind::Invalid | Kind::Corrupt | Kind::Unsupported | Kind::AlreadyExists | Kind::Erased)
+    matches!(
+        kind,
+        Kind::Invalid
+            | Kind::Corrupt
+            | Kind::Unsupported
+            | Kind::AlreadyExists
+            | Kind::Erased
+            | Kind::Tampered
+            | Kind::KeyUnavailable
+            | Kind::KeyRefused
+    )
+}
+
+const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";
+
+#[cfg(feature = "encryption")]
+const fn gone() -> Error {
+    Error::new(ErrorKind::Gone, "the user was erased meanwhile, back up again")
 }
 
 const fn unlisted() -> Error {

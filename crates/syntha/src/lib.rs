@@ -6,10 +6,13 @@ mod deployment;
 mod directory;
 #[cfg(feature = "encryption")]
 mod encryption;
+mod erasure;
 mod error;
 mod incoming;
 mod manager;
 mod newborn;
+#[cfg(feature = "encryption")]
+mod sealed_export;
 mod session;
 mod turns;
 
@@ -25,8 +28,11 @@ pub use context_mesh::ContextMesh;
 pub use directory::UserEntry;
 #[cfg(feature = "encryption")]
 pub use encryption::Encryption;
+pub use erasure::Erasure;
 pub use error::{Error, ErrorKind, Result};
-pub use manager::{Builder, HostAuthority, Totals, UserManager};
+pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
+#[cfg(feature = "encryption")]
+pub use sealed_export::open_export;
 pub use session::Session;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;

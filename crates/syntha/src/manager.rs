@@ -3,15 +3,16 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use syntha_mesh::{Guard, MeshConfig};
-use syntha_store::archive::{self, ArchiveInfo};
-use syntha_store::{CreateMode, DeploymentKey, ImportMode, MemoryStore, SelfCheck, Store, UserId, UserTag};
+use syntha_store::archive::ArchiveInfo;
+use syntha_store::{CreateMode, DeploymentKey, MemoryStore, SelfCheck, Store, UserId, UserTag};
 
 use crate::Wanted;
 use crate::context_mesh::ContextMesh;
 use crate::deployment::{Base, Deployment};
 use crate::directory::UserEntry;
+use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, LIMIT};
 use crate::session::Session;
 use crate::turns::Turns;
 
@@ -19,7 +20,7 @@ use crate::turns::Turns;
 ///
 /// The one place, beside [`ContextMesh::open`], that takes a user's id. Agents never see one.
 pub struct UserManager {
-    deployment: Arc<Deployment>,
+    pub(crate) deployment: Arc<Deployment>,
     number: u64,
 }
 
@@ -49,6 +50,33 @@ pub struct Totals {
     pub entry_bytes: u64,
     /// Bytes of history.
     pub history_bytes: u64,
+}
+
+/// How an archive is restored.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Restore {
+    plain: bool,
+    archived_permissions: bool,
+}
+
+impl Restore {
+    /// An archive as the deployment makes them, and no permission that is wider than now.
+    pub const fn new() -> Self {
+        Self { plain: false, archived_permissions: false }
+    }
+
+    /// The archive is not sealed.
+    pub const fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
+    /// Agents may do what they might when the archive was made, whatever was forbidden since.
+    pub const fn archived_permissions(mut self) -> Self {
+        self.archived_permissions = true;
+        self
+    }
 }
 
 /// How to open a [`UserManager`].
@@ -249,12 +277,13 @@ impl UserManager {
         self.deployment.directory.page(after, limit).await
     }
 
-    /// Erases a user: data, files and name. Says whether there was data. Open handles fail from now on.
+    /// Erases a user: keys, data, files and name. Open handles fail from now on. What is given back says what was destroyed, and what
+    /// no erasure here reaches.
     ///
     /// # Errors
     ///
     /// `Invalid`, `NotFound`, `Storage`; repeated, or at the next start, it goes on where it stopped.
-    pub async fn erase<U>(&self, user: U) -> Result<bool>
+    pub async fn erase<U>(&self, user: U) -> Result<Erasure>
     where
         U: TryInto<UserId>,
         Error: From<U::Error>,
@@ -263,12 +292,13 @@ impl UserManager {
         self.deployment.erase(&user).await
     }
 
-    /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`. The caller makes it durable. It is written on
+    /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`; where the data is sealed, so is the archive
+    /// (`docs/sealed-v1.md`), with a key of the user's that ends with the user's erasure. The caller makes it durable. It is written on
     /// the calling task: give a sink that does not wait, a file or a buffer.
     ///
     /// # Errors
     ///
-    /// `Invalid`, `NotFound`, `Erased`, `Corrupt`, `Storage`.
+    /// `Invalid`, `NotFound`, `Erased`, `Corrupt`, `Tampered`, `KeyUnavailable`, `Storage`.
     pub async fn backup<U, W>(&self, user: U, sink: &mut W) -> Result<ArchiveInfo>
     where
         U: TryInto<UserId>,
@@ -276,15 +306,20 @@ impl UserManager {
         W: Write + Send,
     {
         let user = user.try_into()?;
-        let mut snapshot = self.deployment.snapshot(&user).await?;
-        Ok(archive::write(&mut *snapshot, sink).await?)
+        Ok(self.deployment.snapshot(&user).await?.write(sink).await?)
     }
 
-    /// Puts an archive of the same user in the place of the user's data, as a new life. Open handles fail from now on.
+    /// Puts an archive of the same user in the place of the user's data, as a new life. Open handles fail from now on. Sealed data takes
+    /// sealed archives, data that is not takes plain ones.
+    ///
+    /// Agents who are there now may do no more than they may now, also if the archive lets them:
+    /// [`restore_with`](Self::restore_with) takes the archive's permissions.
     ///
     /// # Errors
     ///
-    /// `Invalid` for another user's archive; `Erased`; `Corrupt` for a damaged archive: nothing changed then. `Storage`: the
+    /// `Invalid` for another user's archive; `Erased`; `Corrupt` or `Tampered` for a damaged archive, or if the present permissions can't
+    /// be read; `Denied` for an archive whose key went with an erasure, and for a plain one where the data is sealed;
+    /// `KeyUnavailable` if the user holds the key and it is locked: nothing changed then. `Storage`: the
     /// data is the old or the new, and open handles fail. An archive that takes longer than 60 seconds to arrive is refused.
     pub async fn restore<U, R>(&self, user: U, source: R) -> Result<()>
     where
@@ -292,9 +327,38 @@ impl UserManager {
         Error: From<U::Error>,
         R: Read + Send + 'static,
     {
+        self.restore_with(user, source, Restore::new()).await
+    }
+
+    /// The same with an archive that is not sealed, also into sealed data. Anybody can have changed such an archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore); `Denied` for a sealed archive.
+    pub async fn restore_plain<U, R>(&self, user: U, source: R) -> Result<()>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+        R: Read + Send + 'static,
+    {
+        self.restore_with(user, source, Restore::new().plain()).await
+    }
+
+    /// The same, as is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore).
+    pub async fn restore_with<U, R>(&self, user: U, source: R, how: Restore) -> Result<()>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+        R: Read + Send + 'static,
+    {
         let user = user.try_into()?;
-        let archive = Incoming::read(source).await?;
-        self.deployment.restore(&user, archive, ImportMode::Replace).await
+        let expected = self.deployment.expected(&user, how.plain).await?;
+        let archive = Incoming::read(source, expected, LIMIT).await?;
+        self.deployment.restore(&user, archive, how.archived_permissions).await
     }
 
     /// Users whose erasure was begun and could not be finished, because their files are refused or damaged. They stay erased to

@@ -149,16 +149,23 @@ async fn history_pages_stay_in_their_thread(bed: Bed) {
         assert_eq!(texts(&thread.before(3, 100).await.unwrap()), own[..2]);
         assert!(thread.after(3, 100).await.unwrap().messages.is_empty());
     }
-    let (mut listed, mut after) = (Vec::new(), None);
-    loop {
-        let page = mesh.threads(after.as_deref(), 2).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(last.thread.to_string());
-        listed.extend(page.iter().map(|info| info.thread.to_string()));
+    // The order is the store's own, and the same for pages of any size.
+    let whole: Vec<_> = mesh.threads(None, 100).await.unwrap();
+    let whole: Vec<_> = whole.iter().map(|info| info.thread.to_string()).collect();
+    for size in 1..=7 {
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let page = mesh.threads(after.as_deref(), size).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.thread.to_string());
+            listed.extend(page.iter().map(|info| info.thread.to_string()));
+        }
+        assert_eq!(listed, whole, "pages of {size}");
     }
-    let mut sorted = names.map(str::to_owned).to_vec();
-    sorted.sort_unstable();
-    assert_eq!(listed, sorted);
+    let (mut found, mut expected) = (whole, names.map(str::to_owned).to_vec());
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
 
 async fn history_pages_are_bounded_in_bytes(bed: Bed) {
@@ -289,7 +296,9 @@ async fn seen(mesh: &Mesh, agent: &str) -> Vec<String> {
     for info in &listed {
         assert!(!agent.thread(&*info.thread).unwrap().last(10).await.unwrap().messages.is_empty());
     }
-    listed.iter().map(|info| info.thread.to_string()).collect()
+    let mut listed: Vec<_> = listed.iter().map(|info| info.thread.to_string()).collect();
+    listed.sort_unstable();
+    listed
 }
 
 async fn history_audience_is_whom_it_names(mut bed: Bed) {

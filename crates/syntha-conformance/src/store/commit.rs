@@ -55,7 +55,9 @@ async fn commit_applies_every_op(bed: Bed) {
     user.commit(next).await.unwrap();
     let ids = async |space| -> Vec<_> {
         let page = user.scan(Scan::heads(space, 99)).await.unwrap().value;
-        page.records.into_iter().map(|(head, _)| head.id).collect()
+        let mut ids: Vec<_> = page.records.into_iter().map(|(head, _)| head.id).collect();
+        ids.sort_unstable();
+        ids
     };
     assert_eq!(ids(SPACE).await, [id("keep"), seq("thread", 9), id("who")]);
     assert_eq!(ids(Keyspace::Agents).await, [id("new")]);

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(feature = "sqlite")]
 
+mod archives;
 mod attacks;
+mod erasure;
 mod history_attacks;
 mod watch;
 
@@ -56,7 +58,7 @@ async fn an_erased_user_stays_erased_until_recreated() {
     agent.push("k", 1).await.unwrap();
     let mut archive = Vec::new();
     users.backup("alice", &mut archive).await.unwrap();
-    assert!(users.erase("alice").await.unwrap());
+    assert!(users.erase("alice").await.unwrap().removed);
     assert!(agent.push("late", 1).await.is_err());
     assert!(users.list(None, 10).await.unwrap().is_empty());
     let again = users.create_user_session(&host, "alice").await.unwrap_err();
@@ -92,7 +94,7 @@ async fn an_archive_goes_back_into_its_own_user() {
     let cut = &archive[..archive.len() / 2];
     assert_eq!(
         users.restore("alice", Cursor::new(cut.to_vec())).await.unwrap_err().kind(),
-        ErrorKind::Corrupt
+        ErrorKind::Tampered
     );
     assert_eq!(alice.get::<String>("k").await.unwrap().as_deref(), Some("new"));
     users.restore("alice", Cursor::new(archive.clone())).await.unwrap();

@@ -159,8 +159,8 @@ async fn watch_follows_audiences(bed: Bed) {
 }
 
 async fn watch_decides_when_it_gives(bed: Bed) {
-    for alone in [true, false] {
-        let user = if alone { "a" } else { "b" };
+    // Alone, beside another handle, and beside one that writes more than a list of changes tells.
+    for (user, alone, much) in [("a", true, false), ("b", false, false), ("c", false, true)] {
         let mesh = if alone { bed.only_mesh(user).await } else { bed.mesh(user).await };
         let other = if alone { mesh.clone() } else { bed.mesh(user).await };
         let ann = mesh.agent("ann").unwrap();
@@ -179,6 +179,12 @@ async fn watch_decides_when_it_gives(bed: Bed) {
         other.remove("removed").await.unwrap();
         other.remove("again").await.unwrap();
         other.push("again", "new").await.unwrap();
+        if much {
+            let batch = (0..100).fold(other.agent("host").unwrap().batch(), |batch, n| {
+                batch.push(format!("much {n} {}", "x".repeat(40)), n)
+            });
+            batch.commit().await.unwrap();
+        }
         other.set_read_permissions("ann", Some(vec![])).await.unwrap();
         bed.clock().advance(Duration::from_secs(1));
         view.drain(&other, &mut watch).await;
