@@ -32,6 +32,12 @@ pub(crate) struct Import {
     into_existing: bool,
 }
 
+impl Import {
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Source {
     /// A database of the Python package `syntha` 0.2

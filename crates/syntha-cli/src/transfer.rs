@@ -23,6 +23,12 @@ pub(crate) struct Export {
     resume: bool,
 }
 
+impl Export {
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+}
+
 /// How many lines pass between two words about them.
 const WORD: u64 = 10_000;
 

@@ -9,6 +9,8 @@ mod encryption;
 mod erasure;
 mod error;
 mod incoming;
+#[cfg(feature = "encryption")]
+mod keys_admin;
 mod manager;
 mod newborn;
 #[cfg(feature = "encryption")]
@@ -30,6 +32,8 @@ pub use directory::UserEntry;
 pub use encryption::Encryption;
 pub use erasure::Erasure;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "encryption")]
+pub use keys_admin::{RotatedAll, default_key_file, default_keystore};
 pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
 #[cfg(feature = "encryption")]
 pub use sealed_export::open_export;
