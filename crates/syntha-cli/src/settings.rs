@@ -107,52 +107,79 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
     if flags.plain && (flags.values || from("keystore", ValueSource::CommandLine)) {
         return Err("with --plain nothing is sealed: it goes with neither --keystore nor --values".into());
     }
-    #[cfg(feature = "vault")]
-    let named = (flags.vault_key.or(file.vault_key), flags.vault_token_file.or(file.vault_token_file));
-    let mut chosen = None;
     // INVARIANT: the key is the one of the first layer that names any. Two of one layer are never chosen from.
-    for layer in [Some(ValueSource::CommandLine), Some(ValueSource::EnvVariable), None] {
-        let given = |name: &str| layer.is_some_and(|layer| from(name, layer));
-        let mut sources = Vec::new();
-        macro_rules! take {
-            ($name:literal, $flag:ident, $make:expr) => {
-                let value = if layer.is_none() { file.$flag.clone() } else { flags.$flag.clone() };
-                if let Some(value) = value.filter(|_| layer.is_none() || given(stringify!($flag))) {
-                    sources.push(($name, $make(value)));
-                }
-            };
+    let mut source = None;
+    for layer in [ValueSource::CommandLine, ValueSource::EnvVariable] {
+        let named = Named {
+            key_file: flags.key_file.clone().filter(|_| from("key_file", layer)),
+            key_env: flags.key_env.clone().filter(|_| from("key_env", layer)),
+            passphrase_file: flags.passphrase_file.clone().filter(|_| from("passphrase_file", layer)),
+            plain: flags.plain && from("plain", layer),
+            #[cfg(feature = "vault")]
+            vault: flags.vault.clone().filter(|_| from("vault", layer)),
+        };
+        if source.is_none() {
+            source = named.one()?;
         }
-        take!("key-file", key_file, |path| Ok(Source::File(path)));
-        take!("key-env", key_env, |name| Ok(Source::Variable(name)));
-        take!("passphrase-file", passphrase_file, |path| Ok(Source::Passphrase(path)));
+    }
+    let in_file = Named {
+        key_file: file.key_file,
+        key_env: file.key_env,
+        passphrase_file: file.passphrase_file,
+        plain: file.plain,
         #[cfg(feature = "vault")]
-        take!("vault", vault, |address| vault(address, &named));
-        if if layer.is_none() { file.plain } else { flags.plain && given("plain") } {
-            sources.push(("plain", Ok(Source::Plain)));
-        }
-        let mut sources = sources.into_iter();
-        if let Some((one, source)) = sources.next() {
-            if let Some((other, _)) = sources.next() {
-                return Err(format!("{one} and {other} are given: give one of them").into());
-            }
-            chosen = Some(source?);
-            break;
-        }
+        vault: file.vault,
+    };
+    if source.is_none() {
+        source = in_file.one()?;
+    }
+    #[cfg(feature = "vault")]
+    if let Some(Source::Vault { key, token_file, .. }) = &mut source {
+        let missing = "a vault needs --vault-key and --vault-token-file as well";
+        *key = flags.vault_key.or(file.vault_key).ok_or(missing)?;
+        *token_file = flags.vault_token_file.or(file.vault_token_file).ok_or(missing)?;
     }
     Ok(Settings {
         data: flags.data.or(file.data).unwrap_or_else(|| "data".into()),
-        source: chosen,
+        source,
         keystore: flags.keystore.or(file.keystore),
         values: flags.values || file.values,
         user_passphrase: flags.user_passphrase_file,
     })
 }
 
-#[cfg(feature = "vault")]
-fn vault(address: String, named: &(Option<String>, Option<PathBuf>)) -> Result<Source> {
-    match named.clone() {
-        (Some(key), Some(token_file)) => Ok(Source::Vault { address, key, token_file }),
-        _ => Err("a vault needs --vault-key and --vault-token-file as well".into()),
+/// The keys that one layer names.
+struct Named {
+    key_file: Option<PathBuf>,
+    key_env: Option<String>,
+    passphrase_file: Option<PathBuf>,
+    plain: bool,
+    #[cfg(feature = "vault")]
+    vault: Option<String>,
+}
+
+impl Named {
+    fn one(self) -> Result<Option<Source>> {
+        let mut sources = vec![
+            ("key-file", self.key_file.map(Source::File)),
+            ("key-env", self.key_env.map(Source::Variable)),
+            ("passphrase-file", self.passphrase_file.map(Source::Passphrase)),
+            ("plain", self.plain.then_some(Source::Plain)),
+        ];
+        #[cfg(feature = "vault")]
+        sources.push((
+            "vault",
+            self.vault.map(|address| Source::Vault {
+                address,
+                key: String::new(),
+                token_file: PathBuf::new(),
+            }),
+        ));
+        sources.retain(|(_, source)| source.is_some());
+        if let [(one, _), (other, _), ..] = &sources[..] {
+            return Err(format!("{one} and {other} are given: give one of them").into());
+        }
+        Ok(sources.into_iter().next().and_then(|(_, source)| source))
     }
 }
 
