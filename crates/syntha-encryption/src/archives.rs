@@ -95,3 +95,68 @@ const fn no_key() -> Error {
         "the key of this archive is not in the keystore: it went with an erasure, or this is another keystore",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use syntha_store::{Batch, CreateMode, MemoryStore, Store, Timestamp, UserId};
+
+    use super::*;
+    use crate::{EncryptedStore, Kek, KeyCache, Keystore, Mode, Owner, SecretBytes};
+
+    async fn made() -> (EncryptedStore, Keychain, UserTag) {
+        let store = MemoryStore::new().unwrap();
+        let key = store.deployment_key().clone();
+        let tag = key.tag(&UserId::new("alice").unwrap());
+        let keystore = Keystore::open(Arc::new(MemoryStore::new().unwrap())).await.unwrap();
+        let kek = Kek::from_key(SecretKey::generate().unwrap());
+        let keychain =
+            Keychain::create(keystore, &kek, Mode::Sealed, &key, KeyCache::default()).await.unwrap();
+        let sealed = EncryptedStore::new(Arc::new(store) as Arc<dyn Store>, &keychain).unwrap();
+        sealed.create(tag, Batch::new(Timestamp(1)).unwrap(), CreateMode::New).await.unwrap();
+        (sealed, keychain, tag)
+    }
+
+    async fn archive(keychain: &Keychain, tag: UserTag) -> Result<Vec<u8>> {
+        let mut writer = keychain.archives(tag).await.writer(Vec::new())?;
+        writer.write_all(b"what it holds").unwrap();
+        writer.finish()
+    }
+
+    async fn read(keychain: &Keychain, tag: UserTag, archive: &[u8]) -> Result<String> {
+        let mut text = String::new();
+        keychain.archives(tag).await.reader(archive)?.read_to_string(&mut text).unwrap();
+        Ok(text)
+    }
+
+    #[tokio::test]
+    async fn an_archive_outlives_rotations_and_ends_with_an_erasure() {
+        let (store, keychain, tag) = made().await;
+        let archive = archive(&keychain, tag).await.unwrap();
+        store.rotate(Owner::User(tag), &mut |_| {}).await.unwrap();
+        assert_eq!(read(&keychain, tag, &archive).await.unwrap(), "what it holds");
+        let before = keychain.archives(tag).await;
+        assert!(before.is_same(&keychain.archives(tag).await));
+        store.erase(tag).await.unwrap();
+        assert_eq!(read(&keychain, tag, &archive).await.unwrap_err().kind(), ErrorKind::KeyRefused);
+        store.create(tag, Batch::new(Timestamp(1)).unwrap(), CreateMode::Recreate).await.unwrap();
+        assert_eq!(read(&keychain, tag, &archive).await.unwrap_err().kind(), ErrorKind::KeyRefused);
+        assert!(!before.is_same(&keychain.archives(tag).await));
+    }
+
+    #[tokio::test]
+    async fn a_user_who_holds_the_key_unlocks_it_first() {
+        let (_store, keychain, tag) = made().await;
+        let before = archive(&keychain, tag).await.unwrap();
+        let passphrase = SecretBytes::new(*b"correct horse battery staple");
+        keychain.hold_key(tag, &passphrase).await.unwrap();
+        keychain.lock(tag);
+        assert!(keychain.is_locked(tag).await.unwrap());
+        assert_eq!(archive(&keychain, tag).await.unwrap_err().kind(), ErrorKind::KeyUnavailable);
+        assert_eq!(read(&keychain, tag, &before).await.unwrap_err().kind(), ErrorKind::KeyUnavailable);
+        keychain.unlock(tag, &passphrase).await.unwrap();
+        assert!(!keychain.is_locked(tag).await.unwrap());
+        assert_eq!(read(&keychain, tag, &before).await.unwrap(), "what it holds");
+    }
+}

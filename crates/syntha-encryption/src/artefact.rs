@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use syntha_store::{Batch, DEPLOYMENT_OWNER, Error, ErrorKind, Keyspace, Result, Timestamp};
+use syntha_store::{Batch, DEPLOYMENT_OWNER, Error, ErrorKind, Keyspace, Result, Timestamp, UserTag};
 
 use crate::kek::Kek;
 use crate::keychain::Keychain;
@@ -62,6 +62,27 @@ impl Keychain {
         Ok(count)
     }
 
+    /// Destroys the keys of users who are not wanted: of those who were erased while the data was not sealed.
+    ///
+    /// # Errors
+    ///
+    /// The keystore's.
+    pub async fn keep_keys(&self, wanted: impl Fn(UserTag) -> bool + Send + Sync) -> Result<()> {
+        let mut after = None;
+        loop {
+            let owners = self.ring.keystore.owners(after.as_ref()).await?;
+            let Some(last) = owners.last() else { return Ok(()) };
+            after = Some(*last);
+            for owner in owners {
+                // The deployment's own space has no tag.
+                if UserTag::from_bytes(owner).is_ok_and(|tag| !wanted(tag)) {
+                    self.ring.keystore.destroy(&owner).await?;
+                    self.ring.forget(&owner);
+                }
+            }
+        }
+    }
+
     /// The deployment's id.
     #[must_use]
     pub fn deployment(&self) -> [u8; 16] {
@@ -73,7 +94,7 @@ impl Keychain {
     /// # Errors
     ///
     /// The keystore's.
-    pub async fn is_locked(&self, user: syntha_store::UserTag) -> Result<bool> {
+    pub async fn is_locked(&self, user: UserTag) -> Result<bool> {
         let owner = *user.as_bytes();
         let Some(root) = self.ring.keystore.root(&owner).await? else { return Ok(false) };
         Ok(self.ring.holders.of(&owner, &root.row).is_err())
@@ -102,8 +123,9 @@ pub async fn open_artefact<R: Read>(source: R, kek: &Kek, content: Content) -> R
     pending.unlock(&SecretKey::from_slice(key.as_bytes())?)
 }
 
-/// Puts a copy of a keystore into an empty one. `wanted` says which owners' keys are taken; the header always is. It can be run again on
-/// a keystore that holds a part of the same copy.
+/// Puts a copy of a keystore into an empty one. `wanted` says of which owners rows are taken: it is asked with `true` for the root, which
+/// archives need, and with `false` for the keys of a life, which open data of before. The header always is. It can be run again on a
+/// keystore that holds a part of the same copy.
 ///
 /// # Errors
 ///
@@ -113,7 +135,7 @@ pub async fn restore_keys<R: Read + Send>(
     keystore: &Keystore,
     source: R,
     kek: &Kek,
-    wanted: impl Fn(&[u8; 32]) -> bool + Send + Sync,
+    wanted: impl Fn(&[u8; 32], bool) -> bool + Send + Sync,
 ) -> Result<u64> {
     if keystore.header().await?.is_some() {
         return Err(Error::new(
@@ -134,7 +156,7 @@ pub async fn restore_keys<R: Read + Send>(
             header = Some(row);
             continue;
         };
-        if !wanted(&owner) {
+        if !wanted(&owner, row.id.seq() == 0) {
             continue;
         }
         count += 1;

@@ -77,19 +77,28 @@ impl<W: Write> RowWriter<W> {
             });
             let page = page.await?.value;
             for (head, body) in &page.records {
-                self.line(&Line::Row {
-                    space: space.code(),
-                    name: BASE64.encode(head.id.name()),
-                    seq: head.id.seq(),
-                    body: BASE64.encode(body.as_deref().unwrap_or_default()),
-                })?;
-                self.rows += 1;
+                self.row(space, &head.id, body.as_deref().unwrap_or_default())?;
             }
             from = page.next();
             if from.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    /// Writes one row.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, `StorageFull` from the sink.
+    pub fn row(&mut self, space: Keyspace, id: &RecordId, body: &[u8]) -> Result<()> {
+        self.rows += 1;
+        self.line(&Line::Row {
+            space: space.code(),
+            name: BASE64.encode(id.name()),
+            seq: id.seq(),
+            body: BASE64.encode(body),
+        })
     }
 
     /// Writes the last line, and gives the sink back with the number of rows.

@@ -157,6 +157,11 @@ impl Root {
         Ok(tags)
     }
 
+    /// Hands the lock over, so that a close does not give it up.
+    pub(crate) fn take_over(&self) -> Option<File> {
+        self.lock.lock().take()
+    }
+
     /// Gives the folder up to the next process.
     pub(crate) fn release(&self) {
         drop(self.lock.lock().take());

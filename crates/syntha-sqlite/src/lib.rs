@@ -22,7 +22,7 @@ mod user_store;
 pub use config::Fault;
 pub use config::{KeyPlace, Mode, SqliteConfig, Synchronous};
 pub use files::key_place;
-pub use store::{SqliteStore, Turn};
+pub use store::{FolderLock, SqliteStore, Turn};
 
 /// The storage contract, which this crate implements.
 pub use syntha_store;

@@ -84,6 +84,17 @@ impl SqliteStore {
         Ok(Turn(self.connections.root.turn().await?))
     }
 
+    /// Closes everything and keeps the folder's lock, for a caller who puts another folder in its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::close`].
+    pub async fn close_locked(&self) -> Result<FolderLock> {
+        let lock = self.connections.root.take_over();
+        self.connections.close().await?;
+        Ok(FolderLock(lock))
+    }
+
     fn mode(&self) -> Mode {
         self.connections.config.mode
     }
@@ -245,6 +256,11 @@ impl SqliteStore {
 /// How long a process waits for the first one that shares a folder to put it in order.
 const FIRST_ONE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// See [`SqliteStore::close_locked`]: the folder is nobody else's until this is dropped, whatever its name is then.
+#[derive(Debug)]
+#[allow(dead_code, reason = "it is held, never read")]
+pub struct FolderLock(Option<std::fs::File>);
 
 /// See [`SqliteStore::turn`].
 #[derive(Debug)]

@@ -364,6 +364,18 @@ impl Deployment {
         Ok(Erasure { removed, objects, keys, at, sealed: self.is_sealed() })
     }
 
+    /// The key of the tags.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) const fn deployment_key(&self) -> &DeploymentKey {
+        &self.key
+    }
+
+    /// What time it is.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) fn wall(&self) -> syntha_store::Timestamp {
+        self.config.clock.wall()
+    }
+
     /// Whether what is kept is sealed.
     #[allow(clippy::unused_self, reason = "a build without the layer seals nothing")]
     pub(crate) const fn is_sealed(&self) -> bool {
@@ -379,14 +391,18 @@ impl Deployment {
         if self.directory.standing(tag).await? == Standing::Erased {
             return Err(erased());
         }
+        Ok(if plain { Expected::Plain } else { self.expected_of(tag).await })
+    }
+
+    /// What archives this deployment makes of a user.
+    #[allow(clippy::unused_async, reason = "a build without the layer asks nobody for a key")]
+    pub(crate) async fn expected_of(&self, tag: UserTag) -> Expected {
         #[cfg(feature = "encryption")]
-        if let Some(sealed) = &self.sealed
-            && !plain
-        {
-            return Ok(Expected::Sealed(sealed.keychain.archives(tag).await));
+        if let Some(sealed) = &self.sealed {
+            return Expected::Sealed(sealed.keychain.archives(tag).await);
         }
-        let _ = plain;
-        Ok(Expected::Plain)
+        let _ = tag;
+        Expected::Plain
     }
 
     /// Puts an archive in the place of a user's data, in a task of its own as an erase. `archived`: with the permissions of the archive,

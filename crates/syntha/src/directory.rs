@@ -87,6 +87,31 @@ impl Directory {
         ))
     }
 
+    /// The deployment's own space, for copies of the whole.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) fn space(&self) -> &dyn UserStore {
+        &*self.space
+    }
+
+    /// How many users there are.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) async fn count(&self) -> Result<u64> {
+        let (mut count, mut from) = (0, None);
+        loop {
+            let scan = Scan::heads(Keyspace::Directory, PAGE);
+            let page = self.space.scan(match from.take() {
+                Some(from) => scan.from(from),
+                None => scan,
+            });
+            let page = page.await?.value;
+            count += page.records.len() as u64;
+            from = page.next();
+            if from.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
     /// Writes a user's row, if there is none. `again`: also for a user who was erased.
     pub(crate) async fn admit(&self, user: &UserId, tag: UserTag, again: bool) -> Result<()> {
         let row = Row { v: 1, user: user.as_str().to_owned() };
@@ -204,6 +229,13 @@ impl Directory {
         self.space.commit(batch).await?;
         Ok(())
     }
+}
+
+/// Whether a ledger's row says that nothing of the user is left.
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+pub(crate) fn is_done(body: &[u8]) -> Result<bool> {
+    let erasure: Erasure = serde_json::from_slice(body).map_err(|_| damaged())?;
+    Ok(erasure.done)
 }
 
 fn id(tag: UserTag) -> Result<RecordId> {

@@ -71,6 +71,49 @@ impl Encryption {
         self
     }
 
+    /// The same, with the folder of its keystore named where it is the one beside the data: for data that is not in its place yet.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn placed(mut self, data: &Path) -> Self {
+        if matches!(self.keystore, Place::Beside) {
+            self.keystore = Place::Folder(beside(data, ".keys"));
+        }
+        self
+    }
+
+    /// The key that wraps.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn kek(&self) -> &Kek {
+        &self.kek
+    }
+
+    /// What is hidden.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn chosen_mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// How many keys are kept unwrapped.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn chosen_cache(&self) -> KeyCache {
+        self.cache
+    }
+
+    /// Opens the keystore of [placed](Self::placed) data, and makes an empty one if there is none.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn open_keystore(&self) -> Result<Keystore> {
+        use syntha_sqlite::{SqliteConfig, SqliteStore};
+        let store: Arc<dyn Store> = match &self.keystore {
+            Place::Store(store) => Arc::clone(store),
+            Place::Folder(folder) => {
+                Arc::new(SqliteStore::open(SqliteConfig::new(folder).connections(1)).await?)
+            }
+            Place::Beside => {
+                return Err(Error::new(ErrorKind::Invalid, "the keystore's folder is not named"));
+            }
+        };
+        Ok(Keystore::open(store).await?)
+    }
+
     /// Seals a store of the host's own, or one in memory.
     pub(crate) async fn seal(self, store: Arc<dyn Store>, key: &DeploymentKey) -> Result<Sealed> {
         let keystore: Arc<dyn Store> = match self.keystore {
@@ -149,6 +192,9 @@ pub(crate) mod sqlite {
             .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
         let folder = folder.canonicalize().unwrap_or(folder);
         let place = key_place(&folder)?;
+        if place == KeyPlace::Nowhere {
+            crate::migration::refuse_unfinished(&folder)?;
+        }
         let encryption = match (wanted, place) {
             (Wanted::Plain, KeyPlace::Elsewhere) => return Err(is_sealed()),
             (Wanted::Sealed(_), KeyPlace::Here) => return Err(is_plain()),

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+mod backup;
 mod context_mesh;
 mod deployment;
 mod directory;
@@ -8,11 +10,17 @@ mod directory;
 mod encryption;
 mod erasure;
 mod error;
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+mod files;
 mod incoming;
 #[cfg(feature = "encryption")]
 mod keys_admin;
 mod manager;
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+mod migration;
 mod newborn;
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+mod recovery;
 #[cfg(feature = "encryption")]
 mod sealed_export;
 mod session;
@@ -26,6 +34,8 @@ use encryption::Wanted;
 #[derive(Clone, Copy, Default)]
 struct Wanted;
 
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+pub use backup::{BackupReport, SkipReason, SkippedUser, UserProgress};
 pub use context_mesh::ContextMesh;
 pub use directory::UserEntry;
 #[cfg(feature = "encryption")]
@@ -35,6 +45,10 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "encryption")]
 pub use keys_admin::{RotatedAll, default_key_file, default_keystore};
 pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+pub use migration::{Migration, MigrationReport, seal_folder, unseal_folder};
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+pub use recovery::{RestoreReport, restore_all, restore_keys};
 #[cfg(feature = "encryption")]
 pub use sealed_export::open_export;
 pub use session::Session;

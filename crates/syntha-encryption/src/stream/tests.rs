@@ -338,6 +338,8 @@ async fn the_head_says_which_key_opens() {
     let wrapped = kek.wrap(&context, &SecretBytes::new(*stream_key.as_bytes())).await.unwrap();
     let passphrase = SecretBytes::new(*b"correct horse battery");
     for (content, source) in [
+        (Content::Manifest, KeySource::Provider(wrapped.clone())),
+        (Content::Deployment, KeySource::PassphraseProvider(FLOOR, wrapped.clone())),
         (Content::Keystore, KeySource::Provider(wrapped)),
         (Content::Export, KeySource::Passphrase(FLOOR)),
         (Content::Archive, KeySource::Archive),
@@ -353,7 +355,7 @@ async fn the_head_says_which_key_opens() {
         let found = match &pending.header().source {
             KeySource::Archive => stream_key.clone(),
             KeySource::Passphrase(parameters) => parameters.derive(&passphrase).await.unwrap(),
-            KeySource::Provider(wrapped) => {
+            KeySource::Provider(wrapped) | KeySource::PassphraseProvider(_, wrapped) => {
                 let secret = kek.unwrap(&pending.header().key_context(), wrapped).await.unwrap();
                 SecretKey::from_slice(secret.as_bytes()).unwrap()
             }
@@ -362,9 +364,12 @@ async fn the_head_says_which_key_opens() {
         pending.unlock(&found).unwrap().read_to_end(&mut plain).unwrap();
         assert_eq!(plain, b"a short secret");
     }
-    let weak = KeySource::Passphrase(PassphraseParameters { t: 1, ..FLOOR });
-    let weak = Writer::new(Vec::new(), &Header { source: weak, ..HEADER }, &key());
-    assert_eq!(weak.unwrap_err().kind(), ErrorKind::KeyRefused);
+    let weak = PassphraseParameters { t: 1, ..FLOOR };
+    let wrapped = kek.wrap(&context, &SecretBytes::new(*stream_key.as_bytes())).await.unwrap();
+    for source in [KeySource::Passphrase(weak), KeySource::PassphraseProvider(weak, wrapped)] {
+        let weak = Writer::new(Vec::new(), &Header { source, ..HEADER }, &key());
+        assert_eq!(weak.unwrap_err().kind(), ErrorKind::KeyRefused);
+    }
 }
 
 /// Made by another implementation of the format (Python, `cryptography`).
