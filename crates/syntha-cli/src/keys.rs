@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syntha::keys::{KekId, KeyStatus, Progress, Rewrap, make_key_file};
-use syntha::{ErrorKind, Kek, UserManager};
+use syntha::{ErrorKind, HostAuthority, Kek, UserManager};
 
 use crate::opening::{Access, Opening};
 use crate::progress::Spinner;
@@ -302,14 +302,34 @@ pub(crate) async fn rewrap(new: NewKey, opening: Opening, access: Access) -> Res
         }
         (None, None) => (None, String::new()),
     };
-    let opening = match &kek {
-        Some(kek) => opening.with_kek(kek.clone().formerly(present)),
-        None => opening,
-    };
-    let (users, _host) = opening.open(access).await?;
+    let (users, _host) = open(kek.as_ref(), present, opening, access).await?;
     let done = rewrapped(kek.as_ref(), &flag, &users).await;
     users.shutdown().await?;
     done
+}
+
+/// Opens the data with the present key; if that is not (or not all) what it takes any more, with both, and with the new one alone. Where one
+/// of the two is a passphrase, both together do not open what is not kept under a passphrase yet, or no longer.
+async fn open(
+    new: Option<&Kek>,
+    present: Kek,
+    mut opening: Opening,
+    access: Access,
+) -> Result<(UserManager, HostAuthority)> {
+    let first = match opening.open(access).await {
+        Err(error) if crate::kind_of(&*error) == Some(ErrorKind::Denied) => error,
+        opened => return opened,
+    };
+    let Some(new) = new else { return Err(first) };
+    for kek in [new.clone().formerly(present), new.clone()] {
+        opening = opening.with_kek(kek);
+        match opening.open(access).await {
+            Err(error) if crate::kind_of(&*error) == Some(ErrorKind::Denied) => {}
+            opened => return opened,
+        }
+    }
+    // What the key that was called the present one was refused for.
+    Err(first)
 }
 
 async fn rewrapped(kek: Option<&Kek>, flag: &str, users: &UserManager) -> Result {

@@ -16,6 +16,7 @@ mod settings;
 mod shown;
 mod transfer;
 mod users;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,14 @@ enum Command {
     /// Shows, rotates and wraps again the keys that the data is sealed with
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Copies all users' data, the directory and the keystore into a new folder
+    Backup(whole::Copy),
+    /// Makes a data folder and its keystore from such a copy; needs the key
+    Restore(whole::Copy),
+    /// Seals a data folder that is not sealed
+    Seal(whole::Change),
+    /// Takes the seal off a data folder
+    Unseal(whole::Change),
     /// Checks the data folder, its keys, and how both are kept
     Doctor,
 }
@@ -99,6 +108,7 @@ impl Command {
                     users::Command::List | users::Command::Backup { .. } | users::Command::UnlockTest { .. }
                 )
                 | Self::Keys(keys::Command::Status { .. })
+                | Self::Backup(_)
         )
     }
 
@@ -115,7 +125,12 @@ impl Command {
             Self::Export(export) => Some(export.user()),
             Self::Import(import) => import.user(),
             Self::Keys(command) => command.user(),
-            Self::Quickstart | Self::Doctor => None,
+            Self::Quickstart
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Seal(_)
+            | Self::Unseal(_)
+            | Self::Doctor => None,
         }
     }
 
@@ -172,6 +187,9 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
         Command::Keys(keys::Command::Rewrap(new)) => {
             return keys::rewrap(new, opening, access).await.map(right);
         }
+        Command::Restore(copy) => return whole::restore(copy, &opening).await.map(right),
+        Command::Seal(change) => return whole::seal(change, &opening).await.map(right),
+        Command::Unseal(change) => return whole::unseal(change, &opening).await.map(right),
         command => command,
     };
     let passphrase = opening.settings.user_passphrase.as_deref().map(passphrase::read).transpose()?;
@@ -223,6 +241,10 @@ async fn answer(
         Command::Export(export) => transfer::export(export, users, host).await,
         Command::Import(import) => import::run(import, users, host).await,
         Command::Keys(command) => keys::run(command, users).await,
-        Command::Doctor => Err("the doctor opens the data itself".into()),
+        Command::Backup(copy) => whole::backup(copy, users).await,
+        // `run` has seen to these: they open the data otherwise.
+        Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor => {
+            Err("the command opens the data itself".into())
+        }
     }
 }

@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
+mod doctor;
+mod keys;
+mod place;
 mod transfer;
+mod whole;
 
 use std::path::Path;
 use std::process::{Command, Output};
