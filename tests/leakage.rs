@@ -139,11 +139,14 @@ struct World {
 impl World {
     async fn new(data: &Path) -> Self {
         let ground = Ground::Sqlite(SqliteConfig::new(data));
-        let whole = Self::on(data, ground, MeshConfig::default()).await;
-        Self { broken: false, ..whole }
+        Self::made(data, ground, MeshConfig::default(), false).await
     }
 
-    async fn on(data: &Path, ground: Ground, mut mesh: MeshConfig) -> Self {
+    async fn on(data: &Path, ground: Ground, mesh: MeshConfig) -> Self {
+        Self::made(data, ground, mesh, true).await
+    }
+
+    async fn made(data: &Path, ground: Ground, mut mesh: MeshConfig, broken: bool) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
         mesh.clock = Arc::clone(&clock) as _;
         mesh.cache_bytes = 100;
@@ -151,7 +154,7 @@ impl World {
         mesh.interactions_kept = 20;
         let (data, sessions) = (data.into(), HashMap::new());
         let mut world =
-            Self { data, ground, mesh, clock, manager: None, sessions, counter: 0, seen: 0, broken: true };
+            Self { data, ground, mesh, clock, manager: None, sessions, counter: 0, seen: 0, broken };
         world.open().await;
         world
     }
@@ -159,7 +162,11 @@ impl World {
     async fn open(&mut self) {
         let builder = UserManager::builder().mesh(self.mesh.clone());
         let builder = match &self.ground {
-            Ground::Sqlite(config) => builder.sqlite_with(config.clone().connections(5)),
+            Ground::Sqlite(config) => {
+                let builder = builder.sqlite_with(config.clone().connections(5));
+                // What is broken below a seal is refused by it before it can cross.
+                if self.broken { builder.plain() } else { builder }
+            }
             Ground::Store(instance) => builder.store(instance.store(), instance.key()),
         };
         self.manager = Some(builder.open().await.unwrap());

@@ -1,6 +1,6 @@
 //! Calls that are alike: the same question to Syntha and to the model.
 
-use syntha::{Agent, Mesh, MeshError, MessagePage, TopicInfo};
+use syntha::{Agent, Mesh, MeshError, MessagePage, ThreadInfo, TopicInfo};
 
 use crate::answer::{
     filter, kinds, listed, permitted, said, shown, subscribed, text, topics_from, topics_of,
@@ -17,6 +17,8 @@ pub struct Actor<'a> {
     /// `None` for the host.
     pub by: Option<Name>,
     pub now: u64,
+    /// The store keeps names in an order of its own.
+    pub sealed: bool,
 }
 
 impl Actor<'_> {
@@ -164,12 +166,34 @@ impl Actor<'_> {
             Act::DeleteThread(thread) => text(mesh.delete_thread(THREADS[*thread]).await),
             Act::Threads(after, limit) => {
                 let after = after.map(|after| THREADS[after]);
-                let found =
-                    if host { mesh.threads(after, *limit).await } else { agent.threads(after, *limit).await };
-                kinds(found.map(|found| found.iter().map(listed).collect()))
+                kinds(self.threads(after, *limit).await.map(|found| found.iter().map(listed).collect()))
             }
             _ => Ok(String::new()),
         }
+    }
+
+    /// A page of threads in the order of their names. A sealed store has an order of its own, so there all pages are read and put in order.
+    async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>, MeshError> {
+        let page = async |after: Option<&str>| match self.by {
+            None => self.mesh.threads(after, limit).await,
+            Some(_) => self.agent.threads(after, limit).await,
+        };
+        if !self.sealed || limit == 0 {
+            return page(after).await;
+        }
+        let mut all: Vec<ThreadInfo> = Vec::new();
+        loop {
+            let last = all.last().map(|info| info.thread.to_string());
+            let mut next = page(last.as_deref()).await?;
+            if next.is_empty() {
+                break;
+            }
+            all.append(&mut next);
+        }
+        all.sort_by(|one, other| one.thread.cmp(&other.thread));
+        all.retain(|info| after.is_none_or(|after| *info.thread > *after));
+        all.truncate(limit);
+        Ok(all)
     }
 
     fn thread(&self, thread: usize) -> syntha::Thread {

@@ -93,7 +93,7 @@ impl World {
                 (text(got), model.remove(by, key, expect, now).map(|removed| removed.to_string()))
             }
             _ => {
-                let actor = Actor { mesh: &mesh, agent: &agent, name, by, now };
+                let actor = Actor { mesh: &mesh, agent: &agent, name, by, now, sealed: self.is_sealed() };
                 let expected = self.whole_or_not(user, |model| actor.asks_the_model(model, act));
                 (actor.asks(act).await, expected)
             }

@@ -114,6 +114,11 @@ impl World {
         self.manager = Some(builder.open().await.unwrap());
     }
 
+    /// Whether the store keeps names in an order of its own.
+    pub const fn is_sealed(&self) -> bool {
+        matches!(self.ground, Ground::Sqlite(_))
+    }
+
     /// The time as this user's mesh has it.
     pub fn now(&self, user: usize) -> u64 {
         let wall = self.time - if self.back { 30_000 } else { 0 };

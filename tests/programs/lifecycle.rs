@@ -17,10 +17,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = arguments.next().ok_or("give a data folder")?;
     let mut number: u64 = arguments.next().ok_or("give a number to start from")?.parse()?;
     let mut config = SqliteConfig::new(folder);
-    if arguments.next().as_deref() == Some("torn") {
+    let torn = arguments.next().as_deref() == Some("torn");
+    if torn {
         config = config.fault(syntha::sqlite::Fault::BatchTorn);
     }
-    let (users, host) = UserManager::builder().sqlite_with(config).open().await?;
+    let builder = UserManager::builder().sqlite_with(config);
+    // A seal refuses what is torn before it can be seen.
+    let builder = if torn { builder.plain() } else { builder };
+    let (users, host) = builder.open().await?;
     if users.open(&host, "victim").await.is_err() {
         // Erased, or never made.
         say("to empty");

@@ -32,12 +32,16 @@ async fn main() -> Result {
     let (folder, log) = (PathBuf::from(next()?), PathBuf::from(next()?));
     let (number, operations) = (next()?.parse::<u64>()?, next()?.parse::<u64>()?);
     let mut config = SqliteConfig::new(folder).mode(Mode::Shared);
-    match next()?.as_str() {
+    let fault = next()?;
+    match fault.as_str() {
         "stale-bell" => config = config.fault(Fault::StaleBell),
         "ring-forgotten" => config = config.fault(Fault::RingForgotten),
         _ => {}
     }
-    let (users, host) = UserManager::builder().sqlite_with(config).open().await?;
+    let builder = UserManager::builder().sqlite_with(config);
+    // A seal notices some of what a stale bell does.
+    let builder = if fault == "none" { builder } else { builder.plain() };
+    let (users, host) = builder.open().await?;
     let log = Arc::new(Log { file: File::create_new(log)?, done: AtomicU64::new(0) });
     let mut tasks = Vec::new();
     for task in 0..TASKS {

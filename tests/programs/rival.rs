@@ -18,10 +18,14 @@ async fn main() -> Result {
     let folder = arguments.next().ok_or("give a data folder")?;
     let number = arguments.next().ok_or("give a number")?.parse::<u64>()?;
     let mut config = SqliteConfig::new(folder).mode(Mode::Shared);
-    if arguments.next().as_deref() == Some("torn") {
+    let torn = arguments.next().as_deref() == Some("torn");
+    if torn {
         config = config.fault(Fault::BatchTorn);
     }
-    let (users, host) = UserManager::builder().sqlite_with(config).open().await?;
+    let builder = UserManager::builder().sqlite_with(config);
+    // A seal refuses what is torn before it can be seen.
+    let builder = if torn { builder.plain() } else { builder };
+    let (users, host) = builder.open().await?;
     let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for n in 0.. {
         random ^= random << 13;

@@ -7,6 +7,9 @@ use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
 
+/// The key that wraps keys.
+pub(crate) const KEK: &[u8; 32] = b"a key of a test, which is no key";
+
 /// The encryption layer over a backend, whole or with a planted fault. A second store of the same backend keeps the keys. Stores are handed
 /// out over two keychains in turn, as two processes would have them: they share what is stored, and nothing that is unwrapped.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +55,17 @@ impl<H: Harness> Harness for EncryptedHarness<H> {
 }
 
 impl EncryptedInstance {
+    /// The layer, with the keys of one process and then of the other.
+    fn seal(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.keychains.len();
+        Arc::new(EncryptedStore::new(below, &self.keychains[turn]).unwrap())
+    }
+
     async fn open(&mut self) {
         self.keychains.clear();
         for _ in 0..2 {
             let keystore = Keystore::open(self.keystore.store()).await.unwrap();
-            let kek = Kek::from_key(SecretKey::from_bytes(b"a key of a test, which is no key"));
+            let kek = Kek::from_key(SecretKey::from_bytes(KEK));
             let keychain =
                 Keychain::create(keystore, &kek, self.mode, &self.inner.key(), KeyCache::default()).await;
             let keychain = keychain.unwrap();
@@ -71,8 +80,7 @@ impl EncryptedInstance {
 #[async_trait]
 impl Instance for EncryptedInstance {
     fn store(&self) -> Arc<dyn Store> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.keychains.len();
-        Arc::new(EncryptedStore::new(self.inner.store(), &self.keychains[turn]).unwrap())
+        self.seal(self.inner.store())
     }
 
     fn key(&self) -> DeploymentKey {
@@ -81,6 +89,14 @@ impl Instance for EncryptedInstance {
 
     fn below(&self) -> Option<Arc<dyn Store>> {
         Some(self.inner.store())
+    }
+
+    fn keys(&self) -> Option<Arc<dyn Store>> {
+        Some(self.keystore.store())
+    }
+
+    fn over(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
+        Some(self.seal(below))
     }
 
     async fn reopen(&mut self) {

@@ -33,6 +33,17 @@ pub trait Instance: Send + Sync {
     /// The store below the layer that is checked, where there is a layer: what an attacker with the storage has.
     fn below(&self) -> Option<Arc<dyn Store>>;
 
+    /// The store in which the layer that is checked keeps its keys, where there is one.
+    fn keys(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
+    /// The layer that is checked, with its keys, over another store than its own, where there is a layer.
+    fn over(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
+        drop(below);
+        None
+    }
+
     /// Closes it and opens it again on the same data.
     async fn reopen(&mut self);
 
@@ -89,6 +100,16 @@ impl Bed {
 
     pub(crate) fn below(&self) -> Arc<dyn Store> {
         self.instance.below().expect("a check of a layer runs on a layer")
+    }
+
+    #[cfg(feature = "encryption")]
+    pub(crate) fn keys(&self) -> Arc<dyn Store> {
+        self.instance.keys().expect("a check of sealed data runs on a layer with keys")
+    }
+
+    #[cfg(feature = "encryption")]
+    pub(crate) fn over(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+        self.instance.over(below).expect("a check of a layer runs on a layer")
     }
 
     pub(crate) fn tag(&self, user: &str) -> UserTag {

@@ -14,6 +14,8 @@ mod encrypted;
 mod harness;
 mod mesh;
 mod report;
+#[cfg(feature = "encryption")]
+mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -23,6 +25,8 @@ pub use encrypted::EncryptedHarness;
 pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
 pub use mesh::mesh_checks;
 pub use report::{Report, Row};
+#[cfg(feature = "encryption")]
+pub use sealed::sealed_checks;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SharedSqliteHarness, SqliteHarness};
 pub use store::store_checks;

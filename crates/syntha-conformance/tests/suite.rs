@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 #[cfg(feature = "encryption")]
+use syntha_conformance::sealed_checks;
+#[cfg(feature = "encryption")]
 use syntha_conformance::syntha_encryption::Mode;
 use syntha_conformance::{Check, Harness, MemoryHarness, mesh_checks, run, store_checks};
 
@@ -28,6 +30,23 @@ fn main() -> ExitCode {
                 trials.push(trial(table, encrypted("sqlite-sealed", sqlite, Mode::Sealed), check));
                 let shared = syntha_conformance::SharedSqliteHarness { fault: None };
                 trials.push(trial(table, encrypted("shared-sealed", shared, Mode::Sealed), check));
+            }
+        }
+    }
+    #[cfg(feature = "encryption")]
+    for mode in [Mode::Sealed, Mode::Values] {
+        let name = |sealed, values| if mode == Mode::Sealed { sealed } else { values };
+        for check in sealed_checks(mode) {
+            let memory = encrypted(name("memory-sealed", "memory-values"), MemoryHarness, mode);
+            trials.push(trial("sealed", memory, check));
+            #[cfg(feature = "sqlite")]
+            {
+                let sqlite = syntha_conformance::SqliteHarness { fault: None };
+                let sqlite = encrypted(name("sqlite-sealed", "sqlite-values"), sqlite, mode);
+                trials.push(trial("sealed", sqlite, check));
+                let shared = syntha_conformance::SharedSqliteHarness { fault: None };
+                let shared = encrypted(name("shared-sealed", "shared-values"), shared, mode);
+                trials.push(trial("sealed", shared, check));
             }
         }
     }

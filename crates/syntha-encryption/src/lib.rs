@@ -11,6 +11,7 @@ mod fault;
 mod held;
 mod holders;
 mod hygiene;
+pub mod inventory;
 mod kek;
 mod key_file;
 mod keychain;

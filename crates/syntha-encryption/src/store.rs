@@ -151,26 +151,33 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
 
     async fn erase(&self, user: UserTag) -> Result<Erased> {
         // INVARIANT: fence, keys, data. Whoever finds it half done can only go on: nothing opens once the fence is there.
-        match self.inner.fence(user, None, Fence::Erased).await {
-            Ok(_) => {}
+        let fenced = match self.inner.fence(user, None, Fence::Erased).await {
+            Ok(_) => true,
             Err(error) => match error.kind() {
-                // Nothing that takes a fence is left, or ever was.
+                // Nothing that takes a fence is left, or ever was, or not where it was looked for.
                 ErrorKind::NotFound
                 | ErrorKind::Erased
                 | ErrorKind::Gone
                 | ErrorKind::Corrupt
-                | ErrorKind::Unsupported => {}
+                | ErrorKind::Unsupported => false,
                 _ => return Err(error),
             },
-        }
+        };
         let owner = *user.as_bytes();
+        // Where no data could be fenced, another process may be making some at this moment. The store below sees to it that there is none
+        // and can be none, and then the keys go: nobody finds data that goes on without its keys.
+        let erased = if fenced { None } else { Some(self.inner.erase(user).await) };
         #[cfg(feature = "faults")]
         if self.ring.has(crate::Fault::KeysKept) {
             return self.inner.erase(user).await;
         }
         let keys = self.ring.keystore.destroy(&owner).await?;
         self.ring.forget(&owner);
-        Ok(self.inner.erase(user).await?.with_keys(keys))
+        let erased = match erased {
+            Some(erased) => erased?,
+            None => self.inner.erase(user).await?,
+        };
+        Ok(erased.with_keys(keys))
     }
 
     async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {

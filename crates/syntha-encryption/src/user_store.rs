@@ -523,6 +523,10 @@ impl EncryptedUser {
         for space in Keyspace::all() {
             let first = self.inner.scan(Scan::heads(space, 1)).await?;
             if !first.value.records.is_empty() {
+                // Others may have taken it over since.
+                if self.inner.state().await?.note != Note::NONE {
+                    return Err(moved_on());
+                }
                 return Err(Error::new(
                     ErrorKind::Tampered,
                     "there is data that is not sealed where sealed data is due, seal it with `syntha seal`",
@@ -727,7 +731,10 @@ impl UserStore for EncryptedUser {
         for _ in 0..READS {
             let inner = self.inner.snapshot().await?;
             let state = inner.state();
-            let keys = self.ring.load(&self.owner, state.stamp.incarnation).await?;
+            let keys = match self.ring.load(&self.owner, state.stamp.incarnation).await {
+                Err(error) => return self.explain(error).await,
+                Ok(keys) => keys,
+            };
             if keys.row != before.row {
                 before = keys;
                 continue;

@@ -72,6 +72,9 @@ const POLICY: &[Policy] = &[
 ];
 
 impl Keyspace {
+    /// How many there are. Their codes are the numbers from 1 to this.
+    pub const COUNT: usize = POLICY.len();
+
     /// Every keyspace, by code.
     pub fn all() -> impl Iterator<Item = Self> {
         POLICY.iter().map(|policy| policy.space)
@@ -150,6 +153,7 @@ mod tests {
                 (12, "keys")
             ]
         );
+        assert_eq!(table.len(), Keyspace::COUNT);
         for space in Keyspace::all() {
             assert_eq!(Keyspace::from_code(space.code()).unwrap(), space);
         }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Failed, Trial};
-use syntha_conformance::{Check, Harness, Instance, mesh_checks, run, store_checks};
+use syntha_conformance::syntha_encryption::Mode;
+use syntha_conformance::{Check, EncryptedHarness, Harness, Instance, mesh_checks, run, store_checks};
 use syntha_own_backend::FolderStore;
 use syntha_store::{DeploymentKey, Store};
 
+#[derive(Clone, Copy)]
 struct Folder;
 
 struct FolderInstance {
@@ -40,6 +42,10 @@ impl Instance for FolderInstance {
 
     fn key(&self) -> DeploymentKey {
         DeploymentKey::from_bytes([7; 32])
+    }
+
+    fn below(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 
     async fn reopen(&mut self) {
@@ -72,16 +78,19 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (table, checks) in [("store", store_checks()), ("mesh", mesh_checks())] {
-        trials.extend(checks.into_iter().map(|check| trial(table, check)));
+        trials.extend(checks.into_iter().map(|check| trial(table, Folder, check)));
     }
+    // A backend knows nothing of the layer that seals what it keeps.
+    let sealed = EncryptedHarness { name: "folder-sealed", inner: Folder, mode: Mode::Sealed, fault: None };
+    trials.extend(store_checks().into_iter().map(|check| trial("sealed", sealed, check)));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(table: &str, check: Check) -> Trial {
+fn trial(table: &str, harness: impl Harness + 'static, check: Check) -> Trial {
     Trial::test(format!("{table}::{}", check.name), move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let report = runtime.block_on(run(&Folder, &[check]));
+        let report = runtime.block_on(run(&harness, &[check]));
         match report.rows.into_iter().find_map(|row| row.failure) {
             Some(failure) => Err(Failed::from(failure)),
             None => Ok(()),

@@ -1,12 +1,16 @@
 //! What an erasure destroys, and that its receipt says no more.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use syntha::{ErrorKind, Kek, UserManager};
+use syntha::keys::{EncryptedStore, Keychain, Keystore};
+use syntha::sqlite::{SqliteConfig, SqliteStore};
+use syntha::store::Store;
+use syntha::{ErrorKind, Kek, KeyCache, UserManager};
 
 use crate::archives::{plain, sealed};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().mode(0o700).create(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -18,6 +22,20 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+/// Opens what the facade keeps closed: the keys and the store of a sealed folder `data`.
+pub(crate) async fn with_keychain<T>(folder: &Path, work: impl AsyncFnOnce(&Keychain, &dyn Store) -> T) -> T {
+    let keys = SqliteConfig::new(folder.join("data.keys"));
+    let keystore = Keystore::open(Arc::new(SqliteStore::open(keys).await.unwrap()) as _).await.unwrap();
+    let kek = Kek::file(folder.join("data.key"));
+    let keychain = Keychain::open(keystore, &kek, KeyCache::default()).await.unwrap();
+    let files = SqliteConfig::new(folder.join("data")).deployment_key(keychain.deployment_key().clone());
+    let files = Arc::new(SqliteStore::open(files).await.unwrap());
+    let store = EncryptedStore::new(files, &keychain).unwrap();
+    let done = work(&keychain, &store).await;
+    store.close().await.unwrap();
+    done
 }
 
 #[tokio::test]
@@ -87,9 +105,7 @@ async fn a_copy_of_data_opens_with_the_keys_of_its_time_alone() {
 /// A process that died between the intent and the end: the next start destroys the keys.
 #[tokio::test]
 async fn an_unfinished_erasure_takes_the_keys_at_the_next_start() {
-    use std::sync::Arc;
-    use syntha::keys::{KeyCache, Keychain, Keystore};
-    use syntha::store::{Batch, Keyspace, RecordId, Store, Timestamp};
+    use syntha::store::{Batch, Keyspace, RecordId, Timestamp};
 
     let (folder, data) = super::data();
     let (users, host) = sealed(&data).await;
@@ -100,23 +116,14 @@ async fn an_unfinished_erasure_takes_the_keys_at_the_next_start() {
     let tag = users.tag("alice").unwrap();
     users.shutdown().await.unwrap();
     drop((host, session));
-    {
-        let keys = syntha::sqlite::SqliteConfig::new(folder.path().join("data.keys"));
-        let keys = Arc::new(syntha::sqlite::SqliteStore::open(keys).await.unwrap());
-        let keystore = Keystore::open(keys as _).await.unwrap();
-        let kek = Kek::file(folder.path().join("data.key"));
-        let keychain = Keychain::open(keystore, &kek, KeyCache::default()).await.unwrap();
-        let files =
-            syntha::sqlite::SqliteConfig::new(&data).deployment_key(keychain.deployment_key().clone());
-        let files = Arc::new(syntha::sqlite::SqliteStore::open(files).await.unwrap());
-        let store = syntha::keys::EncryptedStore::new(files, &keychain).unwrap();
+    with_keychain(folder.path(), async |keychain, store| {
         let id = RecordId::new(tag.as_bytes().to_vec(), 0).unwrap();
         let intent = br#"{"v":1,"done":false,"at":1}"#.to_vec();
         let batch = Batch::new(Timestamp(1)).unwrap().put(Keyspace::Ledger, id, "", intent);
         store.deployment().await.unwrap().commit(batch).await.unwrap();
         assert!(keychain.archives(tag).await.has_key());
-        store.close().await.unwrap();
-    }
+    })
+    .await;
     let (users, host) = sealed(&data).await;
     assert_eq!(users.open(&host, "alice").await.unwrap_err().kind(), ErrorKind::Erased);
     users.recreate("alice").await.unwrap();

@@ -248,7 +248,7 @@ async fn redacted_messages_are_in_no_file() {
     let (_folder, data) = crate::data();
     let mut config = MeshConfig::default();
     config.interactions = InteractionLog::All;
-    let (users, host) = UserManager::builder().sqlite(&data).mesh(config).open().await.unwrap();
+    let (users, host) = UserManager::builder().sqlite(&data).plain().mesh(config).open().await.unwrap();
     let session = users.create_user_session(&host, "alice").await.unwrap();
     let thread = session.agent("a").unwrap().thread("t").unwrap();
     let message = |canary: &str| {

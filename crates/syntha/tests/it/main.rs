@@ -5,8 +5,10 @@
 
 mod archives;
 mod attacks;
+mod backup;
 mod erasure;
 mod history_attacks;
+mod migration;
 mod watch;
 
 use std::io::Cursor;
