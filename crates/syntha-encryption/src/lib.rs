@@ -31,6 +31,8 @@ mod secret;
 mod store;
 pub mod stream;
 mod subkeys;
+#[cfg(test)]
+mod tests;
 mod user_store;
 #[cfg(feature = "vault")]
 mod vault;
