@@ -1,13 +1,16 @@
 //! Which key a deployment is sealed with, where its wrapped keys are kept, and how both are found at the first start.
 
 use std::fmt;
+#[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use syntha_encryption::{EncryptedStore, Kek, KeyCache, Keychain, Keystore, Mode, make_key_file};
+use syntha_encryption::{EncryptedStore, Kek, KeyCache, Keychain, Keystore, Mode};
 use syntha_store::{DeploymentKey, MemoryStore, Store};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sqlite")]
+use crate::files::beside;
 
 /// How a deployment is sealed.
 #[derive(Clone)]
@@ -164,20 +167,14 @@ impl Sealed {
     }
 }
 
-/// The files beside a data folder.
-pub(crate) fn beside(folder: &Path, ending: &str) -> PathBuf {
-    let mut name = folder.file_name().map(ToOwned::to_owned).unwrap_or_else(|| "data".into());
-    name.push(ending);
-    folder.with_file_name(name)
-}
-
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite {
+    use syntha_encryption::make_key_file;
     use syntha_sqlite::{KeyPlace, Mode as Access, SqliteConfig, SqliteStore, key_place};
 
     use super::{
         Arc, DeploymentKey, Encryption, Error, ErrorKind, Kek, Keychain, Keystore, Place, Result, Sealed,
-        Store, Wanted, beside, make_key_file,
+        Store, Wanted, beside,
     };
 
     /// A folder's store, and how it is sealed, if it is.
