@@ -9,8 +9,9 @@ use crate::{consumers, tidy, tools};
 const BANNED: &[(&str, &[&str])] = &[
     ("syntha-store", &["sqlx", "tokio", "aes-gcm", "rusqlite"]),
     ("syntha-mesh", &["sqlx", "aes-gcm", "rusqlite"]),
-    ("syntha-sqlite", &["sqlx-postgres", "sqlx-mysql", "openssl"]),
-    ("syntha", &["sqlx-postgres", "sqlx-mysql", "openssl"]),
+    ("syntha-encryption", &["sqlx", "rusqlite", "openssl", "reqwest", "rustls"]),
+    ("syntha-sqlite", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2"]),
+    ("syntha", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2", "reqwest"]),
 ];
 
 fn run_all_lints() -> Result {

@@ -64,11 +64,25 @@ const RUNS: &[Run] = &[
         count: "20000",
     },
     Run {
+        what: "sealed-scan",
+        package: "syntha-tests",
+        filter: "test(sealed_scan_finds_nothing)",
+        variable: "SYNTHA_SCAN_OPS",
+        count: "100000",
+    },
+    Run {
         what: "transfer",
         package: "syntha-tests",
         filter: "test(transfer_is_equal_to_the_byte)",
         variable: "SYNTHA_TRANSFER",
         count: "10000",
+    },
+    Run {
+        what: "rotation",
+        package: "syntha-tests",
+        filter: "test(rotation_survives_kills_under_load)",
+        variable: "SYNTHA_ROTATION_KILLS",
+        count: "100",
     },
 ];
 

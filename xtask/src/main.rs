@@ -6,6 +6,7 @@
 mod ci;
 mod consumers;
 mod evidence;
+mod fuzz;
 mod step;
 mod tidy;
 mod tools;
@@ -57,6 +58,15 @@ enum Verb {
     },
     /// Checks the house rules that no other tool knows.
     Tidy,
+    /// Gives arbitrary bytes to everything that reads sealed or foreign files (needs a nightly toolchain)
+    Fuzz {
+        /// Of each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only this one
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Packages the published crates, and builds and runs a consumer of each
     Consumers,
 }
@@ -71,6 +81,7 @@ fn main() -> ExitCode {
         Verb::Conformance { arguments } => {
             step::pass_on(&["-p", "syntha-tests", "--bin", "syntha-conformance-report"], &arguments)
         }
+        Verb::Fuzz { seconds, target } => fuzz::run_all(seconds, target.as_deref()),
         Verb::Tidy => tidy::run(),
         Verb::Consumers => consumers::package().and_then(|()| consumers::check()),
     };

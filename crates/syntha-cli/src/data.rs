@@ -25,12 +25,24 @@ pub(crate) struct Push {
     ttl: Option<u64>,
 }
 
+impl Push {
+    pub(crate) fn user(&self) -> &str {
+        &self.who.user
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Get {
     #[command(flatten)]
     who: Who,
     /// The key
     key: String,
+}
+
+impl Get {
+    pub(crate) fn user(&self) -> &str {
+        &self.who.user
+    }
 }
 
 #[derive(Args)]
@@ -45,11 +57,23 @@ pub(crate) struct List {
     topic: Option<String>,
 }
 
+impl List {
+    pub(crate) fn user(&self) -> &str {
+        &self.who.user
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct OfUser {
     /// The user's id
     #[arg(long)]
     user: String,
+}
+
+impl OfUser {
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
 }
 
 #[derive(Args)]
@@ -113,6 +137,12 @@ pub(crate) struct Stats {
     /// The user's id; without it all users together
     #[arg(long)]
     user: Option<String>,
+}
+
+impl Stats {
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 pub(crate) async fn stats(of: Stats, users: &UserManager, host: &HostAuthority) -> Result {

@@ -58,6 +58,15 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    pub(crate) fn user(&self) -> &str {
+        match self {
+            Self::List { who } | Self::Show { who, .. } | Self::Append { who, .. } => &who.user,
+            Self::Redact { of, .. } | Self::Delete { of, .. } => &of.user,
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Who {
     /// The user's id

@@ -30,6 +30,15 @@ pub(crate) struct Import {
     /// Also into users who are there already: only what they do not have is added
     #[arg(long)]
     into_existing: bool,
+    /// For an export that is sealed: the file whose first line is its passphrase; `-` is the standard input
+    #[arg(long, value_name = "FILE")]
+    export_passphrase_file: Option<PathBuf>,
+}
+
+impl Import {
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,10 +79,15 @@ struct Item {
 
 pub(crate) async fn run(import: Import, users: &UserManager, host: &HostAuthority) -> Result {
     let Import { file, user, into_existing, .. } = &import;
+    if import.export_passphrase_file.is_some() && !matches!(import.from, Source::Syntha) {
+        return Err("--export-passphrase-file is for an export: --from syntha".into());
+    }
     match (import.from, &import.thread) {
         (Source::PythonSyntha, _) => {}
         (Source::Syntha, _) => {
-            return crate::transfer::import(file, user.as_deref(), *into_existing, users, host).await;
+            let passphrase = import.export_passphrase_file.as_deref();
+            return crate::transfer::import(file, user.as_deref(), *into_existing, passphrase, users, host)
+                .await;
         }
         (Source::ChatJsonl, thread) => {
             let thread = thread.as_deref().unwrap_or_default();

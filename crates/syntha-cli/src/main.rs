@@ -4,20 +4,27 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
 
 mod data;
+mod doctor;
 mod history;
 mod import;
+mod keys;
+mod opening;
+mod passphrase;
+mod progress;
 mod quickstart;
 mod settings;
 mod shown;
 mod transfer;
 mod users;
+mod whole;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
 use syntha::{ErrorKind, HostAuthority, UserManager};
+
+use crate::opening::{Access, Opening};
 
 /// The result of a command; its text is what the user reads.
 type Result<T = Answer> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -35,12 +42,8 @@ struct Answer {
     about = "The context store for AI agents in which one user's data cannot reach another"
 )]
 struct Arguments {
-    /// The data folder. Default: `data`
-    #[arg(long, global = true, env = "SYNTHA_DATA", value_name = "FOLDER")]
-    data: Option<PathBuf>,
-    /// A settings file. Default: `syntha.toml` in the working folder, if it is there
-    #[arg(long, global = true, env = "SYNTHA_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: settings::Flags,
     /// Opens the data folder so that other processes which do the same may use it meanwhile
     #[arg(long, global = true)]
     shared: bool,
@@ -75,6 +78,19 @@ enum Command {
     Export(transfer::Export),
     /// Imports an export, a conversation, or another store's data
     Import(import::Import),
+    /// Shows, rotates and wraps again the keys that the data is sealed with
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Copies all users' data, the directory and the keystore into a new folder
+    Backup(whole::Copy),
+    /// Makes a data folder and its keystore from such a copy; needs the key
+    Restore(whole::Copy),
+    /// Seals a data folder that is not sealed
+    Seal(whole::Change),
+    /// Takes the seal off a data folder
+    Unseal(whole::Change),
+    /// Checks the data folder, its keys, and how both are kept
+    Doctor,
 }
 
 impl Command {
@@ -88,18 +104,60 @@ impl Command {
                 | Self::Stats(_)
                 | Self::Export(_)
                 | Self::History(history::Command::List { .. } | history::Command::Show { .. })
-                | Self::User(users::Command::List | users::Command::Backup { .. })
+                | Self::User(
+                    users::Command::List | users::Command::Backup { .. } | users::Command::UnlockTest { .. }
+                )
+                | Self::Keys(keys::Command::Status { .. })
+                | Self::Backup(_)
         )
+    }
+
+    /// The user whose data it is about.
+    fn user(&self) -> Option<&str> {
+        match self {
+            Self::User(command) => command.user(),
+            Self::Push(push) => Some(push.user()),
+            Self::Get(get) => Some(get.user()),
+            Self::List(list) => Some(list.user()),
+            Self::Topics(of) => Some(of.user()),
+            Self::Stats(stats) => stats.user(),
+            Self::History(command) => Some(command.user()),
+            Self::Export(export) => Some(export.user()),
+            Self::Import(import) => import.user(),
+            Self::Keys(command) => command.user(),
+            Self::Quickstart
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Seal(_)
+            | Self::Unseal(_)
+            | Self::Doctor => None,
+        }
+    }
+
+    /// Whether it takes a passphrase for something else than to unlock the user's keys.
+    const fn keeps_passphrase(&self) -> bool {
+        matches!(self, Self::User(users::Command::HoldKey { .. } | users::Command::UnlockTest { .. }))
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    // A core file would hold keys.
+    if let Err(error) = syntha::keys::harden_process() {
+        eprintln!("syntha: {error}");
+    }
+    let matches = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let json = arguments.json;
-    match run(arguments).await {
-        Ok(answer) if json => println!("{}", shown::line(&answer.value.to_string())),
-        Ok(answer) => answer.lines.iter().for_each(|line| println!("{}", shown::line(line))),
+    match run(arguments, &matches).await {
+        Ok((answer, is_right)) => {
+            if json {
+                println!("{}", shown::line(&answer.value.to_string()));
+            } else {
+                answer.lines.iter().for_each(|line| println!("{}", shown::line(line)));
+            }
+            if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             if json {
                 let value = serde_json::json!({ "error": error.to_string() });
@@ -111,38 +169,69 @@ async fn main() -> ExitCode {
                 eprintln!("  because: {}", shown::line(&cause.to_string()));
                 source = cause.source();
             }
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-async fn run(arguments: Arguments) -> Result {
-    let folder = settings::data(arguments.data, arguments.config)?;
-    let builder = UserManager::builder();
-    let opened =
-        if arguments.shared { builder.sqlite_shared(&folder) } else { builder.sqlite(&folder) }.open().await;
-    let (users, host) = match opened {
-        Err(error) if error.kind() == ErrorKind::Locked && arguments.command.only_reads() => {
+/// What the command answers, and whether what it found is right.
+async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer, bool)> {
+    let Arguments { settings, shared, command, .. } = arguments;
+    let access = if shared { Access::Shared } else { Access::Alone };
+    if let Command::Keys(keys::Command::NewKeyFile { file }) = &command {
+        return keys::new_key_file(file).map(right);
+    }
+    let opening = Opening::new(settings::settle(settings, matches)?)?;
+    let command = match command {
+        Command::Doctor => return doctor::run(&opening, shared).await,
+        Command::Keys(keys::Command::Rewrap(new)) => {
+            return keys::rewrap(new, opening, access).await.map(right);
+        }
+        Command::Restore(copy) => return whole::restore(copy, &opening).await.map(right),
+        Command::Seal(change) => return whole::seal(change, &opening).await.map(right),
+        Command::Unseal(change) => return whole::unseal(change, &opening).await.map(right),
+        command => command,
+    };
+    let passphrase = opening.settings.user_passphrase.as_deref().map(passphrase::read).transpose()?;
+    let (users, host) = match opening.open(access).await {
+        Err(error) if command.only_reads() && kind_of(&*error) == Some(ErrorKind::Locked) => {
             eprintln!("syntha: {error}; reading beside it");
-            UserManager::builder().sqlite_beside(&folder).open().await?
+            opening.open(Access::Beside).await?
         }
         opened => opened?,
     };
-    let answer = command(arguments.command, &folder, &users, &host).await;
+    let answer = answer(command, &opening, passphrase, &users, &host).await;
     users.shutdown().await?;
-    answer
+    answer.map(right)
 }
 
-async fn command(
+const fn right(answer: Answer) -> (Answer, bool) {
+    (answer, true)
+}
+
+/// What kind of an error of the library's it is.
+fn kind_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<ErrorKind> {
+    error.downcast_ref::<syntha::Error>().map(syntha::Error::kind)
+}
+
+async fn answer(
     command: Command,
-    folder: &std::path::Path,
+    opening: &Opening,
+    passphrase: Option<syntha::SecretBytes>,
     users: &UserManager,
     host: &HostAuthority,
 ) -> Result {
+    match (&passphrase, command.user()) {
+        (None, _) => {}
+        (Some(_), None) => {
+            return Err("--user-passphrase-file is for a command about one user".into());
+        }
+        (Some(_), Some(_)) if command.keeps_passphrase() => {}
+        (Some(passphrase), Some(user)) => users.unlock_user(user, passphrase).await?,
+    }
     match command {
-        Command::Quickstart => quickstart::run(folder, users, host).await,
-        Command::User(command) => users::run(command, users).await,
+        Command::Quickstart => quickstart::run(opening, users, host).await,
+        Command::User(command) => users::run(command, passphrase.as_ref(), users).await,
         Command::Push(push) => data::push(push, users, host).await,
         Command::Get(get) => data::get(get, users, host).await,
         Command::List(list) => data::list(list, users, host).await,
@@ -151,5 +240,11 @@ async fn command(
         Command::History(command) => history::run(command, users, host).await,
         Command::Export(export) => transfer::export(export, users, host).await,
         Command::Import(import) => import::run(import, users, host).await,
+        Command::Keys(command) => keys::run(command, users).await,
+        Command::Backup(copy) => whole::backup(copy, users).await,
+        // `run` has seen to these: they open the data otherwise.
+        Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor => {
+            Err("the command opens the data itself".into())
+        }
     }
 }

@@ -1,12 +1,12 @@
-use std::path::Path;
-
 use serde_json::json;
 use syntha::{Filter, HostAuthority, UserManager};
 
+use crate::opening::Opening;
 use crate::{Answer, Result};
 
 /// Two users with agents of the same names, entries of the same keys, and no crossing.
-pub(crate) async fn run(folder: &Path, users: &UserManager, host: &HostAuthority) -> Result {
+pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAuthority) -> Result {
+    let folder = &opening.settings.data;
     let (mut lines, mut value) = (vec![format!("data folder: {}", folder.display())], json!({}));
     let found = !users.list(None, 1).await?.is_empty();
     lines.push(if found {
@@ -14,6 +14,26 @@ pub(crate) async fn run(folder: &Path, users: &UserManager, host: &HostAuthority
     } else {
         "made a new data folder".to_owned()
     });
+    let sealed = users.sealing().map(|mode| {
+        let (key_file, keystore) = (opening.key_file(), opening.keystore());
+        lines.push(format!("sealed, mode `{mode}`"));
+        if let Some(key_file) = &key_file {
+            lines.push(format!("key file: {}", key_file.display()));
+        }
+        lines.push(format!("keystore: {}", keystore.display()));
+        lines.push(
+            match key_file {
+                Some(_) => "copy both to a place apart from the data: nothing opens without them",
+                None => "copy it, and keep the key: nothing opens without both",
+            }
+            .into(),
+        );
+        json!({ "mode": mode.name(), "key_file": key_file, "keystore": keystore })
+    });
+    if sealed.is_none() {
+        lines.push("not sealed: whoever has the files reads them".into());
+    }
+    insert(&mut value, "sealed", json!(sealed));
     for (user, theme, task) in [("alice", "dark", "plan the release"), ("bob", "light", "write the invoice")]
     {
         let session = users.create_user_session(host, user).await?;

@@ -1,26 +1,186 @@
+//! Which data, and which key: from flags, then the environment, then a file.
+
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use serde::Deserialize;
 
 use crate::Result;
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
+#[derive(Args)]
+pub(crate) struct Flags {
+    /// The data folder. Default: `data`
+    #[arg(long, global = true, env = "SYNTHA_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// A settings file. Default: `syntha.toml` in the working folder, if it is there
+    #[arg(long, global = true, env = "SYNTHA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The file of the key that the data is sealed with. Default: the data folder's name with `.key` after it
+    #[arg(long, global = true, env = "SYNTHA_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The environment variable that holds the key
+    #[arg(long, global = true, env = "SYNTHA_KEY_ENV", value_name = "VARIABLE")]
+    key_env: Option<String>,
+    /// The file whose first line is the passphrase that the data is sealed with; `-` is the standard input
+    #[arg(long, global = true, env = "SYNTHA_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// The folder of the wrapped keys. Default: the data folder's name with `.keys` after it
+    #[arg(long, global = true, env = "SYNTHA_KEYSTORE", value_name = "FOLDER")]
+    keystore: Option<PathBuf>,
+    /// The data is not sealed
+    #[arg(long, global = true, env = "SYNTHA_PLAIN", value_parser = clap::builder::FalseyValueParser::new())]
+    plain: bool,
+    /// For a new data folder: values and messages are sealed, names of keys, topics and agents are not
+    #[arg(long, global = true, env = "SYNTHA_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
+    values: bool,
+    /// The address of the Vault or OpenBao that the key is kept in
+    #[cfg(feature = "vault")]
+    #[arg(long, global = true, env = "SYNTHA_VAULT", value_name = "ADDRESS")]
+    vault: Option<String>,
+    /// The key's name there
+    #[cfg(feature = "vault")]
+    #[arg(long, global = true, env = "SYNTHA_VAULT_KEY", value_name = "NAME")]
+    vault_key: Option<String>,
+    /// The file that holds the token for it
+    #[cfg(feature = "vault")]
+    #[arg(long, global = true, env = "SYNTHA_VAULT_TOKEN_FILE", value_name = "FILE")]
+    vault_token_file: Option<PathBuf>,
+    /// For a user who holds the keys: the file whose first line is the user's passphrase; `-` is the standard input
+    #[arg(long, global = true, env = "SYNTHA_USER_PASSPHRASE_FILE", value_name = "FILE")]
+    user_passphrase_file: Option<PathBuf>,
 }
 
-/// The data folder: flag, then environment (both by clap), then file, then `data`.
-pub(crate) fn data(given: Option<PathBuf>, config: Option<PathBuf>) -> Result<PathBuf> {
-    if let Some(folder) = given {
-        return Ok(folder);
-    }
-    let file = match config {
-        Some(path) => read(&path)?,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    data: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    key_env: Option<String>,
+    passphrase_file: Option<PathBuf>,
+    keystore: Option<PathBuf>,
+    #[serde(default)]
+    plain: bool,
+    #[serde(default)]
+    values: bool,
+    #[cfg(feature = "vault")]
+    vault: Option<String>,
+    #[cfg(feature = "vault")]
+    vault_key: Option<String>,
+    #[cfg(feature = "vault")]
+    vault_token_file: Option<PathBuf>,
+}
+
+/// What a command works on.
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    /// `None`: as the library does, which seals new data and opens what is there as it was made.
+    pub(crate) source: Option<Source>,
+    pub(crate) keystore: Option<PathBuf>,
+    pub(crate) values: bool,
+    pub(crate) user_passphrase: Option<PathBuf>,
+}
+
+/// Where the key is.
+pub(crate) enum Source {
+    /// There is none.
+    Plain,
+    File(PathBuf),
+    Variable(String),
+    Passphrase(PathBuf),
+    #[cfg(feature = "vault")]
+    Vault {
+        address: String,
+        key: String,
+        token_file: PathBuf,
+    },
+}
+
+/// Puts the layers together. `matches` tells which of them a flag's value is from.
+pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
+    let file = match &flags.config {
+        Some(path) => read(path)?,
         None if Path::new("syntha.toml").exists() => read(Path::new("syntha.toml"))?,
         None => File::default(),
     };
-    Ok(file.data.unwrap_or_else(|| "data".into()))
+    let from = |name: &str, source| matches.value_source(name) == Some(source);
+    if flags.plain && (flags.values || from("keystore", ValueSource::CommandLine)) {
+        return Err("with --plain nothing is sealed: it goes with neither --keystore nor --values".into());
+    }
+    // INVARIANT: the key is the one of the first layer that names any. Two of one layer are never chosen from.
+    let mut source = None;
+    for layer in [ValueSource::CommandLine, ValueSource::EnvVariable] {
+        let named = Named {
+            key_file: flags.key_file.clone().filter(|_| from("key_file", layer)),
+            key_env: flags.key_env.clone().filter(|_| from("key_env", layer)),
+            passphrase_file: flags.passphrase_file.clone().filter(|_| from("passphrase_file", layer)),
+            plain: flags.plain && from("plain", layer),
+            #[cfg(feature = "vault")]
+            vault: flags.vault.clone().filter(|_| from("vault", layer)),
+        };
+        if source.is_none() {
+            source = named.one()?;
+        }
+    }
+    let in_file = Named {
+        key_file: file.key_file,
+        key_env: file.key_env,
+        passphrase_file: file.passphrase_file,
+        plain: file.plain,
+        #[cfg(feature = "vault")]
+        vault: file.vault,
+    };
+    if source.is_none() {
+        source = in_file.one()?;
+    }
+    #[cfg(feature = "vault")]
+    if let Some(Source::Vault { key, token_file, .. }) = &mut source {
+        let missing = "a vault needs --vault-key and --vault-token-file as well";
+        *key = flags.vault_key.or(file.vault_key).ok_or(missing)?;
+        *token_file = flags.vault_token_file.or(file.vault_token_file).ok_or(missing)?;
+    }
+    Ok(Settings {
+        data: flags.data.or(file.data).unwrap_or_else(|| "data".into()),
+        source,
+        keystore: flags.keystore.or(file.keystore),
+        values: flags.values || file.values,
+        user_passphrase: flags.user_passphrase_file,
+    })
+}
+
+/// The keys that one layer names.
+struct Named {
+    key_file: Option<PathBuf>,
+    key_env: Option<String>,
+    passphrase_file: Option<PathBuf>,
+    plain: bool,
+    #[cfg(feature = "vault")]
+    vault: Option<String>,
+}
+
+impl Named {
+    fn one(self) -> Result<Option<Source>> {
+        let mut sources = vec![
+            ("key-file", self.key_file.map(Source::File)),
+            ("key-env", self.key_env.map(Source::Variable)),
+            ("passphrase-file", self.passphrase_file.map(Source::Passphrase)),
+            ("plain", self.plain.then_some(Source::Plain)),
+        ];
+        #[cfg(feature = "vault")]
+        sources.push((
+            "vault",
+            self.vault.map(|address| Source::Vault {
+                address,
+                key: String::new(),
+                token_file: PathBuf::new(),
+            }),
+        ));
+        sources.retain(|(_, source)| source.is_some());
+        if let [(one, _), (other, _), ..] = &sources[..] {
+            return Err(format!("{one} and {other} are given: give one of them").into());
+        }
+        Ok(sources.into_iter().next().and_then(|(_, source)| source))
+    }
 }
 
 fn read(path: &Path) -> Result<File> {

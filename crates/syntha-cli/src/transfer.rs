@@ -1,7 +1,7 @@
 //! Exports, and imports of exports and of conversations.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 use syntha::{Exported, HostAuthority, Session, UserManager};
 
-use crate::{Answer, Result};
+use crate::{Answer, Result, passphrase};
 
 #[derive(Args)]
 pub(crate) struct Export {
@@ -21,12 +21,22 @@ pub(crate) struct Export {
     /// Goes on with an export that was stopped: what is right in its unfinished file stays
     #[arg(long)]
     resume: bool,
+    /// Seals the export with the passphrase in this file's first line; `-` is the standard input. Who loses it has lost the export
+    #[arg(long, value_name = "FILE")]
+    export_passphrase_file: Option<PathBuf>,
+}
+
+impl Export {
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
 }
 
 /// How many lines pass between two words about them.
 const WORD: u64 = 10_000;
 
 pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAuthority) -> Result {
+    let passphrase = export.export_passphrase_file.as_deref().map(passphrase::read).transpose()?;
     let session = users.open(host, export.user).await?;
     if export.file.symlink_metadata().is_ok() {
         return Err(format!("{} is there already", export.file.display()).into());
@@ -60,18 +70,21 @@ pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAutho
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     let mut sink = BufWriter::with_capacity(1 << 16, Resumed { file, compare: true });
     let mut said = 0;
-    let exported = session
-        .export(&mut sink, |so_far| {
-            if so_far.lines() / WORD > said {
-                said = so_far.lines() / WORD;
-                eprintln!("exported {} lines", so_far.lines());
-            }
-        })
-        .await?;
+    let progress = |so_far: &Exported| {
+        if so_far.lines() / WORD > said {
+            said = so_far.lines() / WORD;
+            eprintln!("exported {} lines", so_far.lines());
+        }
+    };
+    let exported = match &passphrase {
+        Some(passphrase) => session.export_sealed(passphrase, &mut sink, progress).await?,
+        None => session.export(&mut sink, progress).await?,
+    };
     let mut sink = sink.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     sink.finish()?;
     publish(&unfinished, &export.file)?;
-    Ok(Answer { lines: vec![format!("exported {}", words(&exported))], value: json!(exported) })
+    let how = if passphrase.is_some() { ", sealed with the passphrase" } else { "" };
+    Ok(Answer { lines: vec![format!("exported {}{how}", words(&exported))], value: json!(exported) })
 }
 
 /// Gives the file its name, unless another one has got it meanwhile.
@@ -136,11 +149,23 @@ pub(crate) async fn import(
     file: &Path,
     user: Option<&str>,
     into_existing: bool,
+    passphrase: Option<&Path>,
     users: &UserManager,
     host: &HostAuthority,
 ) -> Result {
+    let passphrase = passphrase.map(passphrase::read).transpose()?;
+    let mut source = BufReader::with_capacity(1 << 16, open(file)?);
+    let is_sealed = syntha::keys::stream::is_sealed(source.fill_buf()?);
+    let source: Box<dyn BufRead + Send> = match passphrase {
+        // The passphrase is tried before anybody is made.
+        Some(passphrase) if is_sealed => Box::new(syntha::open_export(&passphrase, source).await?),
+        Some(_) => return Err("the export is not sealed: leave --export-passphrase-file away".into()),
+        None if is_sealed => {
+            return Err("the export is sealed: give its passphrase with --export-passphrase-file".into());
+        }
+        None => Box::new(source),
+    };
     let session = target(user, into_existing, users, host).await?;
-    let source = BufReader::with_capacity(1 << 16, open(file)?);
     let mut said = 0;
     let report = session
         .import(source, |so_far| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
-use syntha::UserManager;
+use syntha::{Restore, SecretBytes, UserManager};
 
 use crate::{Answer, Result};
 
@@ -44,10 +44,48 @@ pub(crate) enum Command {
         /// Really: what the user has now is lost
         #[arg(long)]
         yes: bool,
+        /// The archive is not sealed. Anybody can have changed such a one
+        #[arg(long)]
+        plain_archive: bool,
+        /// Agents may do what they might when the archive was made, whatever was forbidden since
+        #[arg(long)]
+        archived_permissions: bool,
+    },
+    /// Lets a user hold the keys: from now on nothing of the user's opens without the passphrase in --user-passphrase-file. Who
+    /// loses it has lost the data
+    HoldKey {
+        /// The user's id
+        user: String,
+    },
+    /// Tries the passphrase in --user-passphrase-file
+    UnlockTest {
+        /// The user's id
+        user: String,
+    },
+    /// Gives the keys back to the deployment; needs the passphrase in --user-passphrase-file
+    GiveBackKey {
+        /// The user's id
+        user: String,
     },
 }
 
-pub(crate) async fn run(command: Command, users: &UserManager) -> Result {
+impl Command {
+    pub(crate) fn user(&self) -> Option<&str> {
+        match self {
+            Self::List => None,
+            Self::Add { user, .. }
+            | Self::Erase { user, .. }
+            | Self::Backup { user, .. }
+            | Self::Restore { user, .. }
+            | Self::HoldKey { user }
+            | Self::UnlockTest { user }
+            | Self::GiveBackKey { user } => Some(user),
+        }
+    }
+}
+
+pub(crate) async fn run(command: Command, passphrase: Option<&SecretBytes>, users: &UserManager) -> Result {
+    let needed = || passphrase.ok_or("give the user's passphrase with --user-passphrase-file");
     match command {
         Command::Add { user, recreate } => {
             if recreate {
@@ -66,9 +104,18 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result {
             Err("this can't be undone, add --yes if you mean it".into())
         }
         Command::Erase { user, .. } => {
-            let removed = users.erase(user.as_str()).await?.removed;
-            let line = if removed { "the user is erased" } else { "nothing was left of the user" };
-            Ok(Answer { lines: vec![line.into()], value: json!({ "removed": removed }) })
+            let receipt = users.erase(user.as_str()).await?;
+            let mut lines = vec![
+                if receipt.removed { "the user is erased" } else { "nothing was left of the user" }
+                    .to_owned(),
+                format!("destroyed: {} files of data, {} rows of keys", receipt.objects, receipt.keys),
+                format!("at: {} (milliseconds since 1970)", receipt.at.0),
+                "gone:".into(),
+            ];
+            lines.extend(receipt.covers().iter().map(|says| format!("  - {says}")));
+            lines.push("not reached, may still be somewhere else:".into());
+            lines.extend(receipt.does_not_cover().iter().map(|says| format!("  - {says}")));
+            Ok(Answer { lines, value: json!(receipt) })
         }
         Command::Backup { user, file } => {
             let mut sink = OpenOptions::new()
@@ -90,11 +137,38 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result {
                 value: json!({ "records": info.records, "bytes": info.bytes }),
             })
         }
-        Command::Restore { user, file, .. } => {
+        Command::Restore { user, file, plain_archive, archived_permissions, .. } => {
             let source =
                 File::open(&file).map_err(|error| format!("can't read {}: {error}", file.display()))?;
-            users.restore(user.as_str(), std::io::BufReader::new(source)).await?;
+            let mut how = Restore::new();
+            if plain_archive {
+                how = how.plain();
+            }
+            if archived_permissions {
+                how = how.archived_permissions();
+            }
+            users.restore_with(user.as_str(), std::io::BufReader::new(source), how).await?;
             Ok(Answer { lines: vec!["the user is restored".into()], value: json!({ "restored": true }) })
+        }
+        Command::HoldKey { user } => {
+            users.hold_key(user.as_str(), needed()?).await?;
+            let lines = vec![
+                "the user holds the keys: nothing of the user's opens without the passphrase".into(),
+                "copies of the keystore that were made before still open without it".into(),
+            ];
+            Ok(Answer { lines, value: json!({ "held": true }) })
+        }
+        Command::UnlockTest { user } => {
+            users.unlock_user(user.as_str(), needed()?).await?;
+            Ok(Answer { lines: vec!["the passphrase is right".into()], value: json!({ "right": true }) })
+        }
+        Command::GiveBackKey { user } => {
+            needed()?;
+            users.give_back_key(user.as_str()).await?;
+            Ok(Answer {
+                lines: vec!["the deployment has the user's keys again".into()],
+                value: json!({ "held": false }),
+            })
         }
     }
 }

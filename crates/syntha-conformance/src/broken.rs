@@ -114,6 +114,50 @@ pub fn shared_sqlite_faults() -> Vec<(&'static str, syntha_sqlite::Fault)> {
     vec![("shared-stale-bell", Fault::StaleBell), ("shared-ring-forgotten", Fault::RingForgotten)]
 }
 
+/// Every fault of the encryption layer, with its name and the mode that it shows in. Those of rotations are not here.
+#[cfg(feature = "encryption")]
+#[must_use]
+pub fn encryption_faults() -> Vec<(&'static str, syntha_encryption::Mode, syntha_encryption::Fault)> {
+    use syntha_encryption::{Fault, Mode};
+    let sealed = [
+        ("sealed-user-unbound", Fault::UserUnbound),
+        ("sealed-deployment-unbound", Fault::DeploymentUnbound),
+        ("sealed-space-unbound", Fault::SpaceUnbound),
+        ("sealed-name-unbound", Fault::NameUnbound),
+        ("sealed-seq-unbound", Fault::SeqUnbound),
+        ("sealed-version-unbound", Fault::VersionUnbound),
+        ("sealed-expiry-unbound", Fault::ExpiryUnbound),
+        ("sealed-part-unbound", Fault::PartUnbound),
+        ("sealed-algorithm-trusted", Fault::AlgorithmTrusted),
+        ("sealed-salt-fixed", Fault::SaltFixed),
+        ("sealed-plaintext-accepted", Fault::PlaintextAccepted),
+        ("sealed-key-shared", Fault::KeyShared),
+        ("sealed-names-in-clear", Fault::NamesInClear),
+        ("sealed-sizes-shown", Fault::SizesShown),
+        ("sealed-expiry-shown", Fault::ExpiryShown),
+        ("sealed-stripped-accepted", Fault::StrippedAccepted),
+        ("sealed-later-accepted", Fault::LaterAccepted),
+        ("sealed-body-spliced", Fault::BodySpliced),
+        ("sealed-roster-ignored", Fault::RosterIgnored),
+        ("sealed-snapshot-ignored", Fault::SnapshotIgnored),
+        ("sealed-roster-keeps-deleted", Fault::RosterKeepsDeleted),
+        ("sealed-note-stale", Fault::NoteStale),
+        ("sealed-keys-kept", Fault::KeysKept),
+        ("sealed-former-keys-kept", Fault::FormerKeysKept),
+        ("sealed-wrap-unbound", Fault::WrapUnbound),
+    ];
+    let values = [
+        ("values-head-unbound", Fault::HeadUnbound),
+        ("values-expiry-unbound", Fault::ExpiryUnbound),
+        ("values-plaintext-accepted", Fault::PlaintextAccepted),
+        ("values-algorithm-trusted", Fault::AlgorithmTrusted),
+        ("values-key-shared", Fault::KeyShared),
+        ("values-salt-fixed", Fault::SaltFixed),
+    ];
+    let of = |mode| move |(name, fault)| (name, mode, fault);
+    sealed.into_iter().map(of(Mode::Sealed)).chain(values.into_iter().map(of(Mode::Values))).collect()
+}
+
 /// A broken store over the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokenHarness {

@@ -204,7 +204,7 @@ pub async fn run_with(
     report
 }
 
-fn reason(error: tokio::task::JoinError) -> String {
+pub(crate) fn reason(error: tokio::task::JoinError) -> String {
     let Ok(panic) = error.try_into_panic() else { return "was cancelled".to_owned() };
     panic
         .downcast_ref::<String>()

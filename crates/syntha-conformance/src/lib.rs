@@ -16,6 +16,8 @@ mod mesh;
 mod report;
 #[cfg(feature = "encryption")]
 mod sealed;
+#[cfg(feature = "encryption")]
+mod sealed_rotation;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -27,6 +29,8 @@ pub use mesh::mesh_checks;
 pub use report::{Report, Row};
 #[cfg(feature = "encryption")]
 pub use sealed::sealed_checks;
+#[cfg(feature = "encryption")]
+pub use sealed_rotation::{RotationCheck, rotation_checks, run_rotation};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SharedSqliteHarness, SqliteHarness};
 pub use store::store_checks;

@@ -27,8 +27,29 @@ fn every_bullet_is_a_check() {
 /// Every check there is, so that none vanishes unseen.
 #[test]
 fn no_check_has_vanished() {
-    let names = |checks: Vec<Check>| checks.iter().map(|check| check.name).collect::<Vec<_>>().join("\n");
-    compare_text("checks.txt", &format!("{}\n{}\n", names(store_checks()), names(mesh_checks())));
+    compare_text("checks.txt", &names(&[store_checks(), mesh_checks()]));
+}
+
+fn names(tables: &[Vec<Check>]) -> String {
+    tables.iter().flatten().map(|check| format!("{}\n", check.name)).collect()
+}
+
+/// The same of the checks over what seals: what both modes have in common, and what each has of its own.
+#[cfg(feature = "encryption")]
+#[test]
+fn no_sealed_check_has_vanished() {
+    use syntha_conformance::{sealed_checks, syntha_encryption::Mode};
+    let mut own = sealed_checks(Mode::Values);
+    own.retain(|check| !sealed_checks(Mode::Sealed).iter().any(|other| other.name == check.name));
+    let found = names(&[sealed_checks(Mode::Sealed), own]);
+    compare_text("checks-sealed.txt", &found);
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sealed/mod.rs");
+    let text = std::fs::read_to_string(module).unwrap();
+    let bullets = text.split("//! - `").skip(1).filter_map(|rest| rest.split('`').next());
+    let (mut bullets, mut checks): (Vec<_>, Vec<_>) = (bullets.collect(), found.lines().collect());
+    bullets.sort_unstable();
+    checks.sort_unstable();
+    assert_eq!(bullets, checks, "each bullet is a check, and each check a bullet");
 }
 
 /// Both tables: a fault of a store shows in either, one of a mesh only in its own.
@@ -107,4 +128,38 @@ async fn broken_meshes_fail_as_they_should() {
         }
     }
     compare("broken-mesh.txt", &found);
+}
+
+#[cfg(feature = "encryption")]
+#[tokio::test]
+async fn broken_encryption_fails_as_it_should() {
+    use syntha_conformance::broken::encryption_faults;
+    use syntha_conformance::syntha_encryption::{Fault, Mode};
+    use syntha_conformance::{EncryptedHarness, sealed_checks};
+    async fn failing<H: Harness>(
+        name: &'static str,
+        inner: H,
+        mode: Mode,
+        fault: Fault,
+    ) -> Vec<&'static str> {
+        let harness = EncryptedHarness { name, inner, mode, fault: Some(fault) };
+        run(&harness, &[store_checks(), sealed_checks(mode)].concat()).await.failed()
+    }
+    let mut found = BTreeMap::new();
+    for some in encryption_faults().chunks(4) {
+        let run = |(name, mode, fault): &(&'static str, Mode, Fault)| {
+            (*name, tokio::spawn(failing(name, MemoryHarness, *mode, *fault)))
+        };
+        for (name, failed) in some.iter().map(run).collect::<Vec<_>>() {
+            found.insert(name, failed.await.unwrap());
+        }
+    }
+    #[cfg(feature = "sqlite")]
+    for (name, fault) in
+        [("sealed-sqlite-keys-kept", Fault::KeysKept), ("sealed-sqlite-names-in-clear", Fault::NamesInClear)]
+    {
+        let sqlite = syntha_conformance::SqliteHarness { fault: None };
+        found.insert(name, failing(name, sqlite, Mode::Sealed, fault).await);
+    }
+    compare("broken-encryption.txt", &found);
 }

@@ -88,6 +88,12 @@ impl Keyring {
     /// Lets a user hold the keys (anew, where the user does already), or gives them back to the deployment. One commit for all rows of
     /// the user: there is no moment at which some are held and others are not.
     async fn hold(&self, owner: &Owner, held: bool, passphrase: Option<&SecretBytes>) -> Result<()> {
+        // No passphrase is tried for what is refused anyway.
+        let root = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
+        if root.is_held() != held {
+            return Err(if held { not_held() } else { held_already() });
+        }
+        self.holders.of(owner, &root)?;
         let holder = match passphrase {
             None => None,
             Some(passphrase) => {

@@ -111,8 +111,7 @@ impl Keychain {
         let header = header
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore any more"))?
             .row;
-        let provider = kek.resolve(header.passphrase()?.as_ref()).await?;
-        provider.unwrap(&context(header.deployment()?, What::Check), &header.check()?).await.map(drop)
+        find_provider(&header, kek).await.map(drop)
     }
 
     /// What the deployment hides.

@@ -307,6 +307,11 @@ impl Keyring {
     }
 
     pub(crate) fn context(&self, owner: &Owner, what: What, life: Incarnation, epoch: u32) -> KeyContext {
+        #[cfg(feature = "faults")]
+        if self.has(crate::Fault::WrapUnbound) {
+            let (deployment, owner) = (self.deployment, [0; 32]);
+            return KeyContext { deployment, owner, what, life: NO_LIFE.0, epoch };
+        }
         KeyContext { deployment: self.deployment, owner: *owner, what, life: life.0, epoch }
     }
 

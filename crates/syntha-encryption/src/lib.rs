@@ -4,6 +4,7 @@
 mod archives;
 mod artefact;
 mod binding;
+mod census;
 pub mod envelope;
 #[cfg(feature = "faults")]
 mod fault;
@@ -30,6 +31,8 @@ mod secret;
 mod store;
 pub mod stream;
 mod subkeys;
+#[cfg(test)]
+mod tests;
 mod user_store;
 #[cfg(feature = "vault")]
 mod vault;
@@ -39,6 +42,7 @@ pub use fault::Fault;
 
 pub use archives::UserArchives;
 pub use artefact::{open_artefact, restore_keys};
+pub use census::Census;
 pub use hygiene::harden_process;
 pub use kek::{Kek, LocalKek};
 pub use key_file::make_key_file;

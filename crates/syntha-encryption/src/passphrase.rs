@@ -116,6 +116,8 @@ impl PassphraseParameters {
                 "a passphrase has 12 to 4096 bytes, use several words or the output of a generator",
             ));
         }
+        #[cfg(test)]
+        tests::DERIVED.with(|derived| derived.set(derived.get() + 1));
         let (parameters, passphrase) = (*self, passphrase.clone());
         let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| unavailable())?;
         let run = move || {
@@ -176,6 +178,11 @@ pub(crate) mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    thread_local! {
+        /// How many passphrases were tried on this thread.
+        pub(crate) static DERIVED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
 
     /// The cheapest that is allowed.
     pub(crate) const FLOOR: PassphraseParameters =

@@ -77,6 +77,10 @@ impl Records<'_> {
             let up = at.0.checked_next_multiple_of(MINUTE).filter(|at| i64::try_from(*at).is_ok());
             Timestamp(up.unwrap_or(i64::MAX as u64))
         };
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::ExpiryShown) {
+            return expires;
+        }
         match self.mode {
             Mode::Sealed => expires.map(round),
             Mode::Values => expires,
@@ -111,7 +115,7 @@ impl Records<'_> {
             }
             Mode::Values => {
                 let parts: [&[u8]; 3] = [&[VERSION, flags], &body.token, &body_epoch];
-                let binding = Binding::Head(RecordBinding { extra: head, ..binding });
+                let binding = Binding::Head(RecordBinding { extra: self.extra(head), ..binding });
                 let trailer = self.seal(salts, subkey, key.epoch(), &binding, Content::Plain(&parts))?;
                 Ok([head, &trailer].concat().into())
             }
@@ -172,9 +176,9 @@ impl Records<'_> {
             }
             Mode::Values => {
                 let at = stored.head.len() - sealed.len();
-                let binding = RecordBinding { extra: stored.head.get(..at).unwrap_or_default(), ..binding };
-                let opened = envelope::open(subkey, Algorithm::Record, &Binding::Head(binding), sealed);
-                let opened = opened.map_err(|_| tampered())?;
+                let head = stored.head.get(..at).unwrap_or_default();
+                let binding = RecordBinding { extra: self.extra(head), ..binding };
+                let opened = self.open(subkey, &Binding::Head(binding), sealed)?;
                 let (body, rest) = body_seal(&opened, stored.body_version)?;
                 if !rest.is_empty() {
                     return Err(tampered());
@@ -199,7 +203,7 @@ impl Records<'_> {
             return Ok(Bytes::new());
         }
         let subkey = key.subkey(Purpose::of(place.space)?);
-        let binding = Binding::Body(self.body_binding(place, seal));
+        let binding = self.body_binding(place, seal);
         self.seal(salts, subkey, key.epoch(), &binding, self.content(&[body])).map(Bytes::from)
     }
 
@@ -211,6 +215,10 @@ impl Records<'_> {
         seal: &BodySeal,
         stored: &Bytes,
     ) -> Result<Bytes> {
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::StrippedAccepted) && stored.is_empty() {
+            return Ok(Bytes::new());
+        }
         if !seal.exists {
             return if stored.is_empty() { Ok(Bytes::new()) } else { Err(tampered()) };
         }
@@ -221,7 +229,7 @@ impl Records<'_> {
         // Not the epoch that the head names: the body may have been sealed again since the head was.
         let epoch = envelope::Header::read(stored).map_err(|_| tampered())?.epoch;
         let subkey = keys.data(epoch).ok_or_else(tampered)?.subkey(Purpose::of(place.space)?);
-        let mut opened = self.open(subkey, &Binding::Body(self.body_binding(place, seal)), stored)?;
+        let mut opened = self.open(subkey, &self.body_binding(place, seal), stored)?;
         Ok(std::mem::take(&mut *opened).into())
     }
 
@@ -258,17 +266,55 @@ impl Records<'_> {
             if self.ring.has(Fault::ExpiryUnbound) {
                 binding.expires = None;
             }
+            if self.ring.has(Fault::DeploymentUnbound) {
+                binding.deployment = &[0; 16];
+            }
+            if self.ring.has(Fault::SpaceUnbound) {
+                binding.space = 0;
+            }
+            if self.ring.has(Fault::NameUnbound) {
+                binding.name = &[];
+            }
+            if self.ring.has(Fault::SeqUnbound) {
+                binding.seq = 0;
+            }
         }
         binding
     }
 
-    fn body_binding<'b>(&'b self, place: Place<'b>, seal: &'b BodySeal) -> RecordBinding<'b> {
+    fn body_binding<'b>(&'b self, place: Place<'b>, seal: &'b BodySeal) -> Binding<'b> {
         let binding = self.binding(place, seal.version, seal.version, None);
         #[cfg(feature = "faults")]
-        if self.ring.has(crate::Fault::BodySpliced) {
-            return binding;
+        {
+            if self.ring.has(crate::Fault::BodySpliced) {
+                return Binding::Body(binding);
+            }
+            if self.ring.has(crate::Fault::PartUnbound) {
+                return Binding::Head(RecordBinding { extra: &seal.token, ..binding });
+            }
         }
-        RecordBinding { extra: &seal.token, ..binding }
+        Binding::Body(RecordBinding { extra: &seal.token, ..binding })
+    }
+
+    /// What a readable head adds to what its seal is bound to: all of it.
+    #[allow(clippy::unused_self, reason = "a fault is planted in it")]
+    fn extra<'h>(&self, head: &'h [u8]) -> &'h [u8] {
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::HeadUnbound) {
+            return &[];
+        }
+        head
+    }
+
+    /// The algorithm of a record's blob. Not the one that the blob names.
+    #[allow(clippy::unused_self, reason = "a fault is planted in it")]
+    fn algorithm(&self, sealed: &[u8]) -> Algorithm {
+        #[cfg(feature = "faults")]
+        if self.ring.has(crate::Fault::AlgorithmTrusted) {
+            return envelope::Header::read(sealed).map_or(Algorithm::Record, |header| header.algorithm);
+        }
+        let _ = sealed;
+        Algorithm::Record
     }
 
     fn content<'c>(&self, parts: &'c [&'c [u8]]) -> Content<'c> {
@@ -303,13 +349,14 @@ impl Records<'_> {
         binding: &Binding<'_>,
         sealed: &[u8],
     ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let algorithm = self.algorithm(sealed);
         #[cfg(feature = "faults")]
         if self.ring.has(crate::Fault::SizesShown) {
-            return envelope::open(subkey, Algorithm::Record, binding, sealed).map_err(|_| tampered());
+            return envelope::open(subkey, algorithm, binding, sealed).map_err(|_| tampered());
         }
         match self.mode {
-            Mode::Sealed => envelope::open_padded(subkey, Algorithm::Record, binding, sealed),
-            Mode::Values => envelope::open(subkey, Algorithm::Record, binding, sealed),
+            Mode::Sealed => envelope::open_padded(subkey, algorithm, binding, sealed),
+            Mode::Values => envelope::open(subkey, algorithm, binding, sealed),
         }
         .map_err(|_| tampered())
     }

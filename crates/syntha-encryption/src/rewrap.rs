@@ -146,7 +146,7 @@ impl Keychain {
     }
 
     /// The first step of a change: the header.
-    async fn begin_change(&self, new: &Kek) -> Result<Arc<dyn KeyProvider>> {
+    pub(crate) async fn begin_change(&self, new: &Kek) -> Result<Arc<dyn KeyProvider>> {
         let ring = &self.ring;
         let parameters = if new.needs_parameters() { Some(PassphraseParameters::generate()?) } else { None };
         let provider = new.resolve(parameters.as_ref()).await?;
@@ -171,7 +171,7 @@ impl Keychain {
     }
 
     /// Wraps the header's keys again, and remembers in it that rows may be under another key.
-    async fn begin_rewrap(&self) -> Result<KekId> {
+    pub(crate) async fn begin_rewrap(&self) -> Result<KekId> {
         let ring = &self.ring;
         for _ in 0..TRIES {
             let header = self.header().await?;
@@ -209,7 +209,7 @@ impl Keychain {
         }
     }
 
-    async fn rewrap_owner(&self, owner: &Owner, kek: KekId) -> Result<u64> {
+    pub(crate) async fn rewrap_owner(&self, owner: &Owner, kek: KekId) -> Result<u64> {
         let ring = &self.ring;
         for _ in 0..TRIES {
             let wrapping = ring.wrapping();

@@ -26,7 +26,7 @@ use crate::keyring::{Gate, Keyring, TRIES, no_keys};
 use crate::keystore::{Kept, LifeRow};
 use crate::note::{self, NoteState};
 use crate::provider::What;
-use crate::record::{BodySeal, Place, tampered};
+use crate::record::{BodySeal, Place};
 use crate::secret::SecretKey;
 use crate::store::EncryptedStore;
 use crate::user_store::{EncryptedUser, busy, gone};
@@ -39,8 +39,10 @@ const CHUNK: usize = 128;
 const READ: usize = 16;
 /// How many bytes a commit has, before the last read.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
-/// How often a chunk is tried, smaller each time, while other processes write, before it is left to the next pass.
-const MISSES: usize = 12;
+/// How often a commit of many records is tried, while other processes write, before each is tried by itself.
+const TOGETHER: usize = 6;
+/// How often that is tried, before the record is left to the next pass.
+const ALONE: usize = 16;
 /// How many passes in a row may seal nothing, although there is something to seal.
 const IDLE: usize = 64;
 
@@ -193,13 +195,15 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
         target: u32,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Rotated> {
-        let mut sweep = Sweep { user, target, gate: self.ring.sweep(&user.owner), pass: 0, sealed: 0 };
+        let mut sweep =
+            Sweep { user, target, gate: self.ring.sweep(&user.owner), pass: 0, sealed: 0, is_over: false };
         for _ in 0..TRIES {
             // INVARIANT: what is destroyed at the end is destroyed in the place of this row.
             let row = current_row(user).await?;
             if is_done(&row.row, target)? {
                 self.ring.refresh(&user.owner);
-                return Ok(Rotated { epoch: target, sealed: sweep.sealed, passes: sweep.pass });
+                let epoch = row.row.target.unwrap_or_else(|| row.row.newest());
+                return Ok(Rotated { epoch, sealed: sweep.sealed, passes: sweep.pass });
             }
             {
                 let _alone = sweep.gate.write().await;
@@ -263,13 +267,13 @@ async fn begin(user: &EncryptedUser) -> Result<Option<u32>> {
     }
 }
 
-/// Whether a rotation to a target has ended, by whomever.
+/// Whether a rotation to a target has ended, by whomever: the other key of it is gone.
 fn is_done(row: &LifeRow, target: u32) -> Result<bool> {
     match row.target {
         Some(now) if now == target => Ok(false),
         // The next one has begun.
         Some(now) if now > target && row.other(now) == Some(target) => Ok(true),
-        None if row.newest() == target => Ok(true),
+        None if row.newest() >= target => Ok(true),
         _ => {
             Err(Error::new(ErrorKind::Conflict, "the rotation was turned back meanwhile, look at its status"))
         }
@@ -283,14 +287,17 @@ struct Sweep<'a> {
     gate: Arc<Gate>,
     pass: u32,
     sealed: u64,
+    /// Somebody else has ended it.
+    is_over: bool,
 }
 
-/// What became of a chunk.
-enum Chunk {
-    /// So many of its records are done, of which so many were sealed again.
-    Done(usize, u64),
-    /// Somebody else wrote meanwhile.
-    Moved,
+/// What became of a commit.
+enum Landed {
+    Yes,
+    /// Somebody else has written one of the records, or writes all the time.
+    No,
+    /// Somebody else has ended the rotation.
+    Over,
 }
 
 impl Sweep<'_> {
@@ -304,7 +311,7 @@ impl Sweep<'_> {
             if self.user.ring.has(crate::Fault::RotationHasty) {
                 return Ok(());
             }
-            if found == 0 {
+            if found == 0 || self.is_over {
                 return Ok(());
             }
             if self.sealed == before {
@@ -339,7 +346,7 @@ impl Sweep<'_> {
                 let (pass, sealed) = (self.pass, self.sealed);
                 progress(Progress { pass, space, seen, sealed });
                 from = page.next;
-                if from.is_none() {
+                if from.is_none() || self.is_over {
                     break;
                 }
             }
@@ -348,55 +355,59 @@ impl Sweep<'_> {
     }
 
     async fn seal_again(&mut self, space: Keyspace, ids: &[RecordId]) -> Result<()> {
-        let (mut rest, mut size, mut misses) = (ids, CHUNK, 0);
-        while !rest.is_empty() {
-            let (chunk, _) = rest.split_at(size.min(rest.len()));
-            match self.chunk(space, chunk).await? {
-                Chunk::Done(done, sealed) => {
-                    rest = rest.get(done..).unwrap_or_default();
-                    self.sealed += sealed;
-                    (size, misses) = ((size * 2).min(CHUNK), 0);
-                }
-                Chunk::Moved => {
-                    misses += 1;
+        let mut rest = ids;
+        while !rest.is_empty() && !self.is_over {
+            let Some((ops, done)) = self.prepare(space, rest).await? else {
+                self.is_over = true;
+                break;
+            };
+            rest = rest.get(done..).unwrap_or_default();
+            if ops.is_empty() {
+                continue;
+            }
+            let count = ops.len() as u64;
+            match self.commit(ops.clone(), TOGETHER).await? {
+                Landed::Yes => self.sealed += count,
+                Landed::Over => self.is_over = true,
+                Landed::No => {
                     #[cfg(feature = "faults")]
                     if self.user.ring.has(crate::Fault::RotationHasty) {
-                        misses = MISSES;
+                        continue;
                     }
-                    if misses >= MISSES {
-                        // The next pass finds them.
-                        rest = rest.get(chunk.len()..).unwrap_or_default();
-                        misses = 0;
+                    // One of them was written meanwhile: it is of the target by itself, or the next pass finds it.
+                    for op in ops {
+                        match self.commit(vec![op], ALONE).await? {
+                            Landed::Yes => self.sealed += 1,
+                            Landed::No => {}
+                            Landed::Over => {
+                                self.is_over = true;
+                                break;
+                            }
+                        }
                     }
-                    size = (size / 2).max(1);
                 }
             }
         }
         Ok(())
     }
 
-    /// Seals the first records of a chunk again, all if they are small.
-    async fn chunk(&self, space: Keyspace, ids: &[RecordId]) -> Result<Chunk> {
-        // Writers of this process wait for as long as this takes.
-        let _alone = self.gate.write().await;
-        let user = self.user;
-        let (state, note) = user.look().await?;
-        let at = state.stamp;
-        if note.sealing != self.target {
-            // Somebody has turned it back, or ended it and begun the next one. The keystore says so.
-            is_done(&current_row(user).await?.row, self.target)?;
-            return Ok(Chunk::Done(ids.len(), 0));
-        }
-        let records = user.records();
-        let (mut ops, mut bytes, mut done) = (Vec::with_capacity(ids.len()), 0, 0);
+    /// Seals the first of some records again, as many as a commit takes. Says how many those are; none at all if
+    /// the rotation is over.
+    async fn prepare(&self, space: Keyspace, ids: &[RecordId]) -> Result<Option<(Vec<Op>, usize)>> {
+        let (user, records) = (self.user, self.user.records());
+        let (mut ops, mut bytes, mut done) = (Vec::with_capacity(ids.len().min(CHUNK)), 0, 0);
         for block in ids.chunks(READ) {
             let (read, keys) = user.stored(space, block).await?;
-            if read.stamp != at {
-                return Ok(Chunk::Moved);
+            if read.stamp.incarnation != user.life {
+                return Err(gone());
             }
             let keys =
                 if keys.data(self.target).is_some() { keys } else { user.keys_with(self.target).await? };
-            let key = keys.data(self.target).ok_or_else(tampered)?;
+            let Some(key) = keys.data(self.target) else {
+                // The key is gone: somebody has ended the rotation, or has turned it back.
+                is_done(&current_row(user).await?.row, self.target)?;
+                return Ok(None);
+            };
             let mut salts = Salts::draw(block.len() * 2)?;
             for record in read.value.iter().flatten() {
                 let stored = &record.head;
@@ -417,26 +428,41 @@ impl Sweep<'_> {
                 ops.push(Op::Rewrite { space, id: stored.id.clone(), version: stored.version, head, body });
             }
             done += block.len();
-            if bytes >= CHUNK_BYTES {
+            if bytes >= CHUNK_BYTES || done >= CHUNK {
                 break;
             }
         }
-        let sealed = ops.len() as u64;
-        if sealed == 0 {
-            return Ok(Chunk::Done(done, 0));
-        }
-        // INVARIANT: only while the note is of the target. Who comes late, after a rotation was turned back or a next one has begun, would
-        // seal under a key that is to be destroyed.
-        let mut batch = Batch::new(Timestamp(0))?.expect(Expect::Stamp(at));
-        (batch.sealed, batch.ops) = (true, ops);
-        match user.inner.commit(batch).await {
-            Ok(_) => Ok(Chunk::Done(done, sealed)),
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                user.forget();
-                Ok(Chunk::Moved)
+        Ok(Some((ops, done)))
+    }
+
+    /// Commits what was sealed again, as long as the data is to be sealed under the target.
+    ///
+    /// INVARIANT: at the stamp that the commit expects, the note is of the target. Who comes late, after a rotation was turned back or a
+    /// next one has begun, would seal under a key that is to be destroyed.
+    async fn commit(&self, ops: Vec<Op>, tries: usize) -> Result<Landed> {
+        let user = self.user;
+        for _ in 0..tries {
+            // Writers of this process wait for as long as this takes, and so do not come in between.
+            let _alone = self.gate.write().await;
+            let (state, note) = user.look().await?;
+            if note.sealing != self.target {
+                let over = is_done(&current_row(user).await?.row, self.target)?;
+                return Ok(if over { Landed::Over } else { Landed::No });
             }
-            Err(error) => Err(error),
+            let mut batch = Batch::new(Timestamp(0))?.expect(Expect::Stamp(state.stamp));
+            (batch.sealed, batch.ops) = (true, ops.clone());
+            match user.inner.commit(batch).await {
+                Ok(_) => return Ok(Landed::Yes),
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    // At the same stamp it is a record that is not as it was read.
+                    if user.inner.state().await?.stamp == state.stamp {
+                        return Ok(Landed::No);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Landed::No)
     }
 }
 

@@ -290,7 +290,10 @@ impl EncryptedUser {
         space: Keyspace,
         stored: &Head,
     ) -> Result<(Head, BodySeal)> {
-        if stored.version.0 > at.epoch.0 {
+        let later = stored.version.0 > at.epoch.0;
+        #[cfg(feature = "faults")]
+        let later = later && !self.ring.has(crate::Fault::LaterAccepted);
+        if later {
             return Err(tampered());
         }
         let opened = self.records().open_head(keys, at.incarnation, space, stored)?;
@@ -463,7 +466,11 @@ impl EncryptedUser {
         // A new life has nothing in it.
         let is_new = at.epoch.0 == 0;
         let mut removed = std::collections::HashSet::new();
-        for op in sealed.ops.iter().filter(|op| roster::holds(op.space())) {
+        #[cfg(feature = "faults")]
+        let keeps = self.ring.has(crate::Fault::RosterKeepsDeleted);
+        #[cfg(not(feature = "faults"))]
+        let keeps = false;
+        for op in sealed.ops.iter().filter(|op| roster::holds(op.space()) && !keeps) {
             let space = op.space();
             let scan = match op {
                 _ if is_new => break,
@@ -796,6 +803,10 @@ impl Snapshot for Opening {
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let (stamp, expected) = (self.inner.state().stamp, self.expected);
         let Some(chunk) = self.inner.next().await? else {
+            #[cfg(feature = "faults")]
+            if self.ring.has(crate::Fault::SnapshotIgnored) {
+                return Ok(None);
+            }
             return if self.roster == expected.roster { Ok(None) } else { Err(rolled_back()) };
         };
         let records = Records { ring: &self.ring, owner: &self.owner, mode: self.mode };

@@ -293,7 +293,8 @@ impl Backup<'_> {
         }
     }
 
-    /// The archive that an earlier run wrote, if it is of the life that the user has now and opens with the key that there is now.
+    /// The archive that an earlier run wrote, if it opens with the key that there is now. Whether it is of the present life is looked at with
+    /// the others.
     async fn written(&self, tag: UserTag) -> Result<Option<Archived>> {
         let name = self.name(tag);
         let path = self.folder.join(&name);
@@ -306,9 +307,6 @@ impl Backup<'_> {
             None => Box::new(source),
         };
         let stamp = syntha_store::Snapshot::state(&syntha_store::archive::Reader::open(source)?).stamp;
-        if self.life(tag).await? != Some(stamp.incarnation) {
-            return Ok(None);
-        }
         let (bytes, sha256) = hash(path).await?;
         Ok(Some(Archived { tag, stamp, file: Listed { name, bytes, sha256 } }))
     }

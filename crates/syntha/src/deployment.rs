@@ -456,6 +456,7 @@ impl Deployment {
         read.map_err(|error| match error.kind() {
             StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
             StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
+            StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
             _ => error.into(),
         })
     }

@@ -13,6 +13,8 @@ mod error;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod files;
 mod incoming;
+#[cfg(feature = "encryption")]
+mod keys_admin;
 mod manager;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod migration;
@@ -40,6 +42,8 @@ pub use directory::UserEntry;
 pub use encryption::Encryption;
 pub use erasure::Erasure;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "encryption")]
+pub use keys_admin::{RotatedAll, default_key_file, default_keystore};
 pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use migration::{Migration, MigrationReport, seal_folder, unseal_folder};

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use syntha_encryption::{EncryptedStore, Keychain, Row};
 use syntha_sqlite::{FolderLock, KeyPlace, SqliteConfig, SqliteStore, key_place};
 use syntha_store::{
-    Batch, CreateMode, ErrorKind as StoreErrorKind, ImportMode, Keyspace, RecordId, Scan, Store, Timestamp,
-    UserStore, UserTag,
+    Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Keyspace, RecordId, Scan,
+    Store, Timestamp, UserStore, UserTag,
 };
 
 use crate::backup::UserProgress;
@@ -161,12 +161,15 @@ async fn run(
         if !(begun && kept) {
             return Err(Error::new(ErrorKind::NotFound, "there is no data in this folder"));
         }
+        check_same(way, &building, &old)?;
         files::rename(&building, &folder)?;
     } else if !kept {
         return Err(Error::new(
             ErrorKind::Invalid,
             if way == Way::Seal { "the folder is sealed already" } else { "the folder is not sealed" },
         ));
+    } else {
+        check_same(way, &folder, &old)?;
     }
     if how.remove_old {
         files::remove_folder(&old)?;
@@ -174,6 +177,21 @@ async fn run(
         report.old = Some(old);
     }
     Ok(report)
+}
+
+/// Checks that two folders are of the same tags, one after and one before: nothing else is put in a place or removed.
+fn check_same(way: Way, after: &Path, before: &Path) -> Result<()> {
+    let (key, print) = if way == Way::Seal { (before, after) } else { (after, before) };
+    let key = std::fs::read(key.join("deployment.key")).ok().and_then(|key| key.try_into().ok());
+    let print = std::fs::read(print.join("deployment.print")).ok();
+    let same = key.is_some_and(|key| {
+        let fingerprint = DeploymentKey::from_bytes(key).fingerprint();
+        print.is_some_and(|print| print == fingerprint.as_bytes())
+    });
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, "the folder beside this one is of other data, move it away"))
 }
 
 /// Builds the second folder, compares it, and closes both. The first one's lock is kept.

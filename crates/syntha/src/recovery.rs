@@ -76,6 +76,9 @@ pub async fn restore_all(
         }
     }
     let rows = rows(&backup, encryption.as_ref()).await?;
+    if !resumed {
+        files::write(&marker, name.as_bytes())?;
+    }
     let report = RestoreReport::default();
     let mut recovery = Recovery { backup, manifest, rows, report, built: false };
     recovery.report.sealed = encryption.is_some();
@@ -177,7 +180,6 @@ fn begin(data: &Path, marker: &Path, name: &str) -> Result<bool> {
     if !files::names(data)?.is_empty() || files::is_there(&building) {
         return Err(Error::new(ErrorKind::AlreadyExists, "there is data in the folder, name a new one"));
     }
-    files::write(marker, name.as_bytes())?;
     Ok(false)
 }
 

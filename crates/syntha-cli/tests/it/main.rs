@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
+mod doctor;
+mod keys;
+mod place;
 mod transfer;
+mod whole;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -91,28 +95,34 @@ fn settings_come_from_flag_then_environment_then_file() {
 #[test]
 fn a_python_syntha_database_becomes_users_of_their_own() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python-syntha");
-    import_fixture(&fixture.join("small.db"), &fixture.join("small.expect.json"));
+    for sealed in [true, false] {
+        import_fixture(&fixture.join("small.db"), &fixture.join("small.expect.json"), sealed);
+    }
     // A larger one is made as `tests/python-syntha/README.md` says; its expectations lie beside it.
     if let Some(database) = std::env::var_os("SYNTHA_IMPORT") {
         let database = Path::new(&database);
-        import_fixture(database, &database.with_extension("expect.json"));
+        for sealed in [true, false] {
+            import_fixture(database, &database.with_extension("expect.json"), sealed);
+        }
     }
 }
 
-fn import_fixture(database: &Path, expected: &Path) {
+fn import_fixture(database: &Path, expected: &Path, sealed: bool) {
     let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let import = |more: &[&str]| {
         json(&data, &[&["import", "--from", "python-syntha", database.to_str().unwrap()], more].concat())
     };
-    let first = import(&[]);
+    // What is made so is opened so ever after.
+    let first = import(if sealed { &[] } else { &["--plain"] });
     assert_eq!(first["imported"], expected["importable"]);
     assert_eq!(first["skipped"], expected["skipped_by_reason"]);
     println!(
-        "evidence: {} items of {} users imported, each user's canary in the user's own file alone",
+        "evidence: {} items of {} users imported, each user's canary in {}",
         first["imported"],
-        expected["users"].as_object().unwrap().len()
+        expected["users"].as_object().unwrap().len(),
+        if sealed { "no file" } else { "the user's own file alone" }
     );
 
     let users = expected["users"].as_object().unwrap();
@@ -126,16 +136,21 @@ fn import_fixture(database: &Path, expected: &Path) {
     }
     assert!(checked > users.len());
 
-    // In the raw files, each user's canary stands in that user's file and in no other.
+    // In the raw files, each user's canary stands in that user's file and in no other; sealed, in none, the keystore's included.
     let tags = json(&data, &["user", "list"]);
     let mut files = Vec::new();
-    collect(&data, &mut files);
+    collect(folder.path(), &mut files);
+    assert!(files.iter().any(|(name, _)| name.ends_with(".db")));
     for (user, expected) in users {
         let tag = tags.as_array().unwrap().iter().find(|row| row["user"] == **user).unwrap();
         let canary = expected["canary"].as_str().unwrap();
         let holding: Vec<_> =
             files.iter().filter(|(_, bytes)| holds(bytes, canary)).map(|(name, _)| name).collect();
-        assert_eq!(holding, [&format!("{}.db", tag["tag"].as_str().unwrap())], "{user}");
+        if sealed {
+            assert_eq!(holding, [""; 0], "{user}");
+        } else {
+            assert_eq!(holding, [&format!("{}.db", tag["tag"].as_str().unwrap())], "{user}");
+        }
     }
 
     let again = import(&[]);
@@ -320,7 +335,13 @@ async fn users_are_changed_in_turn() {
     let archive = folder.path().join("archive");
     let archive = archive.to_str().unwrap();
     json(&data, &["--shared", "user", "backup", "alice", archive]);
-    let store = SqliteStore::open(SqliteConfig::new(&data).mode(Mode::Shared)).await.unwrap();
+    let keystore = SqliteConfig::new(folder.path().join("data.keys")).mode(Mode::Shared);
+    let keystore = SqliteStore::open(keystore).await.unwrap();
+    let keystore = syntha::keys::Keystore::open(std::sync::Arc::new(keystore)).await.unwrap();
+    let kek = syntha::Kek::file(folder.path().join("data.key"));
+    let keys = syntha::keys::Keychain::open(keystore, &kek, syntha::KeyCache::default()).await.unwrap();
+    let config = SqliteConfig::new(&data).mode(Mode::Shared).deployment_key(keys.deployment_key().clone());
+    let store = SqliteStore::open(config).await.unwrap();
     let turn = store.turn().await.unwrap();
     let commands = [
         &["--shared", "user", "erase", "alice", "--yes"][..],

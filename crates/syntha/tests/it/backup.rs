@@ -70,7 +70,7 @@ pub(crate) async fn unlocked<T>(mut work: impl AsyncFnMut() -> syntha::Result<T>
             done => return done.unwrap(),
         }
     }
-    panic!("the folder stays locked");
+    work().await.unwrap()
 }
 
 struct Made {

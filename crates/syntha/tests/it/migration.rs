@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use syntha::keys::make_key_file;
+use syntha::sqlite::{SqliteConfig, SqliteStore};
+use syntha::store::{Batch, Keyspace, Op, Scan, Store, Timestamp};
 use syntha::{
     Encryption, ErrorKind, Kek, Migration, MigrationReport, SecretBytes, UserManager, UserProgress,
     seal_folder, unseal_folder,
@@ -141,6 +143,7 @@ async fn a_stop_in_any_state_goes_on() {
             session.agent("writer").unwrap().push("since", way).await.unwrap();
         }
         let (gone, again) = if way == "seal" { ("user-5", "user-6") } else { ("user-7", "user-8") };
+        let gone_tag = users.tag(gone).unwrap();
         users.erase(gone).await.unwrap();
         users.erase(again).await.unwrap();
         users.recreate(again).await.unwrap();
@@ -153,6 +156,7 @@ async fn a_stop_in_any_state_goes_on() {
         let (users, host) = opened().await;
         assert_eq!(everything(&users, &host).await, before, "{way}");
         assert_eq!(users.open(&host, gone).await.unwrap_err().kind(), ErrorKind::Erased);
+        assert!(!file(&data, gone_tag).exists(), "what was carried over is gone as well");
         users.shutdown().await.unwrap();
         drop(host);
         // 2, with all: as if it had stopped before the first rename.
@@ -179,6 +183,60 @@ async fn a_stop_in_any_state_goes_on() {
         std::fs::remove_dir_all(path(old)).unwrap();
     }
     assert!(!before.is_empty());
+}
+
+fn file(data: &Path, tag: syntha::UserTag) -> PathBuf {
+    let stem = tag.to_string();
+    data.join("users").join(&stem[..1]).join(&stem[1..2]).join(format!("{stem}.db"))
+}
+
+/// A copy that is not equal is found by its bytes, and made again.
+#[tokio::test]
+async fn every_record_is_compared() {
+    let (_folder, data) = made().await;
+    let (users, host) = plain(&data).await;
+    let before = everything(&users, &host).await;
+    users.shutdown().await.unwrap();
+    drop(host);
+    seal(&data).await.unwrap();
+    std::fs::remove_dir_all(data.with_file_name("data.plain")).unwrap();
+    let whole = async |progress: &mut (dyn FnMut(UserProgress) + Send)| {
+        unseal_folder(&data, key(&data), Migration::new(), progress).await
+    };
+    assert!(stopped(11, whole).await);
+    let building = unlocked(async || {
+        Ok(SqliteStore::open(SqliteConfig::new(data.with_file_name("data.unsealing"))).await?)
+    })
+    .await;
+    let users = building.list(None, 100).await.unwrap();
+    let user = building.open(users[3]).await.unwrap();
+    let page = user.scan(Scan::records(Keyspace::Context, 1)).await.unwrap().value;
+    let (head, body) = page.records.into_iter().next().unwrap();
+    let (id, version, body) = (head.id, head.version, vec![b'7'; body.unwrap().len()].into());
+    let change = Op::Rewrite { space: Keyspace::Context, id, version, head: head.head, body };
+    user.commit(Batch::new(Timestamp(0)).unwrap().op(change)).await.unwrap();
+    building.close().await.unwrap();
+    drop((user, building));
+    unlocked(async || unseal(&data).await).await;
+    let (users, host) = plain(&data).await;
+    assert_eq!(everything(&users, &host).await, before);
+}
+
+/// What lies beside by chance is not taken for the old folder.
+#[tokio::test]
+async fn a_folder_of_other_data_is_not_removed() {
+    let (_folder, data) = super::data();
+    let (users, host) = sealed(&data).await;
+    users.shutdown().await.unwrap();
+    drop(host);
+    let beside = data.with_file_name("data.plain");
+    let (users, host) = plain(&beside).await;
+    users.shutdown().await.unwrap();
+    drop(host);
+    let how = Migration::new().remove_old();
+    let error = seal_folder(&data, key(&data), how, |_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(beside.exists());
 }
 
 #[tokio::test]

@@ -1,0 +1,135 @@
+//! How a command opens the data, and what it says the first time.
+
+use std::path::PathBuf;
+
+use syntha::sqlite::{KeyPlace, key_place};
+use syntha::{Encryption, HostAuthority, Kek, SealingMode, UserManager, default_key_file, default_keystore};
+
+use crate::Result;
+use crate::passphrase;
+use crate::settings::{Settings, Source};
+
+/// Who else may have the data.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    Alone,
+    Shared,
+    /// Whoever holds it: only reads.
+    Beside,
+}
+
+/// What the data is opened with. A passphrase was read for it, once.
+#[derive(Clone)]
+pub(crate) enum Sealing {
+    /// As the library does.
+    Unsaid,
+    Plain,
+    Sealed(Kek),
+}
+
+/// How the data is opened.
+pub(crate) struct Opening {
+    pub(crate) settings: Settings,
+    pub(crate) sealing: Sealing,
+}
+
+impl Opening {
+    pub(crate) fn new(settings: Settings) -> Result<Self> {
+        let sealing = match &settings.source {
+            None => Sealing::Unsaid,
+            Some(Source::Plain) => Sealing::Plain,
+            Some(source) => Sealing::Sealed(kek(source)?),
+        };
+        Ok(Self { settings, sealing })
+    }
+
+    /// The key file, if one is what opens the data.
+    pub(crate) fn key_file(&self) -> Option<PathBuf> {
+        match &self.settings.source {
+            None => Some(default_key_file(&self.settings.data)),
+            Some(Source::File(path)) => Some(path.clone()),
+            Some(_) => None,
+        }
+    }
+
+    pub(crate) fn keystore(&self) -> PathBuf {
+        self.settings.keystore.clone().unwrap_or_else(|| default_keystore(&self.settings.data))
+    }
+
+    /// The key, whoever chose it; `None` for data that is not to be sealed.
+    pub(crate) fn kek(&self) -> Option<Kek> {
+        match &self.sealing {
+            Sealing::Unsaid => Some(Kek::file(default_key_file(&self.settings.data))),
+            Sealing::Plain => None,
+            Sealing::Sealed(kek) => Some(kek.clone()),
+        }
+    }
+
+    /// With another key in the place of the one that the settings name.
+    pub(crate) fn with_kek(mut self, kek: Kek) -> Self {
+        self.sealing = Sealing::Sealed(kek);
+        self
+    }
+
+    pub(crate) fn encryption(&self, kek: Kek) -> Encryption {
+        let encryption = Encryption::new(kek);
+        let encryption = if self.settings.values { encryption.mode(SealingMode::Values) } else { encryption };
+        match &self.settings.keystore {
+            Some(folder) => encryption.keystore(folder),
+            None => encryption,
+        }
+    }
+
+    pub(crate) async fn open(&self, access: Access) -> Result<(UserManager, HostAuthority)> {
+        let data = &self.settings.data;
+        let place = key_place(data).map_err(syntha::Error::from)?;
+        let is_new = place == KeyPlace::Nowhere && !matches!(access, Access::Beside);
+        let builder = UserManager::builder();
+        let builder = match access {
+            Access::Alone => builder.sqlite(data),
+            Access::Shared => builder.sqlite_shared(data),
+            Access::Beside => builder.sqlite_beside(data),
+        };
+        let key_file = default_key_file(data);
+        let unsaid = matches!(self.sealing, Sealing::Unsaid);
+        let makes_key = unsaid && is_new && key_file.symlink_metadata().is_err();
+        let builder = match &self.sealing {
+            Sealing::Plain => builder.plain(),
+            Sealing::Sealed(kek) => builder.encryption(self.encryption(kek.clone())),
+            Sealing::Unsaid if self.settings.values || self.settings.keystore.is_some() => {
+                if is_new {
+                    syntha::keys::make_key_file(&key_file).map_err(syntha::Error::from)?;
+                }
+                builder.encryption(self.encryption(Kek::file(&key_file)))
+            }
+            Sealing::Unsaid => builder,
+        };
+        let opened = builder.open().await?;
+        if self.settings.values && opened.0.sealing() != Some(SealingMode::Values) {
+            opened.0.shutdown().await?;
+            return Err("--values is for a new data folder: what is there stays as it was made".into());
+        }
+        if makes_key {
+            eprintln!(
+                "syntha: made the key file {} and the keystore {}: copy both to a place apart from the data, nothing opens without them",
+                key_file.display(),
+                self.keystore().display()
+            );
+        }
+        Ok(opened)
+    }
+}
+
+fn kek(source: &Source) -> Result<Kek> {
+    Ok(match source {
+        Source::Plain => return Err("the data is not sealed".into()),
+        Source::File(path) => Kek::file(path),
+        Source::Variable(name) => Kek::env(name),
+        Source::Passphrase(path) => Kek::passphrase(passphrase::read(path)?),
+        #[cfg(feature = "vault")]
+        Source::Vault { address, key, token_file } => {
+            let vault = syntha::keys::VaultTransit::builder(address, key).token_file(token_file);
+            Kek::provider(std::sync::Arc::new(vault.build().map_err(syntha::Error::from)?))
+        }
+    })
+}
