@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor, SqliteConnection};
+use syntha::{Builder, HostAuthority, Session, UserManager};
 
 /// A table with keys and values in a file of its own.
 pub(crate) struct Bare {
@@ -63,4 +64,11 @@ impl Bare {
 /// A value of 300 bytes of JSON text that no other number has.
 pub(crate) fn value(number: u64) -> String {
     format!("{number:012}{}", "x".repeat(286))
+}
+
+/// A user on SQLite files that are not sealed. The manager stays open as long as this is kept.
+pub(crate) async fn plain_user(builder: Builder) -> (UserManager, HostAuthority, Session) {
+    let (users, host) = builder.plain().open().await.unwrap();
+    let session = users.create_user_session(&host, "user").await.unwrap();
+    (users, host, session)
 }

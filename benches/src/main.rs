@@ -2,6 +2,7 @@
 //!
 //! Each row is the median of interleaved pairs with its minimum and maximum. *Bare* is the same rows, pragmas and durability in
 //! hand-written statements of the same driver, or for reads a `RwLock<HashMap>`. Values have 300 bytes and change on every write.
+//! Nothing is sealed but in the rows that say so, and there *bare* is the same work on a plain deployment.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
@@ -12,6 +13,7 @@ mod crowd;
 mod pair;
 mod peers;
 mod reads;
+mod sealed;
 mod writes;
 
 use clap::Parser;
@@ -80,6 +82,7 @@ async fn main() {
     let run = tokio::spawn(async move {
         reads::run(&mut report).await;
         writes::run(&mut report).await;
+        sealed::run(&mut report).await;
         crowd::run(&mut report, arguments.users).await;
         report
     });

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::{Arc, RwLock};
 
-use syntha::{ContextMesh, Filter, MeshConfig, UserManager};
+use syntha::{Filter, MeshConfig, UserManager};
 use tokio::sync::Mutex;
 
-use crate::bare::{Bare, value};
+use crate::bare::{Bare, plain_user, value};
 use crate::pair::Report;
 
 const KEYS: u64 = 1_000;
@@ -28,8 +28,9 @@ pub(crate) async fn run(report: &mut Report) {
 
 async fn cached(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let mesh = ContextMesh::open(folder.path().join("data"), "user").await.unwrap();
-    let agent = mesh.agent("agent").unwrap();
+    let builder = UserManager::builder().sqlite(folder.path().join("data"));
+    let (_users, _host, session) = plain_user(builder).await;
+    let agent = session.agent("agent").unwrap();
     let map: Arc<RwLock<HashMap<String, Arc<str>>>> = Arc::default();
     let keys: Arc<Vec<_>> = Arc::new((0..KEYS).map(|n| format!("key-{n:04}")).collect());
     for (n, key) in (0..).zip(&*keys) {
@@ -83,9 +84,9 @@ async fn cached(report: &mut Report) {
 async fn shared(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let keys: Arc<Vec<_>> = Arc::new((0..KEYS).map(|n| format!("key-{n:04}")).collect());
-    let own = ContextMesh::open(folder.path().join("own"), "user").await.unwrap();
-    let beside = ContextMesh::open_shared(folder.path().join("shared"), "user").await.unwrap();
-    let agents = [own.agent("agent").unwrap(), beside.agent("agent").unwrap()];
+    let own = plain_user(UserManager::builder().sqlite(folder.path().join("own"))).await;
+    let beside = plain_user(UserManager::builder().sqlite_shared(folder.path().join("shared"))).await;
+    let agents = [own.2.agent("agent").unwrap(), beside.2.agent("agent").unwrap()];
     for agent in &agents {
         for (n, key) in (0..).zip(&*keys) {
             agent.push(key.as_str(), value(n)).await.unwrap();
@@ -111,7 +112,7 @@ async fn uncached(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = MeshConfig::default();
     config.cache_bytes = 0;
-    let users = UserManager::builder().sqlite(folder.path().join("data")).mesh(config).open().await;
+    let users = UserManager::builder().sqlite(folder.path().join("data")).mesh(config).plain().open().await;
     let (users, host) = users.unwrap();
     let session = users.create_user_session(&host, "user").await.unwrap();
     let agent = session.agent("agent").unwrap();

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use syntha::{Agent, ContextMesh, UserManager};
+use syntha::{Agent, UserManager};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::bare::{Bare, value};
+use crate::bare::{Bare, plain_user, value};
 use crate::pair::Report;
 
 const PUSHES: u64 = 400;
@@ -24,7 +24,8 @@ pub(crate) async fn run(report: &mut Report) {
 
 async fn one(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let mesh = ContextMesh::open(folder.path().join("data"), "user").await.unwrap();
+    let builder = UserManager::builder().sqlite(folder.path().join("data"));
+    let (_users, _host, mesh) = plain_user(builder).await;
     let agent = mesh.agent("agent").unwrap();
     let engine = Arc::new(Mutex::new(Bare::open(&folder.path().join("bare.db")).await));
     let bare = |round| {
@@ -51,7 +52,8 @@ async fn one(report: &mut Report) {
 
 async fn agents(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let mesh = ContextMesh::open(folder.path().join("data"), "user").await.unwrap();
+    let builder = UserManager::builder().sqlite(folder.path().join("data"));
+    let (_users, _host, mesh) = plain_user(builder).await;
     let agents: Vec<Agent> = (0..CROWD).map(|n| mesh.agent(format!("agent-{n}")).unwrap()).collect();
     let agents = Arc::new(agents);
     let engine = Arc::new(Mutex::new(Bare::open(&folder.path().join("bare.db")).await));
@@ -101,7 +103,7 @@ async fn agents(report: &mut Report) {
         .await;
 }
 
-async fn all_push(agents: &[Agent], base: u64) {
+pub(crate) async fn all_push(agents: &[Agent], base: u64) {
     let mut tasks = JoinSet::new();
     for (n, agent) in (0..).zip(agents) {
         let agent = agent.clone();
@@ -116,7 +118,8 @@ async fn users(report: &mut Report) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (users, host) = UserManager::builder().sqlite(folder.path().join("data")).open().await.unwrap();
+    let (users, host) =
+        UserManager::builder().sqlite(folder.path().join("data")).plain().open().await.unwrap();
     let (mut agents, mut engines) = (Vec::new(), Vec::new());
     for n in 0..CROWD {
         let session = users.create_user_session(&host, format!("user-{n}")).await.unwrap();
@@ -165,7 +168,8 @@ async fn new_user(report: &mut Report) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (users, host) = UserManager::builder().sqlite(folder.path().join("data")).open().await.unwrap();
+    let (users, host) =
+        UserManager::builder().sqlite(folder.path().join("data")).plain().open().await.unwrap();
     let (mut mine, mut bares) = (Vec::new(), Vec::new());
     let mut size = 0;
     for n in 0..u64::from(report.pairs) * 10 + 10 {
@@ -192,7 +196,7 @@ async fn new_user(report: &mut Report) {
     users.shutdown().await.unwrap();
 }
 
-fn largest(folder: &Path) -> usize {
+pub(crate) fn largest(folder: &Path) -> usize {
     let mut most = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -70,7 +70,7 @@ async fn write(writer: u64, user: &dyn UserStore) -> Result<(), Failure> {
         let size = if slot % 64 == 1 { LARGE } else { 40 };
         let batch = Batch::new(Timestamp(number))?
             .put(Keyspace::Context, id(0)?, text.clone(), text.clone())
-            .put(Keyspace::History, id(slot)?, text.clone(), format!("{text:>size$}"));
+            .put(Keyspace::History, id(slot)?, text.clone(), padded(&text, size));
         let begun = user.read(Keyspace::Threads, std::slice::from_ref(&thread)).await?.value;
         let batch = match begun.into_iter().next().flatten() {
             Some(_) => {
@@ -83,10 +83,15 @@ async fn write(writer: u64, user: &dyn UserStore) -> Result<(), Failure> {
         say(&format!("ack {writer} {number}"));
         let read = user.read(Keyspace::History, &[id(slot)?]).await?.value.into_iter().next().flatten();
         let read = read.ok_or("what was written is not there")?;
-        if read.head.head != text || read.body[..] != *format!("{text:>size$}").as_bytes() {
+        if read.head.head != text || read.body[..] != *padded(&text, size).as_bytes() {
             return Err("what was written is not what is read".into());
         }
     }
+}
+
+/// The text after so many spaces that it has a size.
+fn padded(text: &str, size: usize) -> String {
+    " ".repeat(size.saturating_sub(text.len())) + text
 }
 
 fn say(line: &str) {

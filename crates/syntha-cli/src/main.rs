@@ -165,8 +165,14 @@ async fn main() -> ExitCode {
             }
             eprintln!("syntha: {}", shown::line(&error.to_string()));
             let mut source = std::error::Error::source(&*error);
+            let mut said = error.to_string();
             while let Some(cause) = source {
-                eprintln!("  because: {}", shown::line(&cause.to_string()));
+                // A layer that adds nothing says what the one below it says.
+                let says = cause.to_string();
+                if says != said {
+                    eprintln!("  because: {}", shown::line(&says));
+                }
+                said = says;
                 source = cause.source();
             }
             ExitCode::FAILURE

@@ -104,17 +104,21 @@ impl Opening {
             }
             Sealing::Unsaid => builder,
         };
-        let opened = builder.open().await?;
-        if self.settings.values && opened.0.sealing() != Some(SealingMode::Values) {
-            opened.0.shutdown().await?;
-            return Err("--values is for a new data folder: what is there stays as it was made".into());
-        }
-        if makes_key {
+        let opened = builder.open().await;
+        // Also if it failed: the file is there, and the next time it is nothing new.
+        if makes_key && key_file.symlink_metadata().is_ok() {
             eprintln!(
-                "syntha: made the key file {} and the keystore {}: copy both to a place apart from the data, nothing opens without them",
+                "syntha: made the key file {} for the keystore {}: copy both to a place apart from the data, nothing opens without them",
                 key_file.display(),
                 self.keystore().display()
             );
+        }
+        let opened = opened?;
+        let mode = opened.0.sealing();
+        // A host that says so in its environment says it at every start.
+        if self.settings.values && mode.is_some_and(|mode| mode != SealingMode::Values) {
+            opened.0.shutdown().await?;
+            return Err("--values is for a new data folder: what is there stays as it was made".into());
         }
         Ok(opened)
     }

@@ -104,9 +104,6 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         None => File::default(),
     };
     let from = |name: &str, source| matches.value_source(name) == Some(source);
-    if flags.plain && (flags.values || from("keystore", ValueSource::CommandLine)) {
-        return Err("with --plain nothing is sealed: it goes with neither --keystore nor --values".into());
-    }
     // INVARIANT: the key is the one of the first layer that names any. Two of one layer are never chosen from.
     let mut source = None;
     for layer in [ValueSource::CommandLine, ValueSource::EnvVariable] {
@@ -132,6 +129,11 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
     };
     if source.is_none() {
         source = in_file.one()?;
+    }
+    let sealing = from("keystore", ValueSource::CommandLine)
+        || (flags.values && from("values", ValueSource::CommandLine));
+    if matches!(source, Some(Source::Plain)) && sealing {
+        return Err("plain data is not sealed: it goes with neither --keystore nor --values".into());
     }
     #[cfg(feature = "vault")]
     if let Some(Source::Vault { key, token_file, .. }) = &mut source {

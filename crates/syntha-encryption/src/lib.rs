@@ -58,5 +58,7 @@ pub use rows::{Row, RowReader, RowWriter};
 pub use secret::{SecretBytes, SecretKey};
 pub use store::EncryptedStore;
 pub use subkeys::{DataKey, Purpose, Root};
+/// The storage contract, which this crate implements over any store.
+pub use syntha_store;
 #[cfg(feature = "vault")]
 pub use vault::{VaultTransit, VaultTransitBuilder};

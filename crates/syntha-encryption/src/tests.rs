@@ -341,8 +341,7 @@ impl KeyProvider for FaultyProvider {
 async fn a_provider_that_fails_stops_those_whose_keys_are_not_there() {
     for fault in [DOWN, DENIED, WRONG, LATE] {
         let (site, provider) = (Site::new(), FaultyProvider::new());
-        let mut cache = KeyCache::default();
-        cache.age = Duration::from_millis(1_500);
+        let cache = KeyCache { age: Duration::from_millis(1_500), ..KeyCache::default() };
         let keychain = site.open_with(&Kek::provider(Arc::clone(&provider) as _), cache).await.unwrap();
         for user in ["alice", "bob"] {
             site.create(&keychain, user).await.unwrap();
@@ -384,8 +383,7 @@ async fn a_provider_that_fails_stops_those_whose_keys_are_not_there() {
 #[tokio::test]
 async fn the_cache_is_never_over_its_limit() {
     let site = Site::new();
-    let mut cache = KeyCache::default();
-    cache.users = 7;
+    let cache = KeyCache { users: 7, ..KeyCache::default() };
     let keychain = site.open_with(&kek(1), cache).await.unwrap();
     let mut owners = Vec::new();
     for user in 0..40 {
@@ -413,8 +411,7 @@ async fn the_cache_is_never_over_its_limit() {
 #[tokio::test]
 async fn cached_keys_end_with_their_age() {
     let (site, provider) = (Site::new(), FaultyProvider::new());
-    let mut cache = KeyCache::default();
-    cache.age = Duration::from_millis(200);
+    let cache = KeyCache { age: Duration::from_millis(200), ..KeyCache::default() };
     let keychain = site.open_with(&Kek::provider(Arc::clone(&provider) as _), cache).await.unwrap();
     site.create(&keychain, "alice").await.unwrap();
     site.read(&keychain, "alice").await.unwrap();
@@ -422,4 +419,27 @@ async fn cached_keys_end_with_their_age() {
     tokio::time::sleep(Duration::from_millis(250)).await;
     site.read(&keychain, "alice").await.unwrap();
     assert!(provider.calls.load(Ordering::Relaxed) > calls);
+}
+
+/// The records that one core seals again in a second.
+#[tokio::test]
+#[ignore = "a measurement: by hand, with --release"]
+#[allow(clippy::print_stdout, reason = "it prints what it measured")]
+async fn rotation_throughput() {
+    let site = Site::new();
+    let keychain = site.open(&kek(1)).await.unwrap();
+    let store = site.store(&keychain);
+    let (user, _) = store.create(site.tag("alice"), record("alice"), CreateMode::New).await.unwrap();
+    for batch in 0..20_u64 {
+        let mut records = Batch::new(Timestamp(1)).unwrap();
+        for number in 0..1_000 {
+            let id = RecordId::new("thread", batch * 1_000 + number).unwrap();
+            records = records.put(Keyspace::History, id, "a head of some bytes", "x".repeat(200));
+        }
+        user.commit(records).await.unwrap();
+    }
+    let start = std::time::Instant::now();
+    let rotated = store.rotate(Owner::User(site.tag("alice")), &mut |_| {}).await.unwrap();
+    let took = start.elapsed().as_secs_f64();
+    println!("{} records in {took:.2} s: {:.0} a second", rotated.sealed, rotated.sealed as f64 / took);
 }

@@ -310,7 +310,7 @@ impl Deployment {
         self.enter_known(tag).await.map(|()| false)
     }
 
-    async fn enter_known(&self, tag: UserTag) -> Result<()> {
+    pub(crate) async fn enter_known(&self, tag: UserTag) -> Result<()> {
         match self.directory.standing(tag).await? {
             Standing::There => Ok(()),
             Standing::Absent => Err(not_found()),

@@ -11,6 +11,7 @@ use syntha_store::UserId;
 use crate::directory::UserEntry;
 use crate::encryption::Sealed;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sqlite")]
 use crate::files::beside;
 use crate::manager::UserManager;
 
@@ -103,8 +104,7 @@ impl UserManager {
     /// As [`wrapping_status`](Self::wrapping_status).
     pub async fn passphrase_is_outdated(&self) -> Result<bool> {
         let Some(used) = self.key_census().await?.parameters else { return Ok(false) };
-        let now = PassphraseParameters::generate()?;
-        Ok(used.m_kib < now.m_kib || used.t < now.t)
+        Ok(is_less(&used, &PassphraseParameters::generate()?))
     }
 
     /// Seals a user's data under new keys and destroys the former ones, while the data is in use. One that did not end goes on.
@@ -231,27 +231,39 @@ impl UserManager {
     ///
     /// # Errors
     ///
-    /// `Denied` for a passphrase that is not 12 to 4,096 bytes, and for a user who has no keys yet; `Invalid` if the user holds them.
+    /// `NotFound`, `Erased`; `Denied` for a passphrase that is not 12 to 4,096 bytes; `Invalid` if the user holds them, or has not written.
     pub async fn hold_key<U>(&self, user: U, passphrase: &SecretBytes) -> Result<()>
     where
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let tag = self.tag(user)?;
-        Ok(self.keys()?.keychain.hold_key(tag, passphrase).await?)
+        let (tag, sealed) = (self.tag(user)?, self.keys()?);
+        self.deployment.enter_known(tag).await?;
+        if let Err(error) = sealed.store.key_status(Owner::User(tag), false).await {
+            let error: Error = error.into();
+            return Err(match error.kind() {
+                ErrorKind::NotFound | ErrorKind::Erased => Error::new(
+                    ErrorKind::Invalid,
+                    "the user has not written yet and has no keys, write something first",
+                ),
+                _ => error,
+            });
+        }
+        Ok(sealed.keychain.hold_key(tag, passphrase).await?)
     }
 
     /// Gives a user's keys back to the deployment. They must be unlocked.
     ///
     /// # Errors
     ///
-    /// `KeyUnavailable` while they are locked; `Invalid` if the user does not hold them.
+    /// `NotFound`, `Erased`; `KeyUnavailable` while they are locked; `Invalid` if the user does not hold them.
     pub async fn give_back_key<U>(&self, user: U) -> Result<()>
     where
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
         let tag = self.tag(user)?;
+        self.deployment.enter_known(tag).await?;
         Ok(self.keys()?.keychain.give_back_key(tag).await?)
     }
 
@@ -259,13 +271,14 @@ impl UserManager {
     ///
     /// # Errors
     ///
-    /// `Denied` for another passphrase; `Invalid` if the user does not hold the keys.
+    /// `NotFound`, `Erased`; `Denied` for another passphrase; `Invalid` if the user does not hold the keys.
     pub async fn unlock_user<U>(&self, user: U, passphrase: &SecretBytes) -> Result<()>
     where
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
         let tag = self.tag(user)?;
+        self.deployment.enter_known(tag).await?;
         Ok(self.keys()?.keychain.unlock(tag, passphrase).await?)
     }
 
@@ -295,5 +308,25 @@ impl UserManager {
     fn keys(&self) -> Result<&Sealed> {
         let sealed = self.deployment.sealed.as_ref();
         sealed.ok_or_else(|| Error::new(ErrorKind::Invalid, "the data is not sealed, it has no keys"))
+    }
+}
+
+/// Whether the first ones are less work to try a passphrase with.
+const fn is_less(used: &PassphraseParameters, now: &PassphraseParameters) -> bool {
+    used.m_kib < now.m_kib || used.t < now.t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_memory_or_fewer_passes_are_less_work() {
+        let now = PassphraseParameters::generate().unwrap();
+        let with = |m_kib, t| PassphraseParameters { m_kib, t, ..now.clone() };
+        assert!(!is_less(&now, &now));
+        assert!(!is_less(&with(now.m_kib * 2, now.t), &now));
+        assert!(is_less(&with(now.m_kib / 2, now.t), &now));
+        assert!(is_less(&with(now.m_kib, now.t - 1), &now));
     }
 }

@@ -9,6 +9,9 @@ mod readme {}
 #[doc = include_str!("../../../docs/context-mesh.md")]
 mod context_mesh {}
 
+#[doc = include_str!("../../../docs/encryption.md")]
+mod encryption {}
+
 #[doc = include_str!("../../../docs/multi-user-setup.md")]
 mod multi_user_setup {}
 

@@ -106,6 +106,32 @@ fn what_is_open_or_missing_is_a_failure() {
     assert!(doctor(&place, &[]).0);
 }
 
+/// An erasure that can't be ended leaves data behind, which is told until it is.
+#[test]
+fn data_of_an_erased_user_is_a_failure() {
+    let place = Place::new();
+    place.json(&["user", "add", "alice"]);
+    place.push("alice", "k", "1");
+    let tag = place.json(&["user", "list"])[0]["tag"].as_str().unwrap().to_owned();
+    let file = find(&place.path("data"), &format!("{tag}.db")).unwrap();
+    std::fs::hard_link(&file, place.path("second-name")).unwrap();
+    let (ok, found) = doctor(&place, &[]);
+    assert!(!ok && state(&found, "engine") == "failure", "{found}");
+    place.fails(&["user", "erase", "alice", "--yes"]);
+    let (ok, found) = doctor(&place, &[]);
+    assert!(!ok && says(&found, "erasures").contains(&tag), "{found}");
+    std::fs::remove_file(place.path("second-name")).unwrap();
+    let (ok, found) = doctor(&place, &[]);
+    assert!(ok && state(&found, "erasures") == "right" && !file.exists(), "{found}");
+}
+
+fn find(folder: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find_map(|path| if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) })
+}
+
 #[tokio::test]
 async fn it_looks_beside_a_holder() {
     let place = Place::new();

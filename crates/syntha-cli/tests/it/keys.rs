@@ -89,8 +89,8 @@ fn sealed_and_plain_are_not_mixed_up() {
     for command in [&["keys", "rotate", "--all"][..], &["keys", "rewrap", "--same-key"]] {
         assert!(place.fails(&[&["--plain"], command].concat()).contains("not sealed"));
     }
-    for (one, other) in [("--keystore=k", "--plain"), ("--values", "--plain")] {
-        assert!(place.fails(&["--data", "new", one, other, "user", "list"]).contains("--plain"));
+    for one in ["--keystore=k", "--values"] {
+        assert!(place.fails(&["--data", "new", one, "--plain", "user", "list"]).contains("plain data"));
         assert!(!place.path("new").exists());
     }
 }
@@ -299,9 +299,56 @@ fn another_key_takes_over() {
     let status = place.json_with(&["--passphrase-file", "-", "keys", "status"], OTHER);
     assert_eq!(status["keks"].as_array().unwrap().len(), 1, "{status}");
     assert_eq!(status["change_under_way"], false);
-    // Nobody else's key takes the data over.
+    // Nobody takes the data over without its key.
     let wrong = ["--key-file", "new.key", "keys", "rewrap", "--new-key-file", "new.key"];
     assert!(place.fails(&wrong).contains("key"));
+}
+
+/// A change of the key that was stopped: both keys are needed, and the same command ends it.
+#[tokio::test]
+async fn a_change_of_the_key_that_was_stopped_is_ended() {
+    let place = Place::new();
+    for user in ["alice", "bob", "carol"] {
+        place.json(&["user", "add", user]);
+        place.push(user, "k", "1");
+    }
+    place.json(&["keys", "new-key-file", "new.key"]);
+    let (users, host) = syntha::UserManager::builder().sqlite(place.path("data")).open().await.unwrap();
+    let stop = tokio::sync::Notify::new();
+    let new = syntha::Kek::file(place.path("new.key"));
+    let ended = tokio::select! {
+        biased;
+        () = stop.notified() => false,
+        _ = users.change_key(&new, |_| stop.notify_one()) => true,
+    };
+    assert!(!ended);
+    users.shutdown().await.unwrap();
+    drop(host);
+    for alone in [&[][..], &["--key-file", "new.key"]] {
+        place.fails(&[alone, &["user", "list"]].concat());
+    }
+    let done = place.json(&["keys", "rewrap", "--new-key-file", "new.key"]);
+    assert_eq!(done["finished"], true);
+    assert!(done["keys"].as_u64().unwrap() > 0, "it went on: {done}");
+    place.fails(&["user", "list"]);
+    let got = place.json(&["--key-file", "new.key", "get", "--user", "carol", "--agent", "a", "k"]);
+    assert_eq!(got["value"], 1);
+}
+
+#[cfg(feature = "vault")]
+#[test]
+fn a_vault_is_named_whole() {
+    let place = Place::new();
+    let vault = ["--vault", "http://127.0.0.1:1", "--vault-key", "k"];
+    assert!(place.fails(&[&vault[..], &["user", "list"]].concat()).contains("--vault-token-file"));
+    std::fs::write(place.path("token"), "a-token").unwrap();
+    set_mode(&place.path("token"), 0o600);
+    std::fs::write(place.path("syntha.toml"), "vault-token-file = \"token\"\n").unwrap();
+    let said = place.fails(&[&vault[..], &["user", "list"]].concat());
+    assert!(said.contains("key service"), "{said}");
+    assert!(!place.path("data").exists() && !place.path("data.key").exists());
+    let two = place.fails(&[&vault[..], &["--key-file", "one.key", "user", "list"]].concat());
+    assert!(two.contains("give one of them"), "{two}");
 }
 
 #[test]
@@ -317,6 +364,12 @@ fn a_user_holds_the_keys() {
         place.run(&[&["--json", "--user-passphrase-file", file], command].concat())
     };
     assert!(place.fails(&["user", "hold-key", "alice"]).contains("--user-passphrase-file"));
+    place.json(&["user", "add", "carol"]);
+    for (user, told) in [("carol", "has not written"), ("nobody", "no such user")] {
+        let said = with(&right, &["user", "hold-key", user]);
+        assert!(!said.ok && said.err.contains(told), "{}", said.err);
+    }
+    assert!(with(&right, &["user", "unlock-test", "nobody"]).err.contains("no such user"));
     assert!(with(&right, &["user", "hold-key", "alice"]).ok);
     // Each derivation of a key takes its time: the first ones are tried without a passphrase alone.
     for (command, unlocks) in [

@@ -221,7 +221,9 @@ async fn sealed_swap_audience(bed: Bed) {
 
 async fn sealed_swap_of_any_two(bed: Bed) {
     let (filled, other) = (Filled::new(&bed, "a").await, Filled::new(&bed, "b").await);
-    let called = filled.called();
+    // Of two keyspaces that share a key, and one that does not.
+    let mut called = filled.called();
+    called.retain(|(space, ..)| matches!(space, Keyspace::Context | Keyspace::Agents | Keyspace::History));
     let places: Vec<_> = called.iter().map(|called| filled.place(*called)).collect();
     // What the user has, what the user had, and what another user has in the same places.
     let mut blobs: Vec<_> = Vec::new();
