@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn less_memory_or_fewer_passes_are_less_work() {
         let now = PassphraseParameters::generate().unwrap();
-        let with = |m_kib, t| PassphraseParameters { m_kib, t, ..now.clone() };
+        let with = |m_kib, t| PassphraseParameters { m_kib, t, ..now };
         assert!(!is_less(&now, &now));
         assert!(!is_less(&with(now.m_kib * 2, now.t), &now));
         assert!(is_less(&with(now.m_kib / 2, now.t), &now));
