@@ -11,7 +11,7 @@ use crate::keychain::Keychain;
 use crate::keyring::Keyring;
 use crate::mode::Mode;
 use crate::roster::Roster;
-use crate::user_store::{EncryptedUser, Sealing};
+use crate::user_store::{EncryptedUser, Sealing, gone};
 
 /// A store whose every record is sealed before the store below sees it. The store below is any backend, and knows nothing of it.
 ///
@@ -49,6 +49,43 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
         self.user(self.inner.open(user).await?, *user.as_bytes()).await
     }
 
+    /// Destroys the keys that were made for a create or an import which has failed, if they are certainly of no use.
+    ///
+    /// INVARIANT: the error alone does not say so: a store may fail after the deed, or finish it later. Keys too many open nothing; keys too
+    /// few are data that is lost.
+    async fn discard(&self, user: UserTag, life: Incarnation, error: &Error) {
+        let owner = *user.as_bytes();
+        self.ring.refresh(&owner);
+        if !left_nothing(error.kind()) {
+            return;
+        }
+        let of_no_use = match self.inner.open(user).await {
+            Ok(found) => found.state().await.is_ok_and(|state| state.stamp.incarnation != life),
+            Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Erased),
+        };
+        if of_no_use {
+            // What has failed is what the caller is told.
+            let _ = self.ring.keystore.destroy_life(&owner, life).await;
+        }
+    }
+
+    /// Takes back what was made while an erasure destroyed its keys. Says whether that was so.
+    ///
+    /// INVARIANT: asked after the data was made. An erasure looks for data once more after it has destroyed keys, so one of the two notices
+    /// the other.
+    async fn outrun(&self, user: UserTag, at: Stamp) -> Result<bool> {
+        let owner = *user.as_bytes();
+        if self.ring.keystore.life(&owner, at.incarnation).await?.is_some() {
+            return Ok(false);
+        }
+        self.ring.refresh(&owner);
+        match self.inner.fence(user, Some(at), Fence::Erased).await {
+            Ok(_) => self.inner.erase(user).await.map(|_| true),
+            // It has a new life already, or none.
+            Err(_) => Ok(true),
+        }
+    }
+
     pub(crate) async fn open_deployment(&self) -> Result<EncryptedUser> {
         let inner = self.inner.deployment().await?;
         for _ in 0..FOUNDINGS {
@@ -77,7 +114,7 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
 /// How often a deployment's own space is looked at until somebody has made it.
 const FOUNDINGS: usize = 16;
 
-/// Whether a failed create or import has certainly left nothing, so that the keys made for it are of no use.
+/// Whether a failed create or import has most likely left nothing, so that the keys made for it are of no use.
 const fn left_nothing(kind: ErrorKind) -> bool {
     use ErrorKind as Kind;
     matches!(
@@ -128,14 +165,14 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
         };
         match made {
             Ok((inner, commit)) => {
+                if self.outrun(user, commit.stamp).await? {
+                    return Err(Error::new(ErrorKind::Erased, "the user was erased while it was made"));
+                }
                 let made = EncryptedUser::new(inner, Arc::clone(&self.ring), owner, life, self.mode);
                 Ok((Arc::new(made), commit))
             }
             Err(error) => {
-                if left_nothing(error.kind()) {
-                    self.ring.refresh(&owner);
-                    self.ring.keystore.destroy_life(&owner, life).await?;
-                }
+                self.discard(user, life, &error).await;
                 Err(error)
             }
         }
@@ -164,8 +201,8 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
             },
         };
         let owner = *user.as_bytes();
-        // Where no data could be fenced, another process may be making some at this moment. The store below sees to it that there is none
-        // and can be none, and then the keys go: nobody finds data that goes on without its keys.
+        // Where no data could be fenced, another process may be making some at this moment. So it is removed before and after the keys: nobody
+        // finds data that goes on without its keys.
         let erased = if fenced { None } else { Some(self.inner.erase(user).await) };
         #[cfg(feature = "faults")]
         if self.ring.has(crate::Fault::KeysKept) {
@@ -173,9 +210,14 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
         }
         let keys = self.ring.keystore.destroy(&owner).await?;
         self.ring.forget(&owner);
-        let erased = match erased {
-            Some(erased) => erased?,
-            None => self.inner.erase(user).await?,
+        let again = self.inner.erase(user).await;
+        let erased = match (erased, again) {
+            (None, again) => again?,
+            (Some(_), Ok(again)) if again.removed => again,
+            (Some(_), Err(error)) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Erased) => {
+                return Err(error);
+            }
+            (Some(erased), _) => erased?,
         };
         Ok(erased.with_keys(keys))
     }
@@ -184,16 +226,16 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
         if snapshot.owner() != user {
             return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
         }
-        match self.inner.open(user).await {
+        let before = match self.inner.open(user).await {
             Ok(_) if mode == ImportMode::New => {
                 return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
             }
+            Ok(found) => found.state().await.ok().map(|state| state.stamp.incarnation),
             Err(error) if error.kind() == ErrorKind::Erased => return Err(error),
-            _ => {}
-        }
+            Err(_) => None,
+        };
         let owner = *user.as_bytes();
         let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
-        let before = self.ring.keystore.owner(&owner).await?;
         let keys = self.ring.make(&owner, life).await?;
         let mut sealing = Sealing {
             inner: snapshot,
@@ -207,24 +249,22 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
         };
         match self.inner.import(user, &mut sealing, mode).await {
             Ok(stamp) => {
+                if self.outrun(user, stamp).await? {
+                    return Err(gone());
+                }
                 #[cfg(feature = "faults")]
                 if self.ring.has(crate::Fault::FormerKeysKept) {
                     return Ok(stamp);
                 }
-                // The lives that were there before have ended.
-                for kept in before.lives {
-                    let old = kept.row.life()?;
-                    if old != life {
-                        self.ring.keystore.destroy_life(&owner, old).await?;
-                    }
+                // INVARIANT: only the life that was there has certainly ended. Keys of another one may be those of an import that is
+                // under way in another process.
+                if let Some(old) = before.filter(|old| *old != life) {
+                    self.ring.keystore.destroy_life(&owner, old).await?;
                 }
                 Ok(stamp)
             }
             Err(error) => {
-                self.ring.refresh(&owner);
-                if left_nothing(error.kind()) {
-                    self.ring.keystore.destroy_life(&owner, life).await?;
-                }
+                self.discard(user, life, &error).await;
                 Err(error)
             }
         }

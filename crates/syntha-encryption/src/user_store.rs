@@ -48,6 +48,11 @@ struct Known {
     first: Option<u32>,
 }
 
+/// Whether bodies' seals of a keyspace can be remembered as of a stamp: audit records are written without moving it.
+const fn remembers(space: Keyspace) -> bool {
+    !matches!(space, Keyspace::Audit)
+}
+
 /// A batch as the store below takes it, and what it makes of what is known.
 struct Sealed {
     batch: Batch,
@@ -397,13 +402,23 @@ impl EncryptedUser {
                     let name = id.name();
                     let head =
                         records.seal_head(&mut salts, key, place, name, version, *expires, head, &seal)?;
-                    seals.push((space, stored.clone(), seal));
+                    if remembers(space) {
+                        seals.push((space, stored.clone(), seal));
+                    }
                     Op::PutHead { space, id: stored, head, expires: records.stored_expiry(*expires) }
                 }
                 (Op::Rewrite { id, version, head, body, .. }, Some(stored)) => {
                     let found = self.stored_head(at, space, &stored).await?;
                     let found = found.filter(|found| found.version == *version).ok_or_else(absent)?;
-                    let (opened, BodySeal { token, .. }) = self.open_at(&keys, at, space, &found).await?;
+                    let (opened, before) = self.open_at(&keys, at, space, &found).await?;
+                    // The data does not move, so another handle's next head is sealed for the body that it knows: one, or none.
+                    if before.exists == body.is_empty() {
+                        return Err(Error::new(
+                            ErrorKind::Invalid,
+                            "a rewrite neither adds nor takes away a body, put the record instead",
+                        ));
+                    }
+                    let token = before.token;
                     let place = Place { space, stored: &stored, life: self.life };
                     let (exists, body_version) = (!body.is_empty(), found.body_version);
                     let seal = BodySeal { token, version: body_version, exists, epoch: key.epoch() };
@@ -448,6 +463,8 @@ impl EncryptedUser {
         if !sealed.ops.iter().any(|op| roster::holds(op.space())) {
             return Ok(sum);
         }
+        // A new life has nothing in it.
+        let is_new = at.epoch.0 == 0;
         let mut removed = std::collections::HashSet::new();
         #[cfg(feature = "faults")]
         let keeps = self.ring.has(crate::Fault::RosterKeepsDeleted);
@@ -456,6 +473,7 @@ impl EncryptedUser {
         for op in sealed.ops.iter().filter(|op| roster::holds(op.space()) && !keeps) {
             let space = op.space();
             let scan = match op {
+                _ if is_new => break,
                 Op::Clear { .. } => Scan::heads(space, PAGE),
                 Op::DeleteName { name, .. } => Scan::heads(space, PAGE).name(name.clone()),
                 _ => continue,
@@ -486,8 +504,7 @@ impl EncryptedUser {
             if matches!(op, Op::Rewrite { .. }) {
                 continue;
             }
-            // A new life has nothing in it.
-            if at.epoch.0 > 0
+            if !is_new
                 && !removed.contains(&(space, id.clone()))
                 && let Some(old) = self.stored_head(at, space, id).await?
             {
@@ -557,6 +574,10 @@ impl EncryptedUser {
     pub(crate) async fn commit_sealed(&self, batch: &Batch, at: Stamp, note: NoteState) -> Result<Commit> {
         let sealed = self.seal(batch, at, note).await?;
         let (next, seals) = (sealed.note, sealed.seals);
+        // INVARIANT: no seal of a body outlives a write of its record, whatever the write was.
+        self.known.lock().seals.retain(|(space, id, _)| {
+            !sealed.batch.ops.iter().any(|op| op.space() == *space && op.id() == Some(id))
+        });
         let commit = self.inner.commit(sealed.batch).await?;
         let mut known = self.known.lock();
         // INVARIANT: what is remembered of bodies is of the commit before this one, so nobody else has written in between.
@@ -567,9 +588,6 @@ impl EncryptedUser {
         if batch.ops.iter().any(cleared) {
             known.seals.clear();
         }
-        known
-            .seals
-            .retain(|(space, id, _)| !seals.iter().any(|(in_space, new, _)| in_space == space && new == id));
         known.seals.extend(seals);
         while known.seals.len() > SEALS_KEPT {
             known.seals.pop_front();

@@ -9,8 +9,10 @@ use syntha_encryption::{
 use syntha_store::UserId;
 
 use crate::directory::UserEntry;
-use crate::encryption::{Sealed, beside};
+use crate::encryption::Sealed;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "sqlite")]
+use crate::files::beside;
 use crate::manager::UserManager;
 
 /// What became of every user's keys.

@@ -10,7 +10,8 @@ mod directory;
 mod encryption;
 mod erasure;
 mod error;
-#[cfg(all(feature = "encryption", feature = "sqlite"))]
+#[cfg(feature = "encryption")]
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a build without folders names some only"))]
 mod files;
 mod incoming;
 #[cfg(feature = "encryption")]

@@ -259,6 +259,8 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
         (&["history", "show", "--user", "alice", "chat"], "hello"),
         (&["export", "--user", "alice", folder.path().join("export").to_str().unwrap()], "1 entries"),
         (&["user", "backup", "alice", folder.path().join("archive").to_str().unwrap()], "wrote"),
+        (&["backup", "--all", folder.path().join("copy").to_str().unwrap()], "1 of them with data"),
+        (&["keys", "status"], "alice"),
     ] {
         let output = syntha(&data, arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

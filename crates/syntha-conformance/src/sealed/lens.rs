@@ -5,7 +5,7 @@ use data_encoding::BASE64;
 use serde_json::Value;
 use syntha_encryption::envelope::{self, Algorithm, Binding, Content, RecordBinding};
 use syntha_encryption::{
-    DataKey, Kek, KeyContext, KeyProvider, Mode, Purpose, Root, SecretBytes, SecretKey, What, Wrapped,
+    DataKey, Kek, KeyContext, KeyProvider, Mode, Purpose, Root, SecretKey, What, Wrapped,
 };
 use syntha_store::{Batch, Head, Incarnation, Keyspace, Op, Record, RecordId, Scan, Store, Timestamp};
 
@@ -79,12 +79,6 @@ async fn unwrap(context: KeyContext, row: &Value) -> SecretKey {
     let wrapped = BASE64.decode(row.as_str().unwrap().as_bytes()).unwrap();
     let secret = provider().await.unwrap(&context, &Wrapped::decode(&wrapped).unwrap()).await.unwrap();
     SecretKey::from_slice(secret.as_bytes()).unwrap()
-}
-
-pub(super) async fn wrap(context: KeyContext, secret: &SecretKey) -> Value {
-    let secret = SecretBytes::new(secret.as_bytes().to_vec());
-    let wrapped = provider().await.wrap(&context, &secret).await.unwrap();
-    BASE64.encode(&wrapped.encode().unwrap()).into()
 }
 
 impl Lens {
