@@ -37,6 +37,8 @@ pub(crate) async fn run(report: &mut Report) {
 
 /// A deployment: sealed with a key file beside it, or plain.
 async fn open(folder: &Path, sealed: bool, config: MeshConfig) -> (UserManager, HostAuthority) {
+    // The key file lies beside the data.
+    std::fs::create_dir_all(folder).unwrap();
     let builder = UserManager::builder().sqlite(folder.join("data")).mesh(config);
     let builder = if sealed { builder } else { builder.plain() };
     builder.open().await.unwrap()
