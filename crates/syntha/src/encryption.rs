@@ -230,8 +230,10 @@ pub(crate) mod sqlite {
                 if place == KeyPlace::Elsewhere && key_place(&keys)? == KeyPlace::Nowhere {
                     return Err(no_keystore());
                 }
+                // INVARIANT: keys are durable before what is sealed under them, however durable a commit of the data is: a power loss takes
+                // the last commits then, and not all of a user's data with its key.
                 let keys = SqliteConfig::new(keys).mode(config.chosen_mode()).connections(1);
-                Arc::new(SqliteStore::open(keys.synchronous(config.chosen_synchronous())).await?)
+                Arc::new(SqliteStore::open(keys).await?)
             }
         };
         let keystore = Keystore::open(keystore).await?;
