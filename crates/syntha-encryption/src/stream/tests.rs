@@ -267,8 +267,8 @@ fn other_formats_are_told_apart() {
         (0, b'S', ErrorKind::Tampered),
         (15, 2, ErrorKind::Unsupported),
         (20, 0, ErrorKind::Unsupported),
-        (20, 4, ErrorKind::Unsupported),
-        (101, 4, ErrorKind::Unsupported),
+        (20, 6, ErrorKind::Unsupported),
+        (101, 5, ErrorKind::Unsupported),
         (101, 2, ErrorKind::Tampered),
         (101, 3, ErrorKind::Tampered),
     ] {
