@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use syntha_store::{
     Batch, DEPLOYMENT_OWNER, Error, ErrorKind, Expect, Keyspace, Op, RecordId, Result, Scan, Store,
-    Timestamp, UserTag,
+    Timestamp, UserStore, UserTag,
 };
 
 use crate::envelope::Salts;
@@ -210,6 +210,9 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
                 user.seal_under(target).await?;
             }
             sweep.all(progress).await?;
+            if !self.inner.capabilities().durable {
+                user.settle().await?;
+            }
             match self.ring.keystore.put_life(&user.owner, &row.row.with_only(target), row.version).await {
                 Ok(()) => {
                     self.ring.refresh(&user.owner);
@@ -493,6 +496,15 @@ impl EncryptedUser {
             }
         }
         Err(busy())
+    }
+
+    /// Makes what was committed durable where a commit alone does not: a power loss would bring back what is sealed under the former key.
+    ///
+    /// What was deleted leaves a store's logs before the delete is acknowledged, and with it goes all that is in them. Nothing is there under
+    /// this id, and the audit keyspace moves no stamp.
+    async fn settle(&self) -> Result<()> {
+        let nothing = RecordId::new(bytes::Bytes::new(), i64::MAX as u64)?;
+        self.commit(Batch::new(Timestamp(0))?.delete(Keyspace::Audit, nothing)).await.map(drop)
     }
 
     /// The epochs of a page of records, as their heads tell them.

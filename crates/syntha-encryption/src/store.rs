@@ -53,12 +53,9 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
     ///
     /// INVARIANT: the error alone does not say so: a store may fail after the deed, or finish it later. Keys too many open nothing; keys too
     /// few are data that is lost.
-    async fn discard(&self, user: UserTag, life: Incarnation, error: &Error) {
+    async fn discard(&self, user: UserTag, life: Incarnation) {
         let owner = *user.as_bytes();
         self.ring.refresh(&owner);
-        if !left_nothing(error.kind()) {
-            return;
-        }
         let of_no_use = match self.inner.open(user).await {
             Ok(found) => found.state().await.is_ok_and(|state| state.stamp.incarnation != life),
             Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Erased),
@@ -172,7 +169,9 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
                 Ok((Arc::new(made), commit))
             }
             Err(error) => {
-                self.discard(user, life, &error).await;
+                if left_nothing(error.kind()) {
+                    self.discard(user, life).await;
+                }
                 Err(error)
             }
         }
@@ -246,6 +245,7 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
             life,
             roster: Roster::default(),
             note: Note::NONE,
+            is_broken: false,
         };
         match self.inner.import(user, &mut sealing, mode).await {
             Ok(stamp) => {
@@ -264,7 +264,9 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
                 Ok(stamp)
             }
             Err(error) => {
-                self.discard(user, life, &error).await;
+                if sealing.is_broken || left_nothing(error.kind()) {
+                    self.discard(user, life).await;
+                }
                 Err(error)
             }
         }

@@ -842,6 +842,8 @@ pub(crate) struct Sealing<'a> {
     pub(crate) life: Incarnation,
     pub(crate) roster: Roster,
     pub(crate) note: Note,
+    /// The snapshot ended with an error, so the import has changed nothing.
+    pub(crate) is_broken: bool,
 }
 
 impl Sealing<'_> {
@@ -898,6 +900,14 @@ impl Snapshot for Sealing<'_> {
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        let next = self.next_sealed().await;
+        self.is_broken |= next.is_err();
+        next
+    }
+}
+
+impl Sealing<'_> {
+    async fn next_sealed(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let Some(chunk) = self.inner.next().await? else {
             self.note = self.seal_note()?;
             return Ok(None);

@@ -120,6 +120,7 @@ impl Store for Hooked {
 /// Two processes on one store and one keystore.
 struct Bed {
     below: Arc<Hooked>,
+    keys: Arc<MemoryStore>,
     one: Arc<EncryptedStore>,
     other: Arc<EncryptedStore>,
     tag: UserTag,
@@ -144,7 +145,7 @@ impl Bed {
         }
         let tag = key.tag(&UserId::new("alice").unwrap());
         let (one, other) = (Arc::clone(&stores[0]), Arc::clone(&stores[1]));
-        Self { below, one, other, tag }
+        Self { below, keys, one, other, tag }
     }
 
     /// The user's value, or why there is none; in both processes.
@@ -261,4 +262,47 @@ async fn of_two_who_name_one_life_the_loser_leaves_the_winners_keys() {
     let made = bed.one.create(bed.tag, batch("ours"), CreateMode::New).await;
     assert_eq!(made.map(drop).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(bed.value().await.unwrap(), "theirs");
+}
+
+/// A snapshot that its source fails in the middle of.
+struct Failing(Box<dyn Snapshot>);
+
+#[async_trait]
+impl Snapshot for Failing {
+    fn owner(&self) -> UserTag {
+        self.0.owner()
+    }
+
+    fn state(&self) -> syntha_store::UserState {
+        self.0.state()
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<syntha_store::StoredRecord>>> {
+        match self.0.next().await? {
+            Some(chunk) => Ok(Some(chunk)),
+            None => Err(Error::new(ErrorKind::Unavailable, "the source ended")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn imports_of_a_source_that_fails_leave_no_keys_behind() {
+    let bed = Bed::new().await;
+    bed.one.create(bed.tag, first("old"), CreateMode::New).await.map(drop).unwrap();
+    let rows = async || {
+        let space = bed.keys.deployment().await.unwrap();
+        space.scan(Scan::heads(Keyspace::Keys, 99)).await.unwrap().value.records.len()
+    };
+    let before = rows().await;
+    for _ in 0..3 {
+        let mut failing = Failing(archive("new", bed.tag).await);
+        let done = bed.one.import(bed.tag, &mut failing, ImportMode::Replace).await;
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(rows().await, before);
+    assert_eq!(bed.value().await.unwrap(), "old");
 }

@@ -280,10 +280,15 @@ impl Batch {
         self.usage.is_some() || self.note.is_some() || self.ops.iter().any(changes)
     }
 
-    /// Whether it can remove records.
+    /// Whether it can remove what must be in no file afterwards: records, or a row of wrapped keys that another one takes the place of.
     #[must_use]
     pub fn deletes(&self) -> bool {
-        self.ops.iter().any(Op::is_delete)
+        let replaces = |op: &Op| {
+            let Op::Put { space: Keyspace::Keys, id, .. } = op else { return false };
+            let is_there = |expect: &Expect| matches!(expect, Expect::Version { space: Keyspace::Keys, id: known, version: Some(_) } if known == id);
+            self.expect.iter().any(is_there)
+        };
+        self.ops.iter().any(|op| op.is_delete() || replaces(op))
     }
 
     /// Checks what every backend checks before it touches anything.

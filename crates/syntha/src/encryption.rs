@@ -169,6 +169,8 @@ impl Sealed {
 
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite {
+    use std::os::unix::fs::DirBuilderExt;
+
     use syntha_encryption::make_key_file;
     use syntha_sqlite::{KeyPlace, Mode as Access, SqliteConfig, SqliteStore, key_place};
 
@@ -206,9 +208,15 @@ pub(crate) mod sqlite {
                 if place == KeyPlace::Nowhere && config.chosen_mode() != Access::Beside {
                     let path = path.clone();
                     // One that is there is kept, whoever made it.
-                    tokio::task::spawn_blocking(move || make_key_file(path).map(drop))
-                        .await
-                        .map_err(|_| Error::new(ErrorKind::Storage, "the runtime ended, try again"))??;
+                    tokio::task::spawn_blocking(move || {
+                        if let Some(parent) = path.parent() {
+                            // As the data folder's own folders are made. What can't be made is told of with the file.
+                            let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+                        }
+                        make_key_file(path).map(drop)
+                    })
+                    .await
+                    .map_err(|_| Error::new(ErrorKind::Storage, "the runtime ended, try again"))??;
                 }
                 Some(Encryption::new(Kek::file(path)))
             }
@@ -227,8 +235,10 @@ pub(crate) mod sqlite {
                 if place == KeyPlace::Elsewhere && key_place(&keys)? == KeyPlace::Nowhere {
                     return Err(no_keystore());
                 }
+                // INVARIANT: keys are durable before what is sealed under them, however durable a commit of the data is: a power loss takes
+                // the last commits then, and not all of a user's data with its key.
                 let keys = SqliteConfig::new(keys).mode(config.chosen_mode()).connections(1);
-                Arc::new(SqliteStore::open(keys.synchronous(config.chosen_synchronous())).await?)
+                Arc::new(SqliteStore::open(keys).await?)
             }
         };
         let keystore = Keystore::open(keystore).await?;

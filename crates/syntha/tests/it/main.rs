@@ -6,6 +6,7 @@
 mod archives;
 mod attacks;
 mod backup;
+mod encryption_attacks;
 mod erasure;
 mod history_attacks;
 mod migration;
