@@ -213,5 +213,6 @@ fn each_opens_what_the_other_sealed() {
         let refused = open(&changed).map(|_| ()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Tampered, "number {number}: {changed}");
     }
+    println!("evidence: {count} random vectors, opened both ways, and refused by both once changed");
     second.stop();
 }

@@ -71,6 +71,20 @@ const RUNS: &[Run] = &[
         count: "100000",
     },
     Run {
+        what: "changed blobs",
+        package: "syntha-encryption",
+        filter: "test(changed_blobs_are_refused)",
+        variable: "SYNTHA_MUTATIONS",
+        count: "100000",
+    },
+    Run {
+        what: "vectors",
+        package: "syntha-tests",
+        filter: "test(each_opens_what_the_other_sealed)",
+        variable: "SYNTHA_VECTORS",
+        count: "10000",
+    },
+    Run {
         what: "transfer",
         package: "syntha-tests",
         filter: "test(transfer_is_equal_to_the_byte)",

@@ -400,6 +400,7 @@ fn changed_blobs_are_refused() {
         kinds[kind] += 1;
     }
     assert!(kinds.iter().all(|of_kind| *of_kind > count / 10), "{kinds:?}");
+    println!("evidence: {changed} changed blobs, 0 accepted, 0 panics");
 }
 
 /// xorshift64*, so that a run can be done again.
