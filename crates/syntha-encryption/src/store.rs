@@ -72,12 +72,12 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
     /// the other.
     async fn outrun(&self, user: UserTag, at: Stamp) -> Result<bool> {
         let owner = *user.as_bytes();
-        if self.ring.keystore.life(&owner, at.incarnation).await?.is_some() {
+        if self.ring.keystore.life(&owner, at.incarnation).await.map_err(unsure)?.is_some() {
             return Ok(false);
         }
         self.ring.refresh(&owner);
         match self.inner.fence(user, Some(at), Fence::Erased).await {
-            Ok(_) => self.inner.erase(user).await.map(|_| true),
+            Ok(_) => self.inner.erase(user).await.map(|_| true).map_err(unsure),
             // It has a new life already, or none.
             Err(_) => Ok(true),
         }
@@ -125,6 +125,12 @@ const fn left_nothing(kind: ErrorKind) -> bool {
             | Kind::Tampered
             | Kind::StorageFull
     )
+}
+
+/// The data was made, and what became of it since is not known.
+fn unsure(error: Error) -> Error {
+    Error::new(ErrorKind::Unknown, "the keystore failed after the data was made, ask for the outcome")
+        .with_source(error)
 }
 
 #[async_trait]
