@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use syntha_store::{
     Batch, DEPLOYMENT_OWNER, Error, ErrorKind, Expect, Keyspace, Op, RecordId, Result, Scan, Store,
-    Timestamp, UserStore, UserTag,
+    Timestamp, UserTag,
 };
 
 use crate::envelope::Salts;
@@ -29,7 +29,7 @@ use crate::provider::What;
 use crate::record::{BodySeal, Place};
 use crate::secret::SecretKey;
 use crate::store::EncryptedStore;
-use crate::user_store::{EncryptedUser, busy, gone};
+use crate::user_store::{EncryptedUser, busy, gone, settle};
 
 /// How many heads are looked at at once.
 const PAGE: usize = 1_000;
@@ -211,7 +211,7 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
             }
             sweep.all(progress).await?;
             if !self.inner.capabilities().durable {
-                user.settle().await?;
+                settle(&*user.inner).await?;
             }
             match self.ring.keystore.put_life(&user.owner, &row.row.with_only(target), row.version).await {
                 Ok(()) => {
@@ -496,15 +496,6 @@ impl EncryptedUser {
             }
         }
         Err(busy())
-    }
-
-    /// Makes what was committed durable where a commit alone does not: a power loss would bring back what is sealed under the former key.
-    ///
-    /// What was deleted leaves a store's logs before the delete is acknowledged, and with it goes all that is in them. Nothing is there under
-    /// this id, and the audit keyspace moves no stamp.
-    async fn settle(&self) -> Result<()> {
-        let nothing = RecordId::new(bytes::Bytes::new(), i64::MAX as u64)?;
-        self.commit(Batch::new(Timestamp(0))?.delete(Keyspace::Audit, nothing)).await.map(drop)
     }
 
     /// The epochs of a page of records, as their heads tell them.

@@ -11,7 +11,7 @@ use crate::keychain::Keychain;
 use crate::keyring::Keyring;
 use crate::mode::Mode;
 use crate::roster::Roster;
-use crate::user_store::{EncryptedUser, Sealing, gone};
+use crate::user_store::{EncryptedUser, Sealing, gone, settle};
 
 /// A store whose every record is sealed before the store below sees it. The store below is any backend, and knows nothing of it.
 ///
@@ -72,12 +72,12 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
     /// the other.
     async fn outrun(&self, user: UserTag, at: Stamp) -> Result<bool> {
         let owner = *user.as_bytes();
-        if self.ring.keystore.life(&owner, at.incarnation).await?.is_some() {
+        if self.ring.keystore.life(&owner, at.incarnation).await.map_err(unsure)?.is_some() {
             return Ok(false);
         }
         self.ring.refresh(&owner);
         match self.inner.fence(user, Some(at), Fence::Erased).await {
-            Ok(_) => self.inner.erase(user).await.map(|_| true),
+            Ok(_) => self.inner.erase(user).await.map(|_| true).map_err(unsure),
             // It has a new life already, or none.
             Err(_) => Ok(true),
         }
@@ -125,6 +125,12 @@ const fn left_nothing(kind: ErrorKind) -> bool {
             | Kind::Tampered
             | Kind::StorageFull
     )
+}
+
+/// The data was made, and what became of it since is not known.
+fn unsure(error: Error) -> Error {
+    Error::new(ErrorKind::Unknown, "the data was made, and what came after it failed: ask for the outcome")
+        .with_source(error)
 }
 
 #[async_trait]
@@ -259,7 +265,11 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
                 // INVARIANT: only the life that was there has certainly ended. Keys of another one may be those of an import that is
                 // under way in another process.
                 if let Some(old) = before.filter(|old| *old != life) {
-                    self.ring.keystore.destroy_life(&owner, old).await?;
+                    if !self.inner.capabilities().durable {
+                        let made = self.inner.open(user).await.map_err(unsure)?;
+                        settle(&*made).await.map_err(unsure)?;
+                    }
+                    self.ring.keystore.destroy_life(&owner, old).await.map_err(unsure)?;
                 }
                 Ok(stamp)
             }

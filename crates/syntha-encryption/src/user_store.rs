@@ -930,6 +930,18 @@ impl Sealing<'_> {
     }
 }
 
+/// Makes what was committed durable in a store whose commits alone are not: a power loss would bring back what is sealed under a key that
+/// was destroyed since.
+///
+/// What is deleted leaves a store's logs before the delete is acknowledged, and with it goes all that is in them. Nothing is there under
+/// this id, and the audit keyspace moves no stamp.
+pub(crate) async fn settle(below: &dyn UserStore) -> Result<()> {
+    let nothing = RecordId::new(Bytes::new(), i64::MAX as u64)?;
+    let mut batch = Batch::new(syntha_store::Timestamp(0))?.delete(Keyspace::Audit, nothing);
+    batch.sealed = true;
+    below.commit(batch).await.map(drop)
+}
+
 const fn moved_on() -> Error {
     Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again")
 }
