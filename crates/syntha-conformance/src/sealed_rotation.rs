@@ -320,7 +320,9 @@ async fn rotation_beside_writers(site: Site) {
     while written.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    for epoch in 2..8 {
+    // Over files each commit of every writer waits for the disk.
+    let last = if site.data.files().await.is_empty() { 7 } else { 3 };
+    for epoch in 2..=last {
         assert_eq!(here.rotate(site.owner(), &mut quiet).await.unwrap().epoch, epoch);
     }
     stop.store(true, Ordering::Relaxed);
@@ -337,7 +339,7 @@ async fn rotation_beside_writers(site: Site) {
         }
     }
     let epochs: Vec<_> = site.status().await.records.unwrap().into_keys().collect();
-    assert_eq!(epochs, [7]);
+    assert_eq!(epochs, [last]);
 }
 
 async fn rotation_goes_on_after_a_crash(mut site: Site) {
