@@ -43,7 +43,7 @@ pub fn make_key_file(path: impl AsRef<Path>) -> Result<SecretKey> {
 /// `KeyUnavailable` if it is not there or can't be read, `KeyRefused` for a file that is kept or written in any other
 /// way.
 pub(crate) fn read_key_file(path: &Path) -> Result<SecretKey> {
-    read_patiently(path, || std::thread::sleep(Duration::from_millis(10)))
+    read_patiently(path, || std::thread::park_timeout(Duration::from_millis(10)))
 }
 
 /// Whoever made the file on a file system that can only link has two names for it, for a moment.

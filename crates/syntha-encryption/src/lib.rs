@@ -28,6 +28,7 @@ mod roster;
 mod rotation;
 mod rows;
 mod secret;
+mod snapshots;
 mod store;
 pub mod stream;
 mod subkeys;

@@ -7,6 +7,7 @@ use crate::binding::{Binding, RecordBinding};
 use crate::envelope::{self, Algorithm, Content, Salts};
 use crate::keyring::{Keyring, Owner, UserKeys};
 use crate::mode::Mode;
+use crate::secret::fill;
 use crate::subkeys::{DataKey, Purpose};
 
 pub(crate) const TOKEN_BYTES: usize = 16;
@@ -359,6 +360,23 @@ impl Records<'_> {
             Mode::Values => envelope::open(subkey, algorithm, binding, sealed),
         }
         .map_err(|_| tampered())
+    }
+}
+
+/// Random tokens of a batch, drawn at once.
+pub(crate) struct Tokens(std::vec::IntoIter<[u8; TOKEN_BYTES]>);
+
+impl Tokens {
+    pub(crate) fn draw(count: usize) -> Result<Self> {
+        let mut tokens = vec![[0; TOKEN_BYTES]; count];
+        fill(tokens.as_flattened_mut())?;
+        Ok(Self(tokens.into_iter()))
+    }
+
+    pub(crate) fn next(&mut self) -> Result<[u8; TOKEN_BYTES]> {
+        self.0
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "more tokens were asked for than drawn"))
     }
 }
 

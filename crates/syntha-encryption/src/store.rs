@@ -11,7 +11,8 @@ use crate::keychain::Keychain;
 use crate::keyring::Keyring;
 use crate::mode::Mode;
 use crate::roster::Roster;
-use crate::user_store::{EncryptedUser, Sealing, gone, settle};
+use crate::snapshots::Sealing;
+use crate::user_store::{EncryptedUser, gone, settle};
 
 /// A store whose every record is sealed before the store below sees it. The store below is any backend, and knows nothing of it.
 ///

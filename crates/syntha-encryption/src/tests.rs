@@ -420,26 +420,3 @@ async fn cached_keys_end_with_their_age() {
     site.read(&keychain, "alice").await.unwrap();
     assert!(provider.calls.load(Ordering::Relaxed) > calls);
 }
-
-/// The records that one core seals again in a second.
-#[tokio::test]
-#[ignore = "a measurement: by hand, with --release"]
-#[allow(clippy::print_stdout, reason = "it prints what it measured")]
-async fn rotation_throughput() {
-    let site = Site::new();
-    let keychain = site.open(&kek(1)).await.unwrap();
-    let store = site.store(&keychain);
-    let (user, _) = store.create(site.tag("alice"), record("alice"), CreateMode::New).await.unwrap();
-    for batch in 0..20_u64 {
-        let mut records = Batch::new(Timestamp(1)).unwrap();
-        for number in 0..1_000 {
-            let id = RecordId::new("thread", batch * 1_000 + number).unwrap();
-            records = records.put(Keyspace::History, id, "a head of some bytes", "x".repeat(200));
-        }
-        user.commit(records).await.unwrap();
-    }
-    let start = std::time::Instant::now();
-    let rotated = store.rotate(Owner::User(site.tag("alice")), &mut |_| {}).await.unwrap();
-    let took = start.elapsed().as_secs_f64();
-    println!("{} records in {took:.2} s: {:.0} a second", rotated.sealed, rotated.sealed as f64 / took);
-}
