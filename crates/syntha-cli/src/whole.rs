@@ -122,6 +122,9 @@ pub(crate) async fn unseal(change: Change, opening: &Opening) -> Result {
     drop(spinner);
     let mut lines = changed(&report, "no longer sealed");
     lines.push("keep the key and the keystore: older archives open with them alone".into());
+    lines.push(
+        "as long as they lie beside the folder, open it with --plain, to say that it is meant so".into(),
+    );
     let value = json!({ "users": report.users, "records": report.records, "old": report.old });
     Ok(Answer { lines, value })
 }

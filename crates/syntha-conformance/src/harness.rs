@@ -98,6 +98,7 @@ impl Bed {
         self.instance.store()
     }
 
+    #[cfg(feature = "encryption")]
     pub(crate) fn below(&self) -> Arc<dyn Store> {
         self.instance.below().expect("a check of a layer runs on a layer")
     }

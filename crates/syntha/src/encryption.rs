@@ -198,6 +198,12 @@ pub(crate) mod sqlite {
             (Wanted::Plain, KeyPlace::Elsewhere) => return Err(is_sealed()),
             (Wanted::Sealed(_), KeyPlace::Here) => return Err(is_plain()),
             (Wanted::Plain, _) => None,
+            // INVARIANT: whoever can write the data folder alone can't take its seal off by putting a plain folder in its place.
+            (Wanted::Unsaid, KeyPlace::Here)
+                if key_place(&beside(&folder, ".keys"))? != KeyPlace::Nowhere =>
+            {
+                return Err(was_sealed());
+            }
             (Wanted::Unsaid, KeyPlace::Here) => {
                 tracing::warn!("the data folder is not sealed, seal it with `syntha seal`");
                 None
@@ -278,6 +284,13 @@ pub(crate) mod sqlite {
 
     const fn is_sealed() -> Error {
         Error::new(ErrorKind::Denied, "the data folder is sealed, open it with its key and not as plain")
+    }
+
+    const fn was_sealed() -> Error {
+        Error::new(
+            ErrorKind::Denied,
+            "the data folder is not sealed although its keystore lies beside it: if that is meant, open it as plain",
+        )
     }
 
     const fn is_plain() -> Error {

@@ -1,5 +1,6 @@
 //! Administration of the keys that data is sealed with: what there is, rotation, another key that wraps, users who hold their keys.
 
+#[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
 
 use syntha_encryption::{
@@ -32,17 +33,20 @@ pub struct RotatedAll {
 }
 
 /// The key file of a new data folder, unless another is named: beside it, with `.key` after its name.
+#[cfg(feature = "sqlite")]
 #[must_use]
 pub fn default_key_file(data: &Path) -> PathBuf {
     place(data, ".key")
 }
 
 /// The keystore of a data folder, unless another is named: beside it, with `.keys` after its name.
+#[cfg(feature = "sqlite")]
 #[must_use]
 pub fn default_keystore(data: &Path) -> PathBuf {
     place(data, ".keys")
 }
 
+#[cfg(feature = "sqlite")]
 fn place(data: &Path, ending: &str) -> PathBuf {
     let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
     beside(&data.canonicalize().unwrap_or(data), ending)

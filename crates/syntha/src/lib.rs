@@ -33,7 +33,7 @@ use encryption::Wanted;
 /// Without the layer nothing is sealed.
 #[cfg(not(feature = "encryption"))]
 #[derive(Clone, Copy, Default)]
-struct Wanted;
+struct Wanted(());
 
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use backup::{BackupReport, SkipReason, SkippedUser, UserProgress};
@@ -44,7 +44,9 @@ pub use encryption::Encryption;
 pub use erasure::Erasure;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "encryption")]
-pub use keys_admin::{RotatedAll, default_key_file, default_keystore};
+pub use keys_admin::RotatedAll;
+#[cfg(all(feature = "sqlite", feature = "encryption"))]
+pub use keys_admin::{default_key_file, default_keystore};
 pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use migration::{Migration, MigrationReport, seal_folder, unseal_folder};
