@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use syntha::{ErrorKind, Filter, MeshErrorKind, Topic, UserManager};
+use syntha::{Builder, ErrorKind, Filter, MeshErrorKind, Topic, UserManager};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("formats").join(name)
 }
 
-async fn make(root: &Path, archive: &Path) {
-    let (users, host) = UserManager::builder().sqlite(root).open().await.unwrap();
+async fn make(builder: Builder, root: &Path, archive: &Path) {
+    let (users, host) = builder.open().await.unwrap();
     for user in ["alice", "bob", "carol"] {
         let session = users.create_user_session(&host, user).await.unwrap();
         let (writer, reader) = (session.agent("Writer").unwrap(), session.agent("Reader").unwrap());
@@ -65,18 +65,36 @@ const FORMATS: &[(&str, &str)] = &[
 async fn formats_of_old_are_opened_and_written() {
     let (present, archive) = FORMATS.last().unwrap();
     if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
-        make(&folder(present), &folder(archive)).await;
+        make(UserManager::builder().sqlite(folder(present)).plain(), &folder(present), &folder(archive)).await;
     }
     for (root, archive) in FORMATS {
-        opens(&folder(root), &folder(archive)).await;
+        let temporary = tempfile::tempdir().unwrap();
+        copy(&folder(root), &temporary.path().join("data"));
+        opens(&temporary.path().join("data"), &folder(archive)).await;
     }
 }
 
-async fn opens(root: &Path, archive: &Path) {
-    let temporary = tempfile::tempdir().unwrap();
-    let data = temporary.path().join("data");
-    copy(root, &data);
-    let (users, host) = UserManager::builder().sqlite(&data).open().await.unwrap();
+/// Every sealed format's folder, in which are a data folder, its keystore and its key, and an archive of it.
+const SEALED: &[(&str, &str)] = &[("sealed-1", "sealed-archive-1.syntha")];
+
+#[tokio::test]
+async fn formats_of_old_are_opened_sealed() {
+    let (present, archive) = SEALED.last().unwrap();
+    if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
+        let data = folder(present).join("data");
+        make(UserManager::builder().sqlite(&data), &data, &folder(archive)).await;
+        std::fs::remove_file(folder(present).join("data.keys/lock")).unwrap();
+    }
+    for (root, archive) in SEALED {
+        let temporary = tempfile::tempdir().unwrap();
+        let place = temporary.path().join("place");
+        copy(&folder(root), &place);
+        opens(&place.join("data"), &folder(archive)).await;
+    }
+}
+
+async fn opens(data: &Path, archive: &Path) {
+    let (users, host) = UserManager::builder().sqlite(data).open().await.unwrap();
     let mut names: Vec<_> =
         users.list(None, 10).await.unwrap().iter().map(|entry| entry.user.as_str().to_owned()).collect();
     names.sort();
@@ -102,7 +120,7 @@ async fn opens(root: &Path, archive: &Path) {
     users.verify().await.unwrap();
     users.shutdown().await.unwrap();
     // What was made of the old folder is opened again, and kept what was written.
-    let (users, host) = UserManager::builder().sqlite(&data).open().await.unwrap();
+    let (users, host) = UserManager::builder().sqlite(data).open().await.unwrap();
     let writer = users.open(&host, "bob").await.unwrap().agent("Writer").unwrap();
     assert_eq!(writer.get::<String>("who").await.unwrap().unwrap(), "new");
     assert!(writer.remove("who", None).await.unwrap());
