@@ -250,7 +250,9 @@ fn changed_bytes(vector: &Value, refuse: &mut impl FnMut(&str, Value)) {
 /// Each field of the place.
 fn changed_places(vector: &Value, refuse: &mut impl FnMut(&str, Value)) {
     let place = &vector["binding"];
-    for (field, value) in place.as_object().unwrap() {
+    // In the order of their names, whatever order a build of the JSON library keeps.
+    let fields: std::collections::BTreeMap<_, _> = place.as_object().unwrap().iter().collect();
+    for (field, value) in fields {
         let others = match value {
             Value::String(part) if field == "part" => ["head", "body", "note"]
                 .iter()
