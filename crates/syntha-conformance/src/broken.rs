@@ -247,6 +247,10 @@ impl Snapshot for Relabelled<'_> {
         self.1.life()
     }
 
+    fn follows(&self) -> Option<syntha_store::ChainHead> {
+        self.1.follows()
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<syntha_store::StoredRecord>>> {
         self.1.next().await
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use syntha_store::{
-    Error, ErrorKind, Head, Incarnation, Note, Record, Result, Snapshot, StoredRecord, UserState, UserTag,
+    ChainHead, Error, ErrorKind, Head, Incarnation, Note, Record, Result, Snapshot, StoredRecord, UserState,
+    UserTag,
 };
 
 use crate::envelope::Salts;
@@ -39,6 +40,10 @@ impl Snapshot for Opening {
     }
 
     fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
         None
     }
 
@@ -139,6 +144,10 @@ impl Snapshot for Sealing<'_> {
 
     fn life(&self) -> Option<Incarnation> {
         Some(self.life)
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
+        self.inner.follows()
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use syntha_encryption::{EncryptedStore, Kek, KeyCache, Keychain, Keystore, Mode, SecretKey};
 use syntha_store::{
-    Batch, Capabilities, Commit, CreateMode, DeploymentKey, Erased, Error, ErrorKind, Fence, ImportMode,
-    Incarnation, Keyspace, MemoryStore, RecordId, Result, Scan, SelfCheck, Snapshot, Stamp, Store, Timestamp,
-    UserId, UserStore, UserTag,
+    Batch, Capabilities, ChainHead, Commit, CreateMode, DeploymentKey, Erased, Error, ErrorKind, Fence,
+    ImportMode, Incarnation, Keyspace, MemoryStore, RecordId, Result, Scan, SelfCheck, Snapshot, Stamp,
+    Store, Timestamp, UserId, UserStore, UserTag,
 };
 
 const KEK: &[u8; 32] = b"a key of a test, which is no key";
@@ -278,6 +278,10 @@ impl Snapshot for Failing {
     }
 
     fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
         None
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{
-    Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer,
+    ChainHead, Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer,
 };
 
 use crate::error::{from_sqlx, gone};
@@ -71,6 +71,10 @@ impl Snapshot for SqliteSnapshot {
     }
 
     fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
         None
     }
 
@@ -144,9 +148,12 @@ pub(crate) async fn fill(
                 .map_err(|error| from_sqlx(&error))?;
         }
     }
-    // It may be known only now.
-    sqlx::query("UPDATE user SET note = ?")
-        .bind(snapshot.state().note.as_bytes().to_vec())
+    // They may be known only now.
+    let state = snapshot.state();
+    sqlx::query("UPDATE user SET note = ?, chain_seq = ?, chain_head = ?")
+        .bind(state.note.as_bytes().to_vec())
+        .bind(int(state.chain.seq))
+        .bind(state.chain.head.to_vec())
         .execute(&mut db)
         .await
         .map_err(|error| from_sqlx(&error))?;

@@ -113,6 +113,10 @@ pub(crate) const fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the store was closed, open it again")
 }
 
+pub(crate) const fn followed() -> Error {
+    Error::new(ErrorKind::Conflict, "the audit chain moved on, import again")
+}
+
 pub(crate) const fn read_only() -> Error {
     Error::new(
         ErrorKind::Unsupported,

@@ -3,16 +3,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use syntha_store::{
-    Batch, Capabilities, Commit, CreateMode, DEPLOYMENT_OWNER, DeploymentKey, EPOCH_JUMP, Epoch, Erased,
-    Error, ErrorKind, Fence, ImportMode, Incarnation, Result, SelfCheck, Snapshot, Stamp, Store, Timestamp,
-    UserStore, UserTag,
+    Batch, Capabilities, ChainHead, Commit, CreateMode, DEPLOYMENT_OWNER, DeploymentKey, EPOCH_JUMP, Epoch,
+    Erased, Error, ErrorKind, Fence, ImportMode, Incarnation, Result, SelfCheck, Snapshot, Stamp, Store,
+    Timestamp, UserStore, UserTag,
 };
 
 use crate::backup::{self, Temporary};
 use crate::bell;
 use crate::config::{Mode, SqliteConfig, Synchronous};
 use crate::connections::{Connections, Held, Slot};
-use crate::error::{erased, present, read_only};
+use crate::error::{erased, followed, present, read_only};
 use crate::files::Root;
 use crate::lives::{Hold, Lives};
 use crate::schema::{self, UserRow};
@@ -224,7 +224,11 @@ impl SqliteStore {
             let begun = held.begin_writing().await;
             let taken = match begun {
                 Ok(old) if old.fence == Some(Fence::Erased) => Err(erased()),
+                Ok(old) if snapshot.follows().is_some_and(|follows| follows != old.state.chain) => {
+                    Err(followed())
+                }
                 Ok(old) => {
+                    row.state.chain = snapshot.state().chain;
                     let old = Epoch(old.state.stamp.epoch.0.saturating_add(EPOCH_JUMP));
                     row.state.stamp = Stamp { incarnation, epoch: old.max(epoch) };
                     backup::take_over(&mut held.db, &row).await
@@ -238,6 +242,9 @@ impl SqliteStore {
             ended?;
             closed?;
         } else {
+            if snapshot.follows().is_some_and(|follows| follows != ChainHead::default()) {
+                return Err(followed());
+            }
             let files = slot.files.clone();
             off_the_runtime(move || {
                 let _lives = lives;
@@ -380,6 +387,15 @@ impl Store for SqliteStore {
         let old = held.is_open().then(|| held.stamp.epoch);
         if old.is_some() && mode == ImportMode::New {
             return Err(present());
+        }
+        if let Some(follows) = snapshot.follows() {
+            let chain = match old {
+                Some(_) => held.row(&slot, held.stamp.incarnation).await?.state.chain,
+                None => ChainHead::default(),
+            };
+            if follows != chain {
+                return Err(followed());
+            }
         }
         let state = snapshot.state();
         let epoch = Epoch(old.unwrap_or_default().max(state.stamp.epoch).0.saturating_add(EPOCH_JUMP));

@@ -183,6 +183,10 @@ impl<R: Read + Send> Snapshot for Reader<R> {
         None
     }
 
+    fn follows(&self) -> Option<ChainHead> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         self.next_chunk()
     }

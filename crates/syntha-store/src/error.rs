@@ -44,6 +44,8 @@ pub enum ErrorKind {
     KeyUnavailable,
     /// The key that was given is not the data's key, or is not kept as a key must be.
     KeyRefused,
+    /// What is done could not be written into the audit trail, or nobody takes the trail's entries. Nothing was written.
+    AuditUnavailable,
 }
 
 impl ErrorKind {
@@ -69,6 +71,7 @@ impl ErrorKind {
             Self::Tampered => "tampered",
             Self::KeyUnavailable => "key_unavailable",
             Self::KeyRefused => "key_refused",
+            Self::AuditUnavailable => "audit_unavailable",
         }
     }
 
@@ -77,9 +80,12 @@ impl ErrorKind {
     pub const fn retry(self) -> Retry {
         match self {
             Self::Conflict => Retry::AfterReload,
-            Self::Busy | Self::StorageFull | Self::Unavailable | Self::Locked | Self::KeyUnavailable => {
-                Retry::Later
-            }
+            Self::Busy
+            | Self::StorageFull
+            | Self::Unavailable
+            | Self::Locked
+            | Self::KeyUnavailable
+            | Self::AuditUnavailable => Retry::Later,
             Self::Unknown => Retry::AfterOutcome,
             _ => Retry::Never,
         }

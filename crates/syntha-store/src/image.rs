@@ -411,6 +411,10 @@ impl Snapshot for ImageSnapshot {
         None
     }
 
+    fn follows(&self) -> Option<ChainHead> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         Ok(next_chunk(&mut self.records))
     }

@@ -9,6 +9,7 @@ compile_error!(
 pub mod archive;
 mod batch;
 mod error;
+mod event;
 mod image;
 mod keyspace;
 mod memory;
@@ -23,6 +24,9 @@ pub use batch::{
     SEALED_HEAD_BYTES, UNSEALED_NOTE_BYTES,
 };
 pub use error::{Error, ErrorKind, Result, Retry};
+pub use event::{
+    Action, EVENT_BYTES, EVENTS_BYTES, Event, Events, Rule, Subject, Verdict, decode_events, encode_events,
+};
 pub use image::{Image, Step};
 pub use keyspace::{Keyspace, Writer};
 pub use memory::MemoryStore;

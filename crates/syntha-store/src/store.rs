@@ -82,6 +82,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// - `import_replaces_everything`: with `Replace`, nothing of the old data is left, and old handles get `Gone`.
     /// - `import_erased_refused`: an erased user is `Erased`.
     /// - `import_broken_leaves_old`: a snapshot that ends with an error changes nothing.
+    /// - `import_follows_a_chain`: if the snapshot names the chain that it follows, other data than that is `Conflict`, and nothing changes.
+    /// - `import_takes_the_chain_of_the_end`: the chain is the one that the snapshot's row has at its end, and audit records may come last.
     /// - `import_takes_life_and_note`: the new life is the snapshot's choice, if it makes one, and the note is the one that it has at its end.
     async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp>;
 
@@ -223,13 +225,18 @@ pub trait Snapshot: Send {
     /// Whose data it is.
     fn owner(&self) -> UserTag;
 
-    /// The user's row at that moment. Its note may come only with the last record: an import asks again at the end.
+    /// The user's row at that moment. Its note and the end of its audit chain may come only with the last record: an import asks again at
+    /// the end.
     fn state(&self) -> UserState;
 
     /// The life that an import of it begins; `None` lets the store draw one.
     fn life(&self) -> Option<Incarnation>;
 
-    /// The next records (at most a few MiB), in order of keyspace, each once; `None` at the end.
+    /// Where the audit chain of the data that an import of it replaces must end at that moment; `None` for anywhere. For a layer that goes
+    /// on with that chain.
+    fn follows(&self) -> Option<ChainHead>;
+
+    /// The next records (at most a few MiB), in order of keyspace, each once; `None` at the end. Those of the audit keyspace may come last.
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>>;
 }
 
@@ -247,19 +254,28 @@ pub struct Capabilities {
     pub notifies: bool,
     /// What it keeps is sealed, by this layer or one below. Sealing it again is refused.
     pub sealed: bool,
+    /// It keeps an audit trail, in this layer or one below. A batch of events alone is taken then.
+    pub audited: bool,
 }
 
 impl Capabilities {
     /// A backend's capabilities.
     #[must_use]
     pub const fn new(name: &'static str, durable: bool, exclusive: bool, notifies: bool) -> Self {
-        Self { name, durable, exclusive, notifies, sealed: false }
+        Self { name, durable, exclusive, notifies, sealed: false, audited: false }
     }
 
     /// The same, for a layer that seals.
     #[must_use]
     pub const fn sealed(mut self) -> Self {
         self.sealed = true;
+        self
+    }
+
+    /// The same, for a layer that keeps an audit trail.
+    #[must_use]
+    pub const fn audited(mut self) -> Self {
+        self.audited = true;
         self
     }
 }

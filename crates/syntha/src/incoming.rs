@@ -4,7 +4,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use syntha_mesh::Permissions;
 use syntha_store::archive::Reader;
-use syntha_store::{Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag};
+use syntha_store::{
+    ChainHead, Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -117,6 +119,10 @@ impl Snapshot for Incoming {
         None
     }
 
+    fn follows(&self) -> Option<ChainHead> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let chunk = tokio::time::timeout_at(self.until, self.chunks.recv()).await.map_err(|_| late())?;
         chunk.unwrap_or_else(|| Err(late()))
@@ -142,6 +148,10 @@ impl Snapshot for Restricted {
 
     fn life(&self) -> Option<Incarnation> {
         self.inner.life()
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
+        self.inner.follows()
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

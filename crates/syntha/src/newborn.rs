@@ -250,6 +250,10 @@ impl Snapshot for Nothing {
         None
     }
 
+    fn follows(&self) -> Option<ChainHead> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         Ok(None)
     }

@@ -178,8 +178,9 @@ impl Store for FolderStore {
         while let Some(chunk) = snapshot.next().await? {
             records.extend(chunk);
         }
-        let (state, life) = (snapshot.state(), snapshot.life());
-        self.place(user.as_bytes()).change(move |now| Image::imported(now, state, life, records, mode)).await
+        let (state, life, follows) = (snapshot.state(), snapshot.life(), snapshot.follows());
+        let import = move |now: Option<&Image>| Image::imported(now, state, life, follows, records, mode);
+        self.place(user.as_bytes()).change(import).await
     }
 
     async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {

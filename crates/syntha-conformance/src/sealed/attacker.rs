@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use syntha_store::{
-    At, Batch, BatchId, Capabilities, Changes, Commit, CreateMode, Erased, Error, ErrorKind, Fence,
-    ImportMode, Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, SelfCheck, Snapshot,
-    Stamp, Store, StoredRecord, UserState, UserStore, UserTag, Want,
+    At, Batch, BatchId, Capabilities, ChainHead, Changes, Commit, CreateMode, Erased, Error, ErrorKind,
+    Fence, ImportMode, Incarnation, Keyspace, Outcome, Page, Record, RecordId, Result, Scan, SelfCheck,
+    Snapshot, Stamp, Store, StoredRecord, UserState, UserStore, UserTag, Want,
 };
 
 /// What lies below the layer of one user, or of the deployment's own space.
@@ -218,6 +218,10 @@ impl Snapshot for ForgedSnapshot {
     }
 
     fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
         None
     }
 

@@ -320,6 +320,10 @@ impl Snapshot for Failing {
         None
     }
 
+    fn follows(&self) -> Option<syntha_store::ChainHead> {
+        None
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         self.2.take().map(Some).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the snapshot broke off"))
     }
@@ -509,6 +513,10 @@ impl Snapshot for Late {
 
     fn life(&self) -> Option<Incarnation> {
         Some(Incarnation(78))
+    }
+
+    fn follows(&self) -> Option<syntha_store::ChainHead> {
+        None
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

@@ -4,7 +4,7 @@ use super::{Image, gone};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::StoredRecord;
-use crate::state::{Epoch, Fence, Incarnation, Stamp, UserState};
+use crate::state::{ChainHead, Epoch, Fence, Incarnation, Stamp, UserState};
 use crate::store::{Commit, CreateMode, EPOCH_JUMP, Erased, ImportMode};
 
 /// What is to be kept from now on (`None`: what was kept before), and the caller's answer once it is kept.
@@ -100,6 +100,7 @@ impl Image {
         now: Option<&Self>,
         mut state: UserState,
         life: Option<Incarnation>,
+        follows: Option<ChainHead>,
         records: Vec<StoredRecord>,
         mode: ImportMode,
     ) -> Step<Stamp> {
@@ -107,6 +108,10 @@ impl Image {
             Some(Some(Fence::Erased)) => return Err(erased()),
             Some(_) if mode == ImportMode::New => return Err(present()),
             _ => {}
+        }
+        let chain = now.map_or_else(ChainHead::default, |now| now.state().chain);
+        if follows.is_some_and(|follows| follows != chain) {
+            return Err(Error::new(ErrorKind::Conflict, "the audit chain moved on, import again"));
         }
         let epoch = now.map_or(Epoch(0), |now| now.stamp().epoch).max(state.stamp.epoch);
         let epoch = Epoch(epoch.0.saturating_add(EPOCH_JUMP));

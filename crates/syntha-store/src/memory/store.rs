@@ -186,7 +186,7 @@ impl Store for MemoryStore {
         }
         let step = {
             let old = users.present.get(&user).map(|space| space.data.lock());
-            Image::imported(old.as_deref(), state, snapshot.life(), records, mode)?
+            Image::imported(old.as_deref(), state, snapshot.life(), snapshot.follows(), records, mode)?
         };
         let (Some(image), stamp) = step else { return Err(not_found()) };
         let space = Arc::new(Space::new(image));

@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod digests;
+#[cfg(feature = "faults")]
+mod fault;
+mod hub;
+mod import;
+pub mod leaf;
+pub mod link;
+mod store;
+mod user_store;
+
+#[cfg(feature = "faults")]
+pub use fault::Fault;
+
+pub use digests::KEY_BYTES;
+pub use store::AuditedStore;
+/// The storage contract that the trail is kept over.
+pub use syntha_store;

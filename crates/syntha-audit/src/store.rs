@@ -1,0 +1,144 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use syntha_store::{
+    Batch, Capabilities, ChainHead, Commit, CreateMode, DEPLOYMENT_OWNER, Epoch, Erased, Error, ErrorKind,
+    Events, Fence, ImportMode, KeyFingerprint, Result, SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
+};
+
+use crate::digests::Digests;
+use crate::hub::Hub;
+use crate::link::{Kind, genesis};
+use crate::user_store::{AuditedUser, Draft, Shared, details, key_id, life, link_id, put};
+
+/// A store whose every commit takes a link of its user's hash chain with it. The store below is any backend, and knows nothing of it.
+///
+/// A layer that seals stands above this one, so that the chain covers what is stored.
+pub struct AuditedStore<S: ?Sized = dyn Store> {
+    pub(crate) inner: Arc<S>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl<S: ?Sized> fmt::Debug for AuditedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditedStore").field("hub", &self.shared.hub).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store + ?Sized> AuditedStore<S> {
+    /// Chains what goes into a store. `deployment`: the fingerprint of the key of its users' tags.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a store that seals or chains already; `Unavailable` if the system has no random source.
+    pub fn new(inner: Arc<S>, deployment: KeyFingerprint) -> Result<Self> {
+        let capabilities = inner.capabilities();
+        if capabilities.sealed || capabilities.audited {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "the audit trail lies below what seals, and once: audit the bare store",
+            ));
+        }
+        let mut run = [0; 8];
+        getrandom::fill(&mut run).map_err(|source| {
+            Error::new(ErrorKind::Unavailable, "the system's random source failed").with_source(source)
+        })?;
+        let shared = Shared {
+            hub: Hub::default(),
+            deployment,
+            run: u64::from_be_bytes(run),
+            since: Instant::now(),
+            #[cfg(feature = "faults")]
+            fault: None,
+        };
+        Ok(Self { inner, shared: Arc::new(shared) })
+    }
+
+    pub(crate) fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> AuditedUser {
+        AuditedUser::new(inner, Arc::clone(&self.shared), owner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Store for AuditedStore<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities().audited()
+    }
+
+    async fn create(
+        &self,
+        user: UserTag,
+        first: Batch,
+        mode: CreateMode,
+    ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        first.validate(false)?;
+        let owner = *user.as_bytes();
+        self.shared.hub.admit(&owner)?;
+        let digests = Arc::new(Digests::generate()?);
+        let mut chained = first.clone();
+        let life = life(&first)?;
+        let draft = Draft {
+            kind: Kind::Create,
+            more: false,
+            // A create raises the epoch to 1, whatever is in the batch.
+            stamp: Stamp { incarnation: life, epoch: Epoch(1) },
+            time: first.time,
+            batch: first.id,
+            usage: Some(digests.usage(&first.usage.unwrap_or_default())),
+            note: Some(digests.note(&first.note.unwrap_or_default())),
+            changes: first.ops.iter().map(|op| digests.trace(op)).collect::<Result<_>>()?,
+        };
+        let before = ChainHead { seq: 0, head: genesis(&self.shared.deployment, &owner) };
+        let (link, end) = draft.link(&self.shared, before, details(&digests, &first)?)?;
+        chained.ops.push(put(link_id(end.seq)?, link.encode()));
+        chained.ops.push(put(key_id()?, bytes::Bytes::copy_from_slice(digests.key())));
+        chained.life = Some(life);
+        chained.chain = Some(end);
+        chained.events = Events::None;
+        let (inner, commit) = self.inner.create(user, chained, mode).await?;
+        self.shared.hub.moved(&owner, life, end);
+        let made = self.user(inner, owner).with_digests(digests, commit.stamp, commit.chain);
+        Ok((Arc::new(made), commit))
+    }
+
+    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        let opened = self.user(self.inner.open(user).await?, *user.as_bytes());
+        opened.check_end().await?;
+        Ok(Arc::new(opened))
+    }
+
+    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        self.inner.fence(user, at, fence).await
+    }
+
+    async fn erase(&self, user: UserTag) -> Result<Erased> {
+        self.inner.erase(user).await
+    }
+
+    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        crate::import::import(self, user, snapshot, mode).await
+    }
+
+    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
+        self.inner.list(after, limit).await
+    }
+
+    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
+        let opened = self.user(self.inner.deployment().await?, DEPLOYMENT_OWNER);
+        opened.check_end().await?;
+        Ok(Arc::new(opened))
+    }
+
+    async fn verify(&self) -> Result<SelfCheck> {
+        let mut check = self.inner.verify().await?;
+        check.passed.push("each chain ends in its last link");
+        Ok(check)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}

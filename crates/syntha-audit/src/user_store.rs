@@ -1,0 +1,437 @@
+//! One user's side: every commit takes a link of the user's chain with it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use syntha_store::{
+    At, Batch, BatchId, ChainHead, Changes, Commit, Epoch, Error, ErrorKind, Events, Expect, Incarnation,
+    KeyFingerprint, Keyspace, Op, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Subject,
+    Timestamp, UserState, UserStore, encode_events,
+};
+
+use crate::digests::Digests;
+use crate::hub::{Hub, Owner};
+use crate::link::{self, CHANGES_MOST, Hash, Kind, Link, SALT_BYTES, StoredLink, Trace};
+
+/// How often a batch is chained again because somebody else committed.
+const TRIES: usize = 64;
+/// How many records a page of an own scan has.
+const PAGE: usize = 1_000;
+
+/// What all users' sides share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) hub: Hub,
+    pub(crate) deployment: KeyFingerprint,
+    pub(crate) run: u64,
+    pub(crate) since: Instant,
+    #[cfg(feature = "faults")]
+    pub(crate) fault: Option<crate::Fault>,
+}
+
+impl Shared {
+    #[cfg(feature = "faults")]
+    pub(crate) fn has(&self, fault: crate::Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    pub(crate) fn uptime(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The record that holds a link.
+pub(crate) fn link_id(seq: u64) -> Result<RecordId> {
+    RecordId::new(Bytes::new(), seq)
+}
+
+/// The record that holds the key of a user's keyed hashes.
+pub(crate) fn key_id() -> Result<RecordId> {
+    RecordId::new(Bytes::from_static(b"key"), 0)
+}
+
+/// What a link is made of, beside the changes.
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) more: bool,
+    pub(crate) stamp: Stamp,
+    pub(crate) time: Timestamp,
+    pub(crate) batch: BatchId,
+    pub(crate) usage: Option<[u8; 16]>,
+    pub(crate) note: Option<[u8; 16]>,
+    pub(crate) changes: Vec<Trace>,
+}
+
+impl Draft {
+    /// The link after another, as it is stored, and where the chain ends then.
+    pub(crate) fn link(
+        self,
+        shared: &Shared,
+        before: ChainHead,
+        details: Option<(u32, Bytes)>,
+    ) -> Result<(StoredLink, ChainHead)> {
+        let seq = before.seq.saturating_add(1);
+        let (events, details) = match details {
+            None => (0, None),
+            Some((events, details)) => (events, Some((salt()?, details))),
+        };
+        let hashed = details.as_ref().map_or([0; 32], |(salt, details)| link::details_hash(salt, details));
+        let link = Link {
+            seq,
+            kind: self.kind,
+            more: self.more,
+            life: self.stamp.incarnation,
+            epoch: self.stamp.epoch,
+            at: self.time,
+            uptime: shared.uptime(),
+            run: shared.run,
+            batch: self.batch,
+            events,
+            details: hashed,
+            usage: self.usage,
+            note: self.note,
+            changes: self.changes,
+        };
+        let text = link.encode();
+        let head = link::link_hash(&before.head, &text);
+        Ok((StoredLink::new(text.into(), details), ChainHead { seq, head }))
+    }
+}
+
+fn salt() -> Result<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|source| {
+        Error::new(ErrorKind::Unavailable, "the system's random source failed").with_source(source)
+    })?;
+    Ok(salt)
+}
+
+/// The details of a link: what was sealed above, or events whose names are hashed here.
+pub(crate) fn details(digests: &Digests, batch: &Batch) -> Result<Option<(u32, Bytes)>> {
+    match &batch.events {
+        Events::None => Ok(None),
+        Events::Sealed { bytes, count } if *count > 0 => Ok(Some((*count, bytes.clone()))),
+        Events::Clear(events) if events.is_empty() => Ok(None),
+        Events::Clear(_) if batch.sealed => {
+            Err(Error::new(ErrorKind::Invalid, "events of a sealed batch must be sealed"))
+        }
+        Events::Clear(events) => {
+            let hide = |subject: &mut Option<Subject>| {
+                if let Some(Subject::Name(name)) = subject {
+                    *subject = Some(digests.subject(name));
+                }
+            };
+            let mut hidden = events.clone();
+            for event in &mut hidden {
+                hide(&mut event.agent);
+                hide(&mut event.target);
+            }
+            Ok(Some((batch.events.count(), encode_events(&hidden)?.into())))
+        }
+        _ => Err(Error::new(ErrorKind::Invalid, "events of an unknown form")),
+    }
+}
+
+/// One user's data with its chain.
+pub(crate) struct AuditedUser {
+    pub(crate) inner: Arc<dyn UserStore>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) owner: Owner,
+    known: Mutex<Option<(Stamp, ChainHead)>>,
+    digests: Mutex<Option<Arc<Digests>>>,
+}
+
+impl fmt::Debug for AuditedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditedUser")
+    }
+}
+
+impl AuditedUser {
+    pub(crate) fn new(inner: Arc<dyn UserStore>, shared: Arc<Shared>, owner: Owner) -> Self {
+        Self { inner, shared, owner, known: Mutex::default(), digests: Mutex::default() }
+    }
+
+    pub(crate) fn with_digests(self, digests: Arc<Digests>, at: Stamp, chain: ChainHead) -> Self {
+        *self.digests.lock() = Some(digests);
+        *self.known.lock() = Some((at, chain));
+        self
+    }
+
+    pub(crate) fn genesis(&self) -> Hash {
+        link::genesis(&self.shared.deployment, &self.owner)
+    }
+
+    /// The user's keyed hashes; `None` if the chain has not begun.
+    pub(crate) async fn digests(&self) -> Result<Option<Arc<Digests>>> {
+        if let Some(digests) = &*self.digests.lock() {
+            return Ok(Some(Arc::clone(digests)));
+        }
+        let read = self.inner.read(Keyspace::Audit, &[key_id()?]).await?;
+        let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
+        let digests = Arc::new(Digests::new(&record.body)?);
+        *self.digests.lock() = Some(Arc::clone(&digests));
+        Ok(Some(digests))
+    }
+
+    /// Checks that the chain ends in its last link, and that the data stands where this link says.
+    pub(crate) async fn check_end(&self) -> Result<()> {
+        for _ in 0..TRIES {
+            let state = self.inner.state().await?;
+            let id = link_id(state.chain.seq.max(1))?;
+            let read = self.inner.read(Keyspace::Audit, &[id]).await?;
+            let last = read.value.into_iter().next().flatten();
+            let Some(last) = last else {
+                if self.inner.state().await?.chain != state.chain {
+                    continue;
+                }
+                let none = state.chain == ChainHead::default();
+                return if none { Ok(()) } else { Err(broken()) };
+            };
+            let link = Link::decode(&StoredLink::decode(&last.body)?.text)?;
+            let fits = link.seq == state.chain.seq
+                && link.epoch == state.stamp.epoch
+                && link.life == state.stamp.incarnation;
+            if fits {
+                return Ok(());
+            }
+            if self.inner.state().await?.chain == state.chain {
+                return Err(broken());
+            }
+        }
+        Err(busy())
+    }
+
+    async fn look(&self) -> Result<(Stamp, ChainHead)> {
+        let state = self.inner.state().await?;
+        *self.known.lock() = Some((state.stamp, state.chain));
+        Ok((state.stamp, state.chain))
+    }
+
+    /// Links that say what is there now, for a chain that begins over it: appended to `ops`.
+    async fn begin(
+        &self,
+        digests: &Digests,
+        stamp: Stamp,
+        time: Timestamp,
+        batch: BatchId,
+        ops: &mut Vec<Op>,
+    ) -> Result<ChainHead> {
+        let state = self.inner.state().await?;
+        let mut held = Vec::new();
+        for space in Keyspace::all().filter(|space| *space != Keyspace::Audit) {
+            let mut from: Option<RecordId> = None;
+            loop {
+                let scan = Scan::records(space, PAGE);
+                let page = self.inner.scan(match from.take() {
+                    Some(from) => scan.from(from),
+                    None => scan,
+                });
+                let page = page.await?;
+                if page.stamp != stamp {
+                    return Err(moved_on());
+                }
+                for (head, body) in &page.value.records {
+                    held.push(digests.held(space, head, body.as_deref().unwrap_or_default()));
+                }
+                from = page.value.next();
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        let mut chain = ChainHead { seq: 0, head: self.genesis() };
+        let pieces = held.len().div_ceil(CHANGES_MOST).max(1);
+        let mut held = held.into_iter();
+        for piece in 0..pieces {
+            let draft = Draft {
+                kind: Kind::Snapshot,
+                more: piece + 1 < pieces,
+                stamp,
+                time,
+                batch,
+                usage: Some(digests.usage(&state.usage)),
+                note: Some(digests.note(&state.note)),
+                changes: held.by_ref().take(CHANGES_MOST).collect(),
+            };
+            let (link, end) = draft.link(&self.shared, chain, None)?;
+            ops.push(put(link_id(end.seq)?, link.encode()));
+            chain = end;
+        }
+        ops.push(put(key_id()?, Bytes::copy_from_slice(digests.key())));
+        Ok(chain)
+    }
+
+    async fn chain(&self, batch: &Batch, at: (Stamp, ChainHead)) -> Result<(Batch, ChainHead)> {
+        let (stamp, before) = at;
+        let mut chained = batch.clone();
+        let (digests, start) = match self.digests().await? {
+            Some(digests) if before.seq > 0 => (digests, before),
+            Some(_) => return Err(broken()),
+            None if before.seq > 0 => return Err(broken()),
+            None => {
+                let digests = Arc::new(Digests::generate()?);
+                let ops = &mut chained.ops;
+                let start = self.begin(&digests, stamp, batch.time, batch.id, ops).await?;
+                (digests, start)
+            }
+        };
+        let raises = batch.raises_epoch();
+        let epoch = Epoch(stamp.epoch.0.saturating_add(u64::from(raises)));
+        let empty = batch.ops.is_empty() && !raises;
+        let draft = Draft {
+            kind: if empty { Kind::Note } else { Kind::Change },
+            more: false,
+            stamp: Stamp { epoch, ..stamp },
+            time: batch.time,
+            batch: batch.id,
+            usage: batch.usage.as_ref().map(|usage| digests.usage(usage)),
+            note: batch.note.as_ref().map(|note| digests.note(note)),
+            changes: batch.ops.iter().map(|op| digests.trace(op)).collect::<Result<_>>()?,
+        };
+        let (link, end) = draft.link(&self.shared, start, details(&digests, batch)?)?;
+        chained.ops.push(put(link_id(end.seq)?, link.encode()));
+        chained.chain = Some(end);
+        chained.events = Events::None;
+        if !chained.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
+            chained.expect.push(Expect::Stamp(stamp));
+        }
+        chained.expect.push(Expect::Chain(before.seq));
+        Ok((chained, end))
+    }
+}
+
+/// A put of the audit keyspace.
+pub(crate) const fn put(id: RecordId, body: Bytes) -> Op {
+    Op::Put { space: Keyspace::Audit, id, head: Bytes::new(), body, expires: None }
+}
+
+/// Checks what every audited store checks before it chains a batch. Says whether the batch goes down as it is.
+fn check(batch: &Batch) -> Result<bool> {
+    let own = |op: &Op| op.space() == Keyspace::Audit;
+    // Such a delete can't remove anything: no link has that number. A layer above makes logs go by it.
+    let nothing =
+        |op: &Op| matches!(op, Op::Delete { id, .. } if id.name().is_empty() && id.seq() == i64::MAX as u64);
+    if batch.chain.is_none() && !batch.ops.is_empty() && batch.ops.iter().all(|op| own(op) && nothing(op)) {
+        return Ok(true);
+    }
+    if batch.chain.is_some() || batch.ops.iter().any(own) {
+        return Err(Error::new(ErrorKind::Invalid, "the audit trail is written by its own layer alone"));
+    }
+    if batch.is_empty() && batch.events.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
+    }
+    Ok(false)
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl UserStore for AuditedUser {
+    async fn state(&self) -> Result<UserState> {
+        self.inner.state().await
+    }
+
+    fn is_at(&self, stamp: Stamp) -> bool {
+        self.inner.is_at(stamp)
+    }
+
+    async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
+        self.inner.read(space, ids).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<At<Page>> {
+        self.inner.scan(scan).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Commit> {
+        batch.validate(self.owner == syntha_store::DEPLOYMENT_OWNER)?;
+        if check(&batch)? {
+            return self.inner.commit(batch).await;
+        }
+        self.shared.hub.admit(&self.owner)?;
+        let expected = batch.expect.iter().find_map(|expect| match expect {
+            Expect::Stamp(stamp) => Some(*stamp),
+            _ => None,
+        });
+        for _ in 0..TRIES {
+            let known = *self.known.lock();
+            let at = match known {
+                Some(known) if expected.is_none_or(|expected| expected == known.0) => known,
+                _ => self.look().await?,
+            };
+            if let Some(expected) = expected
+                && expected != at.0
+            {
+                return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
+            }
+            let (chained, end) = match self.chain(&batch, at).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
+                    *self.known.lock() = None;
+                    continue;
+                }
+                chained => chained?,
+            };
+            match self.inner.commit(chained).await {
+                Ok(commit) => {
+                    *self.known.lock() = Some((commit.stamp, commit.chain));
+                    self.shared.hub.moved(&self.owner, commit.stamp.incarnation, end);
+                    return Ok(commit);
+                }
+                Err(error) => {
+                    *self.known.lock() = None;
+                    if error.kind() != ErrorKind::Conflict || self.look().await? == at {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(busy())
+    }
+
+    async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
+        self.inner.outcome(batch, since).await
+    }
+
+    async fn changes(&self, since: Stamp, limit: usize) -> Result<Changes> {
+        self.inner.changes(since, limit).await
+    }
+
+    async fn changed(&self, since: Stamp) -> Result<Stamp> {
+        self.inner.changed(since).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        self.inner.snapshot().await
+    }
+}
+
+/// A life that a store is asked to begin, or draws.
+pub(crate) fn life(batch: &Batch) -> Result<Incarnation> {
+    batch.life.map_or_else(Incarnation::random, Ok)
+}
+
+const fn moved_on() -> Error {
+    Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again")
+}
+
+const fn gone() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "the user was erased, moved or restored since this handle was opened, open it again",
+    )
+}
+
+const fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again")
+}
+
+pub(crate) const fn broken() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the user's data and audit trail are not of one moment: verify the trail, and restore an archive",
+    )
+}
