@@ -81,6 +81,8 @@ pub(crate) async fn places(folder: &Path, needles: &Needles) -> BTreeSet<String>
                 found.insert(format!("user {}", inventory.what));
             }
         }
+        // Otherwise its log goes at some later moment, while the copy is searched.
+        db.close().await.unwrap();
     }
     found
 }
@@ -127,6 +129,7 @@ pub(crate) async fn remains(folder: &Path, tag: UserTag) -> Vec<(String, Vec<u8>
                 }
             }
         }
+        db.close().await.unwrap();
     }
     needles
 }

@@ -480,8 +480,8 @@ impl Deployment {
             let before = sealed.keychain.archives(tag).await;
             let snapshot = self.store.open(tag).await?.snapshot().await?;
             let archives = sealed.keychain.archives(tag).await;
-            // INVARIANT: the data and the key are of one user: nobody was erased and made again between the two.
-            if archives.has_key() && !archives.is_same(&before) {
+            // INVARIANT: the data and the key are of one user: nobody was erased, or erased and made again, between the two.
+            if (before.has_key() || archives.has_key()) && !archives.is_same(&before) {
                 return Err(gone());
             }
             return Ok(Backup { snapshot, archives: Some(archives) });
