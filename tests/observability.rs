@@ -13,6 +13,7 @@ use syntha::{Filter, MeshConfig, Message, UserManager};
 
 /// Every metric that there is, and the values that its one label may have.
 const METRICS: &[(&str, &str, &[&str])] = &[
+    ("syntha_audit_events_lost_total", "", &[]),
     ("syntha_batch_operations", "", &[]),
     ("syntha_cache_hits_total", "", &[]),
     ("syntha_cache_misses_total", "", &[]),
@@ -42,6 +43,7 @@ const KINDS: &[&str] = &[
     "unknown",
     "gone",
     "session_ended",
+    "audit_unavailable",
     "storage",
 ];
 const OUTCOMES: &[&str] = &[

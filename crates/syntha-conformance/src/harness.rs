@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use syntha_mesh::{ManualClock, Mesh, MeshConfig};
+use syntha_mesh::{ManualClock, Mesh, MeshConfig, Opening};
 use syntha_store::{
     Batch, CreateMode, DeploymentKey, ErrorKind, MemoryStore, Store, Timestamp, UserId, UserStore, UserTag,
 };
@@ -140,12 +140,17 @@ impl Bed {
     pub(crate) async fn mesh_with(&self, user: &str, configure: impl FnOnce(&mut MeshConfig)) -> Mesh {
         let mut config = self.config.clone();
         configure(&mut config);
-        Mesh::open(self.open_or_create(user).await, false, config).await.unwrap()
+        Mesh::open(self.open_or_create(user).await, self.opening(), config).await.unwrap()
     }
 
     /// A user's mesh as its only handle would open it.
     pub(crate) async fn only_mesh(&self, user: &str) -> Mesh {
-        Mesh::open(self.open_or_create(user).await, true, self.config.clone()).await.unwrap()
+        let how = self.opening().exclusive(true);
+        Mesh::open(self.open_or_create(user).await, how, self.config.clone()).await.unwrap()
+    }
+
+    fn opening(&self) -> Opening {
+        Opening::new().audited(self.store().capabilities().audited)
     }
 
     async fn open_or_create(&self, user: &str) -> Arc<dyn UserStore> {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use syntha_store::Action as Told;
 
 use crate::change::{Change, Expected, Subscriptions};
 use crate::entry::Entry;
@@ -78,7 +79,13 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn entry(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
-        let found = self.find(key).await?;
+        let key = key.as_ref();
+        let found = self.find(key).await;
+        if self.mesh.tells_reads() {
+            let read = found.as_ref().map(Option::as_ref);
+            self.mesh.note_read(Some(&self.name), key, read).await?;
+        }
+        let found = found?;
         if self.mesh.core.config.interactions == InteractionLog::All
             && let Some(entry) = &found
         {
@@ -87,14 +94,14 @@ impl Agent {
         Ok(found)
     }
 
-    async fn find(&self, key: impl AsRef<str> + Send) -> Result<Option<Arc<Entry>>> {
+    async fn find(&self, key: &str) -> Result<Option<Arc<Entry>>> {
         self.mesh.fresh().await?;
         let core = &self.mesh.core;
         core.config.meters.count(Operation::Get);
         {
             let index = core.index.read();
             self.life.bind(self.name.as_str(), &index.roster)?;
-            match index.get(key.as_ref()) {
+            match index.get(key) {
                 None => return Ok(None),
                 Some(entry) => {
                     if !self.sees(entry, &index) || !core.lives(entry, &index) {
@@ -110,7 +117,7 @@ impl Agent {
                 }
             }
         }
-        core.load(key.as_ref(), |entry, index| self.sees(entry, index)).await
+        core.load(key, |entry, index| self.sees(entry, index)).await
     }
 
     /// The entries under several keys, in their order and as of one commit; absent and hidden ones are left out.
@@ -119,7 +126,8 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn get_many<K: AsRef<str> + Sync>(&self, keys: &[K]) -> Result<Vec<Arc<Entry>>> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(Some(&self.name), Told::Read);
+        reading.admit(self.fresh().await).await?;
         let core = &self.mesh.core;
         core.config.meters.count(Operation::GetMany);
         let found = core.load_many(|index| {
@@ -127,7 +135,8 @@ impl Agent {
                 |key: &K| index.get(key.as_ref()).filter(|entry| self.may_see_now(entry, index)).cloned();
             keys.iter().filter_map(seen).collect()
         });
-        let found = found.await?;
+        let found = reading.admit(found.await).await?;
+        reading.saw_entries(&found).await?;
         self.note(&found).await?;
         Ok(found)
     }
@@ -138,11 +147,13 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn all(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(Some(&self.name), Told::Read);
+        reading.admit(self.fresh().await).await?;
         let core = &self.mesh.core;
         core.config.meters.count(Operation::GetMany);
-        let found =
-            core.load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index))).await?;
+        let found = core.load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index)));
+        let found = reading.admit(found.await).await?;
+        reading.saw_entries(&found).await?;
         self.note(&found).await?;
         Ok(found)
     }
@@ -236,9 +247,14 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn topics(&self) -> Result<Vec<Arc<str>>> {
-        self.fresh().await?;
-        let index = self.mesh.core.index.read();
-        Ok(index.roster.get(self.name.as_str()).map(|state| state.topics.clone()).unwrap_or_default())
+        let reading = self.mesh.reading(Some(&self.name), Told::List).of(self.name.shared());
+        reading.admit(self.fresh().await).await?;
+        let topics = {
+            let index = self.mesh.core.index.read();
+            index.roster.get(self.name.as_str()).map(|state| state.topics.clone()).unwrap_or_default()
+        };
+        reading.saw(topics.len(), 0).await?;
+        Ok(topics)
     }
 
     /// The topics of the mesh that the agent may read, the most popular first.
@@ -247,11 +263,16 @@ impl Agent {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn discover(&self) -> Result<Vec<TopicInfo>> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(Some(&self.name), Told::List);
+        reading.admit(self.fresh().await).await?;
         let core = &self.mesh.core;
-        let index = core.index.read();
-        let own = index.roster.get(self.name.as_str());
-        Ok(topics(&index, core.now(&index), |topic| own.is_none_or(|state| state.may_read(topic))))
+        let topics = {
+            let index = core.index.read();
+            let own = index.roster.get(self.name.as_str());
+            topics(&index, core.now(&index), |topic| own.is_none_or(|state| state.may_read(topic)))
+        };
+        reading.saw(topics.len(), 0).await?;
+        Ok(topics)
     }
 
     /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The host decides who may.
@@ -264,8 +285,8 @@ impl Agent {
         T: TryInto<Topic>,
         Error: From<T::Error>,
     {
-        self.fresh().await?;
-        self.mesh.delete_topic(topic).await
+        let topic = topic.try_into()?;
+        self.mesh.topic_deleted(self.own(Change::DeleteTopic { topic })).await
     }
 
     /// What the agent can see, and then what changes for it, in the order of the commits.
@@ -275,8 +296,11 @@ impl Agent {
     /// `Invalid` for a bound outside its range and outside a tokio runtime; `LimitExceeded` for more watches than the mesh
     /// takes; `Gone`, `SessionEnded`, `Storage`.
     pub async fn watch(&self, config: WatchConfig) -> Result<Watch> {
-        self.fresh().await?;
-        Watch::new(self.mesh.clone(), Some(self.clone()), config)
+        let reading = self.mesh.reading(Some(&self.name), Told::Watch);
+        reading.admit(self.fresh().await).await?;
+        let watch = reading.admit(Watch::new(self.mesh.clone(), Some(self.clone()), config)).await?;
+        reading.saw(1, 0).await?;
+        Ok(watch)
     }
 
     /// A change that is refused if the agent is no longer the one that this handle was for.
@@ -291,10 +315,15 @@ impl Agent {
     }
 
     async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(Some(&self.name), Told::List);
+        reading.admit(self.fresh().await).await?;
         self.mesh.core.config.meters.count(Operation::List);
-        let index = self.mesh.core.index.read();
-        Ok(filtered(&index, filter, |entry| self.may_see_now(entry, &index)))
+        let found = {
+            let index = self.mesh.core.index.read();
+            filtered(&index, filter, |entry| self.may_see_now(entry, &index))
+        };
+        reading.saw_entries(&found).await?;
+        Ok(found)
     }
 
     fn may_see_now(&self, entry: &Entry, index: &Index) -> bool {

@@ -111,6 +111,8 @@ pub(crate) enum Change {
     },
     /// Writes down what was read.
     Log(Vec<Interaction>),
+    /// Writes down what waits for the audit trail.
+    Flush,
     /// Writes what an export holds.
     Load(Vec<Loaded>),
     PostPermissions {

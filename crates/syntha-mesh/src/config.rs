@@ -6,6 +6,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
 use crate::meters::Meters;
+use crate::trail::AuditPolicy;
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]
@@ -26,6 +27,10 @@ pub struct MeshConfig {
     pub interactions_kept: u64,
     /// The most watches of one user that are open at a time. Default 64.
     pub watches: usize,
+    /// What the audit trail is told, where the store keeps one. Default [`AuditPolicy::Buffered`].
+    pub audit: AuditPolicy,
+    /// How long a call waits for its entry in the audit trail before it is refused. Default 2 s.
+    pub audit_deadline: Duration,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
@@ -43,6 +48,8 @@ impl Default for MeshConfig {
             interactions: InteractionLog::Off,
             interactions_kept: 10_000,
             watches: 64,
+            audit: AuditPolicy::default(),
+            audit_deadline: Duration::from_secs(2),
             clock: Arc::new(SystemClock),
             meters: Arc::default(),
             #[cfg(feature = "faults")]

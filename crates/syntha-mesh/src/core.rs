@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::Interaction;
+use crate::trail::Trail;
 use crate::watchers::Watchers;
 use crate::writer::Writer;
 
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) reads: Mutex<Vec<Interaction>>,
     /// A task will write them down.
     pub(crate) flush_due: AtomicBool,
+    /// What the audit trail is still to be told; `None` if it is told nothing.
+    pub(crate) trail: Option<Trail>,
     /// No other handle writes, so the index is never behind.
     pub(crate) exclusive: bool,
     /// The user's life that this mesh was opened in has ended.
@@ -62,6 +65,7 @@ impl Core {
         self.index.write().forget();
         self.reads.lock().clear();
         self.watchers.end(&self.config);
+        self.close_trail();
     }
 
     pub(crate) fn clock_is_off(&self) -> bool {
@@ -203,6 +207,13 @@ impl Core {
         }
         let _ = key;
         Ok(text.into())
+    }
+}
+
+/// What waits for the audit trail is not lost with the last handle.
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close_trail();
     }
 }
 

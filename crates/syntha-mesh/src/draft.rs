@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use sha2::{Digest, Sha256};
-use syntha_store::{Batch, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Version};
+use syntha_store::{Batch, Event, Expect, Keyspace, Op, RecordId, Rule, Timestamp, Usage, Version};
 
 use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
 use crate::config::MeshConfig;
@@ -34,6 +34,9 @@ pub(crate) struct Draft<'a> {
     /// The version that the commit will have: the compare-and-set on the stamp sees to it.
     pub(crate) version: Version,
     pub(crate) overlay: Overlay,
+    /// Whether an audit trail is told, and of which session the operation is.
+    pub(crate) telling: bool,
+    pub(crate) session: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -45,6 +48,8 @@ pub(crate) struct Overlay {
     operations: HashMap<Arc<str>, Option<Operation>>,
     pub(crate) history: HistoryOverlay,
     pub(crate) usage: Usage,
+    /// What the audit trail is told.
+    pub(crate) events: Vec<Event>,
 }
 
 #[derive(Clone)]
@@ -57,9 +62,16 @@ pub(crate) struct Pending {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(index: &'a Index, lookup: &'a Lookup, config: &'a MeshConfig, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        index: &'a Index,
+        lookup: &'a Lookup,
+        config: &'a MeshConfig,
+        now: Timestamp,
+        telling: bool,
+    ) -> Self {
         let overlay = Overlay { usage: index.usage, ..Overlay::default() };
-        Self { index, lookup, config, now, version: Version(index.stamp.epoch.0 + 1), overlay }
+        let version = Version(index.stamp.epoch.0 + 1);
+        Self { index, lookup, config, now, version, overlay, telling, session: None }
     }
 
     /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
@@ -92,9 +104,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Applies one operation. An error leaves the draft as it was.
-    pub(crate) fn apply(&mut self, change: &Change) -> Result<Answer> {
+    pub(crate) fn apply(&mut self, change: &Change, session: Option<u64>) -> Result<Answer> {
+        self.session = session;
         let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
-        match self.try_apply(change) {
+        match self.try_apply(None, change) {
             Ok(answer) => {
                 if self.config.interactions.is_on() {
                     self.overlay.history.note(Interaction::of(self.now, change, &answer));
@@ -105,6 +118,7 @@ impl<'a> Draft<'a> {
                 if let Some(before) = before {
                     self.overlay = before;
                 }
+                self.tell_refused(change, &error);
                 Err(error)
             }
         }
@@ -124,12 +138,25 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn try_apply(&mut self, change: &Change) -> Result<Answer> {
+    fn try_apply(&mut self, by: Option<&AgentName>, change: &Change) -> Result<Answer> {
         match change {
             Change::By { agent, life, change } => {
                 life.allows(self.agent(agent.as_str()))?;
-                self.try_apply(change)
+                self.try_apply(Some(agent), change)
             }
+            Change::Batch(changes) => self.batch(by, changes),
+            change if self.telling => {
+                let before = self.before(change);
+                let answer = self.apply_one(change)?;
+                self.tell(by, change, &answer, &before);
+                Ok(answer)
+            }
+            change => self.apply_one(change),
+        }
+    }
+
+    fn apply_one(&mut self, change: &Change) -> Result<Answer> {
+        match change {
             Change::Push(push) => self.push(push),
             Change::Remove { key, by, expected } => self.remove(key.as_str(), by.as_ref(), *expected),
             Change::Clear => Ok(Answer::Count(self.clear())),
@@ -160,7 +187,9 @@ impl<'a> Draft<'a> {
                 Ok(Answer::Count(events.len() as u64))
             }
             Change::Load(loaded) => self.load(loaded),
-            Change::Batch(changes) => self.batch(changes),
+            // What it commits is not its own.
+            Change::Flush => Ok(Answer::Count(0)),
+            Change::By { .. } | Change::Batch(_) => Err(crate::mesh::mismatch()),
         }
     }
 
@@ -243,17 +272,17 @@ impl<'a> Draft<'a> {
             if let Some(state) = self.agent(by.as_str())
                 && !push.topics.iter().all(|topic| state.may_post(topic.as_str()))
             {
-                return Err(Error::new(ErrorKind::Denied, "this agent may not post to that topic"));
+                return Err(
+                    Error::new(ErrorKind::Denied, "this agent may not post to that topic").by(Rule::Post)
+                );
             }
             // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
             if let Some(old) = &old
                 && !self.may_touch(by, old)
                 && !self.config.has(Fault::HiddenOverwritten)
             {
-                return Err(Error::new(
-                    ErrorKind::Denied,
-                    "the key is taken by an entry that this agent can't see",
-                ));
+                let text = "the key is taken by an entry that this agent can't see";
+                return Err(Error::new(ErrorKind::Denied, text).by(Rule::Audience));
             }
         }
         match push.expected.filter(|_| !self.config.has(Fault::VersionIgnored)) {
@@ -374,7 +403,9 @@ impl<'a> Draft<'a> {
         self.ensure_agent(agent)?;
         let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
         if !topics.iter().all(|topic| state.may_read(topic.as_str())) {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such topic for this agent"));
+            return Err(
+                Error::new(ErrorKind::NotFound, "there is no such topic for this agent").by(Rule::Subscribe)
+            );
         }
         let mut report = Subscriptions::default();
         let before = std::mem::take(&mut state.topics);
@@ -470,7 +501,7 @@ impl<'a> Draft<'a> {
         Ok(Answer::TopicDeleted(report))
     }
 
-    fn batch(&mut self, changes: &[Change]) -> Result<Answer> {
+    fn batch(&mut self, by: Option<&AgentName>, changes: &[Change]) -> Result<Answer> {
         let mut keys = HashSet::with_capacity(changes.len());
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
@@ -480,7 +511,7 @@ impl<'a> Draft<'a> {
             {
                 return Err(Error::new(ErrorKind::Invalid, "a key stands twice in one batch"));
             }
-            answers.push(self.try_apply(change)?);
+            answers.push(self.try_apply(by, change)?);
         }
         Ok(Answer::Batch(answers))
     }

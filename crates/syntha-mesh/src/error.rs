@@ -2,6 +2,8 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 
+use syntha_store::Rule;
+
 /// The result of every call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -27,6 +29,8 @@ pub enum ErrorKind {
     Gone,
     /// The session that this handle belongs to has ended.
     SessionEnded,
+    /// What was asked for could not be written into the audit trail in time. A write did not happen, a read is not given; try again.
+    AuditUnavailable,
     /// The storage failed; its error is the source.
     Storage,
 }
@@ -37,12 +41,32 @@ pub struct Error {
     message: &'static str,
     source: Option<Box<dyn StdError + Send + Sync>>,
     retryable: bool,
+    /// Which rule the audit trail is told.
+    rule: Option<Rule>,
 }
 
 impl Error {
     pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
-        let retryable = matches!(kind, ErrorKind::Busy | ErrorKind::Unknown | ErrorKind::Conflict);
-        Self { kind, message, source: None, retryable }
+        let retryable = matches!(
+            kind,
+            ErrorKind::Busy | ErrorKind::Unknown | ErrorKind::Conflict | ErrorKind::AuditUnavailable
+        );
+        Self { kind, message, source: None, retryable, rule: None }
+    }
+
+    /// Refused by a rule.
+    pub(crate) const fn by(mut self, rule: Rule) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    pub(crate) const fn rule(&self) -> Option<Rule> {
+        match (self.rule, self.kind) {
+            (None, ErrorKind::Conflict) => Some(Rule::Version),
+            (None, ErrorKind::LimitExceeded) => Some(Rule::Limit),
+            (None, ErrorKind::SessionEnded) => Some(Rule::Session),
+            (rule, _) => rule,
+        }
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -62,7 +86,7 @@ impl Error {
         self.message
     }
 
-    /// Whether a retry can succeed: after a pause for `Busy`, with the same operation id for `Unknown`, after
+    /// Whether a retry can succeed: after a pause for `Busy` and `AuditUnavailable`, with the same operation id for `Unknown`, after
     /// reading again for `Conflict`.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
@@ -71,7 +95,8 @@ impl Error {
 
     /// The same error for another of the operations that one commit failed for.
     pub(crate) const fn again(&self) -> Self {
-        Self { kind: self.kind, message: self.message, source: None, retryable: self.retryable }
+        let Self { kind, message, retryable, rule, .. } = *self;
+        Self { kind, message, source: None, retryable, rule }
     }
 }
 
@@ -111,9 +136,15 @@ impl From<syntha_store::Error> for Error {
             Kind::Busy => ErrorKind::Busy,
             Kind::Unknown => ErrorKind::Unknown,
             Kind::LimitExceeded => ErrorKind::LimitExceeded,
+            Kind::AuditUnavailable => ErrorKind::AuditUnavailable,
             _ => ErrorKind::Storage,
         };
+        let rule = match error.kind() {
+            Kind::Erased => Some(Rule::Erased),
+            Kind::KeyUnavailable | Kind::KeyRefused => Some(Rule::Key),
+            _ => None,
+        };
         let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable }
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, rule }
     }
 }

@@ -234,8 +234,11 @@ impl Mesh {
         sink: &mut (dyn Write + Send),
         mut progress: impl FnMut(&Exported) + Send,
     ) -> Result<Exported> {
-        self.fresh().await?;
-        let Moment { roster, entries, threads, mut snapshot } = self.moment().await?;
+        let reading = self.reading(None, syntha_store::Action::Export);
+        reading.admit(self.fresh().await).await?;
+        let Moment { roster, entries, threads, mut snapshot } = reading.admit(self.moment().await).await?;
+        // Before the first of it is given. Messages are not counted yet.
+        reading.saw((roster.len() + entries.len() + threads.len()).max(1), 0).await?;
         let now = self.core.now(&self.core.index.read());
         let newest = snapshot.state().stamp.epoch.0;
         let mut export = Export { sink, roster, exported: Exported::default(), now };

@@ -54,6 +54,10 @@ pub enum Fault {
     WatchRemovedForgotten,
     /// A watch that waits does not wake for the end of its session or its user.
     WatchSleepsOn,
+    /// The audit trail is not told of reads.
+    ReadNotRecorded,
+    /// The audit trail is not told of changes.
+    EventMissing,
 }
 
 impl crate::MeshConfig {

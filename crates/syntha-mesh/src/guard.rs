@@ -14,6 +14,8 @@ pub struct Guard {
     end: Arc<End>,
     /// The guard of the handle that this one was made from: a session can't be left by starting another in it.
     outer: Option<Arc<Self>>,
+    /// What the audit trail calls the session.
+    number: Option<u64>,
     /// Dropped with the last handle.
     #[allow(dead_code, reason = "it is held, never read")]
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -35,7 +37,20 @@ impl Guard {
     #[must_use]
     pub fn new() -> (Self, Revoker) {
         let end = Arc::new(End::default());
-        (Self { end: Arc::clone(&end), outer: None, kept: None }, Revoker(end))
+        // In 53 bits, so that every reader of JSON keeps it (RFC 8259, section 6).
+        let number = getrandom::u64().ok().map(|number| number >> 11);
+        (Self { end: Arc::clone(&end), outer: None, number, kept: None }, Revoker(end))
+    }
+
+    /// Of no session: a mesh's own.
+    pub(crate) fn none() -> Self {
+        Self { end: Arc::default(), outer: None, number: None, kept: None }
+    }
+
+    /// The session's number in the audit trail: random, below 2^53. `None` if the system had no random source when the guard was made.
+    #[must_use]
+    pub const fn session(&self) -> Option<u64> {
+        self.number
     }
 
     /// The same guard, which keeps something alive as long as a handle of the session is.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use syntha_store::{Batch, Keyspace, Op};
+use syntha_store::{Batch, Keyspace, Op, Rule};
 
 use crate::change::Answer;
 use crate::draft::Draft;
@@ -323,4 +323,5 @@ impl Draft<'_> {
 
 const fn taken() -> Error {
     Error::new(ErrorKind::Denied, "the name is taken by a thread that this agent can't see")
+        .by(Rule::Audience)
 }

@@ -287,7 +287,7 @@ impl Core {
             return Ok(());
         }
         let again = reads.clone();
-        let written = writer::write(self, Change::Log(reads)).await.map(drop);
+        let written = writer::write(self, Change::Log(reads), None).await.map(drop);
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
             let mut reads = self.reads.lock();
             // Under the lock, so that what a retirement clears does not come back.
@@ -334,7 +334,8 @@ impl Mesh {
     /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`; as every write where reads wait to be
     /// written down.
     pub async fn interactions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Interaction>> {
-        self.fresh().await?;
+        let reading = self.reading(None, syntha_store::Action::ReadInteractions);
+        reading.admit(self.fresh().await).await?;
         if limit == 0 || limit > PAGE_MOST {
             return Err(Error::new(ErrorKind::Invalid, "a page has 1 to 1,000 of them"));
         }
@@ -348,6 +349,8 @@ impl Mesh {
         let decode = |(head, body): &(syntha_store::Head, Option<Bytes>)| {
             Interaction::decode(head.id.seq(), body.as_deref().unwrap_or_default())
         };
-        Ok(page.records.iter().map(decode).collect::<Result<Vec<_>, _>>()?)
+        let found = page.records.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        reading.saw(found.len(), 0).await?;
+        Ok(found)
     }
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use syntha_store::Rule;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::roster::{AgentState, Roster};
 
@@ -43,5 +45,5 @@ impl Life {
 }
 
 const fn unregistered() -> Error {
-    Error::new(ErrorKind::Gone, "the agent was unregistered, ask the host for a new handle")
+    Error::new(ErrorKind::Gone, "the agent was unregistered, ask the host for a new handle").by(Rule::Agent)
 }

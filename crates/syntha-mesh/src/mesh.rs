@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use syntha_store::{Stamp, Usage, UserStore};
+use syntha_store::{Action, Event, Stamp, Usage, UserStore};
 
 use crate::agent::Agent;
 use crate::change::{Answer, Change, Subscriptions, SweepReport, TopicDeleted};
@@ -12,6 +12,7 @@ use crate::config::MeshConfig;
 use crate::core::Core;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::index::Index;
@@ -20,6 +21,7 @@ use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
+use crate::trail::{self, Trail};
 use crate::watch::{Watch, WatchConfig};
 use crate::watchers::Watchers;
 use crate::writer::{self, Writer};
@@ -36,21 +38,55 @@ pub struct Mesh {
     owner: bool,
 }
 
+/// What a mesh must know of the store that it is opened on. From a `bool`: whether it is [exclusive](Self::exclusive), and not
+/// [audited](Self::audited).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Opening {
+    exclusive: bool,
+    audited: bool,
+}
+
+impl Opening {
+    /// A store that other handles write to as well, and that keeps no audit trail.
+    pub const fn new() -> Self {
+        Self { exclusive: false, audited: false }
+    }
+
+    /// No other handle writes to this user while the mesh is open, so reads come from memory alone. Without it each read asks the
+    /// store first whether something changed.
+    pub const fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// The store keeps an audit trail, as its capabilities say, and is told what is done: see [`AuditPolicy`](crate::AuditPolicy).
+    pub const fn audited(mut self, audited: bool) -> Self {
+        self.audited = audited;
+        self
+    }
+}
+
+impl From<bool> for Opening {
+    fn from(exclusive: bool) -> Self {
+        Self::new().exclusive(exclusive)
+    }
+}
+
 impl Mesh {
-    /// Opens the mesh of the user that the store handle is bound to.
-    ///
-    /// `exclusive`: no other handle writes to this user while the mesh is open, so reads come from memory alone.
-    /// Without it each read asks the store first whether something changed.
+    /// Opens the mesh of the user that the store handle is bound to. `how` says of the store what its handles don't: for one that
+    /// nobody else writes to and that keeps no audit trail, `true`.
     ///
     /// # Errors
     ///
     /// `Storage` or `Gone` if the user's data can't be read.
     pub async fn open(
         store: Arc<dyn UserStore>,
-        exclusive: bool,
-        config: impl Into<Arc<MeshConfig>>,
+        how: impl Into<Opening> + Send,
+        config: impl Into<Arc<MeshConfig>> + Send,
     ) -> Result<Self> {
-        let config = config.into();
+        let (config, Opening { exclusive, audited }) = (config.into(), how.into());
+        let trail = Trail::new(audited, &config);
         let index = Index::load(&*store, config.cache_bytes).await?;
         let opened = (config.clock.wall(), config.clock.boot());
         let core = Core {
@@ -62,11 +98,12 @@ impl Mesh {
             gate: tokio::sync::Mutex::default(),
             reads: Mutex::default(),
             flush_due: AtomicBool::new(false),
+            trail,
             exclusive,
             retired: AtomicBool::new(false),
             opened,
         };
-        Ok(Self { core: Arc::new(core), guard: Guard::new().0, owner: true })
+        Ok(Self { core: Arc::new(core), guard: Guard::none(), owner: true })
     }
 
     /// The same mesh for another session: its handles end when the guard's session does, or this handle's own.
@@ -154,11 +191,14 @@ impl Mesh {
     ///
     /// As every write.
     pub async fn sweep(&self) -> Result<SweepReport> {
-        self.check()?;
+        let grace = self.core.config.sweep_grace;
+        if let Err(error) = self.check() {
+            return Err(self.refused(&Change::Sweep { grace }, error).await);
+        }
         if self.core.clock_is_off() {
+            self.core.note_all(events::paused(self.doer(None))).await?;
             return Ok(SweepReport { deleted: 0, paused: true });
         }
-        let grace = self.core.config.sweep_grace;
         let deleted = self.count(Change::Sweep { grace }).await?;
         Ok(SweepReport { deleted, paused: false })
     }
@@ -178,7 +218,14 @@ impl Mesh {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn stats(&self) -> Result<Stats> {
-        self.fresh().await?;
+        let reading = self.reading(None, Action::List);
+        reading.admit(self.fresh().await).await?;
+        let stats = self.count_up();
+        reading.saw(1, 0).await?;
+        Ok(stats)
+    }
+
+    fn count_up(&self) -> Stats {
         let index = self.core.index.read();
         let now = self.core.now(&index);
         let mut stats =
@@ -197,7 +244,7 @@ impl Mesh {
         stats.agents_with_topics =
             index.roster.values().filter(|state| !state.topics.is_empty()).count() as u64;
         stats.topics = topics(&index, now, |_| true).len() as u64;
-        Ok(stats)
+        stats
     }
 
     /// Topics with a subscriber or an active entry, the most popular first.
@@ -206,10 +253,14 @@ impl Mesh {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn topics(&self) -> Result<Vec<TopicInfo>> {
-        self.fresh().await?;
-        let index = self.core.index.read();
-        let now = self.core.now(&index);
-        Ok(topics(&index, now, |_| true))
+        let reading = self.reading(None, Action::List);
+        reading.admit(self.fresh().await).await?;
+        let topics = {
+            let index = self.core.index.read();
+            topics(&index, self.core.now(&index), |_| true)
+        };
+        reading.saw(topics.len(), 0).await?;
+        Ok(topics)
     }
 
     /// Registered agents, in order of their names.
@@ -218,9 +269,11 @@ impl Mesh {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn agents(&self) -> Result<Vec<Arc<str>>> {
-        self.fresh().await?;
+        let reading = self.reading(None, Action::List);
+        reading.admit(self.fresh().await).await?;
         let mut names: Vec<_> = self.core.index.read().roster.keys().cloned().collect();
         names.sort_unstable();
+        reading.saw(names.len(), 0).await?;
         Ok(names)
     }
 
@@ -235,15 +288,15 @@ impl Mesh {
         Error: From<T::Error>,
     {
         let topic = topic.try_into()?;
-        self.fresh().await?;
-        let index = self.core.index.read();
-        let mut names: Vec<_> = index
-            .roster
-            .iter()
-            .filter(|(_, state)| state.topics.contains(topic.shared()))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
+        let reading = self.reading(None, Action::List).of(topic.shared());
+        reading.admit(self.fresh().await).await?;
+        let mut names: Vec<_> = {
+            let index = self.core.index.read();
+            let subscribed = index.roster.iter().filter(|(_, state)| state.topics.contains(topic.shared()));
+            subscribed.map(|(name, _)| Arc::clone(name)).collect()
+        };
         names.sort_unstable();
+        reading.saw(names.len(), 0).await?;
         Ok(names)
     }
 
@@ -254,11 +307,16 @@ impl Mesh {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
-        self.fresh().await?;
+        let reading = self.reading(None, Action::List);
+        reading.admit(self.fresh().await).await?;
         self.core.config.meters.count(Operation::List);
-        let index = self.core.index.read();
-        let now = self.core.now(&index);
-        Ok(filtered(&index, filter, |entry| entry.is_live(|| now)))
+        let found = {
+            let index = self.core.index.read();
+            let now = self.core.now(&index);
+            filtered(&index, filter, |entry| entry.is_live(|| now))
+        };
+        reading.saw_entries(&found).await?;
+        Ok(found)
     }
 
     /// An entry with its value, without regard to audiences: the host's own view.
@@ -272,6 +330,14 @@ impl Mesh {
         Error: From<K::Error>,
     {
         let key = key.try_into()?;
+        let found = self.find(&key).await;
+        if self.tells_reads() {
+            self.note_read(None, key.as_str(), found.as_ref().map(Option::as_ref)).await?;
+        }
+        found
+    }
+
+    async fn find(&self, key: &EntryKey) -> Result<Option<Arc<Entry>>> {
         self.fresh().await?;
         self.core.config.meters.count(Operation::Get);
         self.core.load(key.as_str(), |_, _| true).await
@@ -337,7 +403,11 @@ impl Mesh {
         Error: From<T::Error>,
     {
         let topic = topic.try_into()?;
-        match self.write(Change::DeleteTopic { topic }).await? {
+        self.topic_deleted(Change::DeleteTopic { topic }).await
+    }
+
+    pub(crate) async fn topic_deleted(&self, change: Change) -> Result<TopicDeleted> {
+        match self.write(change).await? {
             Answer::TopicDeleted(report) => Ok(report),
             _ => Err(mismatch()),
         }
@@ -382,9 +452,11 @@ impl Mesh {
         Error: From<N::Error>,
     {
         let agent = name.try_into()?;
-        self.fresh().await?;
-        let index = self.core.index.read();
-        Ok(index.roster.get(agent.as_str()).and_then(|state| state.post.clone()))
+        let reading = self.reading(None, Action::List).of(agent.shared());
+        reading.admit(self.fresh().await).await?;
+        let post = self.core.index.read().roster.get(agent.as_str()).and_then(|state| state.post.clone());
+        reading.saw(1, 0).await?;
+        Ok(post)
     }
 
     /// Where the user's data stands and what it adds up to.
@@ -393,9 +465,14 @@ impl Mesh {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn usage(&self) -> Result<(Stamp, Usage)> {
-        self.fresh().await?;
-        let index = self.core.index.read();
-        Ok((index.stamp, index.usage))
+        let reading = self.reading(None, Action::List);
+        reading.admit(self.fresh().await).await?;
+        let usage = {
+            let index = self.core.index.read();
+            (index.stamp, index.usage)
+        };
+        reading.saw(1, 0).await?;
+        Ok(usage)
     }
 
     /// What changes from now on, whoever it is for: the host's own view. [`Agent::watch`] gives an agent its own.
@@ -405,8 +482,11 @@ impl Mesh {
     /// `Invalid` for a bound outside its range and outside a tokio runtime; `LimitExceeded` for more watches than the mesh
     /// takes; `Gone`, `SessionEnded`, `Storage`.
     pub async fn watch(&self, config: WatchConfig) -> Result<Watch> {
-        self.fresh().await?;
-        Watch::new(self.clone(), None, config)
+        let reading = self.reading(None, Action::Watch);
+        reading.admit(self.fresh().await).await?;
+        let watch = reading.admit(Watch::new(self.clone(), None, config)).await?;
+        reading.saw(1, 0).await?;
+        Ok(watch)
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
@@ -417,14 +497,55 @@ impl Mesh {
     }
 
     async fn write_unmetered(&self, change: Change) -> Result<Answer> {
-        self.check()?;
-        let Change::By { agent, life, .. } = &change else { return writer::write(&self.core, change).await };
+        let session = self.guard.session();
+        if let Err(error) = self.may_write(&change) {
+            return Err(self.refused(&change, error).await);
+        }
+        let Change::By { agent, life, .. } = &change else {
+            return writer::write(&self.core, change, session).await;
+        };
         let (agent, life) = (agent.clone(), life.clone());
-        life.bind(agent.as_str(), &self.core.index.read().roster)?;
-        let answer = writer::write(&self.core, change).await?;
+        let answer = writer::write(&self.core, change, session).await?;
         // The write may have registered the agent. If it was unregistered again already, the next call says so.
         let _ = life.bind(agent.as_str(), &self.core.index.read().roster);
         Ok(answer)
+    }
+
+    fn may_write(&self, change: &Change) -> Result<()> {
+        self.check()?;
+        let Change::By { agent, life, .. } = change else { return Ok(()) };
+        life.bind(agent.as_str(), &self.core.index.read().roster)
+    }
+
+    /// Tells the audit trail of a write that did not get as far as the writer.
+    async fn refused(&self, change: &Change, error: Error) -> Error {
+        if self.core.trail.is_none() || self.is_retired() {
+            return error;
+        }
+        match self.core.note_all(events::refused(self.doer(None), change, &error)).await {
+            Ok(()) => error,
+            Err(unavailable) => unavailable,
+        }
+    }
+
+    /// Tells the audit trail of something that was done outside of this mesh, as it is told of a read: for the host's own events, like
+    /// the beginning and the end of a session. Nothing happens where no trail is told. An event without a session gets this handle's.
+    ///
+    /// # Errors
+    ///
+    /// `AuditUnavailable` if it has to wait and can't be written down in time; `Gone`.
+    pub async fn note_event(&self, mut event: Event) -> Result<()> {
+        event.session = event.session.or(self.guard.session());
+        self.core.note(event).await
+    }
+
+    /// Writes down what still waits for the audit trail: before the mesh is [retired](Self::retire) or the process ends.
+    ///
+    /// # Errors
+    ///
+    /// `AuditUnavailable` if that can't be done in time; `Gone`.
+    pub async fn flush_audit(&self) -> Result<()> {
+        self.core.flush_trail().await
     }
 
     pub(crate) async fn flag(&self, change: Change) -> Result<bool> {
@@ -480,10 +601,7 @@ where
 }
 
 const fn gone() -> Error {
-    Error::new(
-        ErrorKind::Gone,
-        "the user was erased, moved or restored since this mesh was opened, open it again",
-    )
+    Error::new(ErrorKind::Gone, trail::GONE)
 }
 
 pub(crate) const fn mismatch() -> Error {

@@ -46,7 +46,7 @@ const OPERATIONS: [(Operation, &str); 15] = [
     (Operation::Log, "log"),
 ];
 
-const KINDS: [(ErrorKind, &str); 10] = [
+const KINDS: [(ErrorKind, &str); 11] = [
     (ErrorKind::Invalid, "invalid"),
     (ErrorKind::NotFound, "not_found"),
     (ErrorKind::Denied, "denied"),
@@ -56,6 +56,7 @@ const KINDS: [(ErrorKind, &str); 10] = [
     (ErrorKind::Unknown, "unknown"),
     (ErrorKind::Gone, "gone"),
     (ErrorKind::SessionEnded, "session_ended"),
+    (ErrorKind::AuditUnavailable, "audit_unavailable"),
     (ErrorKind::Storage, "storage"),
 ];
 
@@ -84,6 +85,7 @@ pub(crate) struct Meters {
     commit: Histogram,
     pub(crate) retries: Counter,
     pub(crate) reloads: Counter,
+    pub(crate) lost: Counter,
 }
 
 impl Default for Meters {
@@ -100,6 +102,7 @@ impl Default for Meters {
             commit: histogram!("syntha_commit_seconds"),
             retries: counter!("syntha_commit_retries_total"),
             reloads: counter!("syntha_index_reloads_total"),
+            lost: counter!("syntha_audit_events_lost_total"),
         }
     }
 }
@@ -167,7 +170,7 @@ impl Change {
             Self::CreateThread { .. } | Self::Append { .. } => Operation::Append,
             Self::Redact { .. } | Self::DeleteThread { .. } => Operation::Redact,
             Self::Load(_) => Operation::Import,
-            Self::Log(_) => Operation::Log,
+            Self::Log(_) | Self::Flush => Operation::Log,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, RecordId, Timestamp};
+use syntha_store::{
+    Action as Told, Error as StoreError, ErrorKind as StoreErrorKind, Head, RecordId, Timestamp,
+};
 
 use crate::agent::Agent;
 use crate::change::{Answer, Change};
@@ -157,9 +159,12 @@ impl Thread {
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn info(&self) -> Result<Option<ThreadInfo>> {
-        self.fresh().await?;
-        let state = history::state(&self.mesh.core, &self.id).await?;
-        Ok(state.filter(|state| self.sees(state)).map(|state| state.info(self.id.shared())))
+        let reading = self.mesh.reading(self.by.as_ref(), Told::List).of(self.id.shared());
+        reading.admit(self.fresh().await).await?;
+        let state = reading.admit(history::state(&self.mesh.core, &self.id).await).await?;
+        let info = state.filter(|state| self.sees(state)).map(|state| state.info(self.id.shared()));
+        reading.saw(usize::from(info.is_some()), 0).await?;
+        Ok(info)
     }
 
     /// The last messages, oldest first: at most 1,000, and fewer where they have more than 4 MiB.
@@ -201,10 +206,13 @@ impl Thread {
     }
 
     async fn page(&self, from: Option<u64>, reverse: bool, count: usize) -> Result<MessagePage> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(self.by.as_ref(), Told::ReadThread).of(self.id.shared());
+        reading.admit(self.fresh().await).await?;
         self.mesh.core.config.meters.count(Operation::ReadThread);
-        let page =
-            history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state)).await?;
+        let page = history::page(&self.mesh.core, &self.id, from, reverse, count, |state| self.sees(state));
+        let page = reading.admit(page.await).await?;
+        let bytes = page.messages.iter().map(|message| message.content_json().len() as u64).sum();
+        reading.saw(page.messages.len(), bytes).await?;
         if !page.messages.is_empty() {
             let names = || vec![Arc::clone(self.id.shared())];
             self.mesh
@@ -270,8 +278,11 @@ impl Mesh {
     ///
     /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
     pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
-        self.fresh().await?;
-        history::threads(&self.core, after, limit, |_| true).await
+        let reading = self.reading(None, Told::List);
+        reading.admit(self.fresh().await).await?;
+        let threads = reading.admit(history::threads(&self.core, after, limit, |_| true).await).await?;
+        reading.saw(threads.len(), 0).await?;
+        Ok(threads)
     }
 
     /// Takes one message out of a thread; says whether it was there. Its place stays empty and its id stays used.
@@ -325,10 +336,13 @@ impl Agent {
     ///
     /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
     pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
-        self.fresh().await?;
+        let reading = self.mesh.reading(Some(&self.name), Told::List);
+        reading.admit(self.fresh().await).await?;
         let core = &self.mesh.core;
-        history::threads(core, after, limit, |state| state.is_for(self.name(), &core.index.read().roster))
-            .await
+        let sees = |state: &ThreadState| state.is_for(self.name(), &core.index.read().roster);
+        let threads = reading.admit(history::threads(core, after, limit, sees).await).await?;
+        reading.saw(threads.len(), 0).await?;
+        Ok(threads)
     }
 }
 

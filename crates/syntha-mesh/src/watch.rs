@@ -80,6 +80,8 @@ pub struct Watch {
     /// What is being read from the store: in a task, because what is half-read may hold up the store's writers, and a
     /// reader may stop asking at any time.
     work: Option<JoinHandle<Result<Done>>>,
+    /// What is given as soon as the audit trail has it.
+    held: Option<WatchEvent>,
     endings: Vec<EventListener>,
     alarm: Option<(Timestamp, Pin<Box<Sleep>>)>,
 }
@@ -96,6 +98,8 @@ type Work = Pin<Box<dyn Future<Output = Result<Done>> + Send>>;
 /// What was read from the store.
 enum Done {
     Fresh,
+    /// The audit trail was told of what is held.
+    Told,
     Snapshot(Epoch, Vec<Arc<Entry>>),
     /// The entry that was asked for, in this version; `None` if that is no more.
     Loaded(Arc<str>, Version, Option<Arc<Entry>>),
@@ -174,7 +178,8 @@ impl Watch {
             mesh.core.watchers.add(Arc::clone(&watcher), mesh.core.config.watches)?;
         }
         let endings = mesh.guard.listen();
-        Ok(Self { mesh, agent, watcher, state: State::New, fresh: false, work: None, endings, alarm: None })
+        let (state, fresh, work, held, alarm) = (State::New, false, None, None, None);
+        Ok(Self { mesh, agent, watcher, state, fresh, work, held, endings, alarm })
     }
 
     /// The next event; `None` after the watch has ended. May be dropped at any time: nothing is lost by it.
@@ -184,7 +189,7 @@ impl Watch {
     /// first poll for an item.
     pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
         // INVARIANT: what an earlier call asked the store for says nothing of what other handles did since.
-        if !self.mesh.core.exclusive {
+        if !self.mesh.core.exclusive && self.held.is_none() {
             self.fresh = false;
             self.stop();
         }
@@ -223,7 +228,17 @@ impl Watch {
                     }
                 };
             }
+            if let Some(event) = self.held.take() {
+                if !matches!(done, Some(Done::Told)) {
+                    self.work = Some(tokio::spawn(self.tell(&event)));
+                    self.held = Some(event);
+                } else if let Some(event) = self.still(event) {
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                continue;
+            }
             match self.step(cx, done) {
+                Ok(Step::Event(event)) if self.tells(&event) => self.held = Some(event),
                 Ok(Step::Event(event)) => return Poll::Ready(Some(Ok(event))),
                 Ok(Step::Work(work)) => self.work = Some(tokio::spawn(work)),
                 Ok(Step::Wait) => {
@@ -236,6 +251,46 @@ impl Watch {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
+        }
+    }
+
+    /// Whether the audit trail is told of an event before it is given: of what holds values. Where it need not be waited for, it is told.
+    fn tells(&self, event: &WatchEvent) -> bool {
+        let entries = entries(event);
+        if entries.is_empty() || !self.mesh.tells_reads() {
+            return false;
+        }
+        let strict = self.mesh.core.trail.as_ref().is_some_and(crate::trail::Trail::is_strict);
+        strict || self.mesh.core.note_soon(self.read_events(entries)).is_err()
+    }
+
+    fn read_events(&self, entries: &[Arc<Entry>]) -> Vec<syntha_store::Event> {
+        let agent = self.agent.as_ref().map(|agent| &agent.name);
+        self.mesh.entry_events(agent, syntha_store::Action::Read, entries)
+    }
+
+    /// Tells the audit trail of what is held, and waits for room or for the commit.
+    fn tell(&self, event: &WatchEvent) -> Work {
+        let (core, events) = (Arc::clone(&self.mesh.core), self.read_events(entries(event)));
+        Box::pin(async move { core.note_all(events).await.map(|()| Done::Told) })
+    }
+
+    /// What is held, as far as the reader may still see it. What was written again meanwhile is queued.
+    fn still(&self, event: WatchEvent) -> Option<WatchEvent> {
+        let core = &self.mesh.core;
+        let index = core.index.read();
+        let reader = Reader { mesh: &self.mesh, agent: self.agent.as_ref(), wants: &self.watcher.wants };
+        let may = |entry: &Entry| {
+            let now = index.get(&entry.key).filter(|now| now.version == entry.version);
+            now.is_some_and(|now| reader.sees(now, &index) && core.lives(now, &index))
+        };
+        match event {
+            WatchEvent::Snapshot(mut entries) => {
+                entries.retain(|entry| may(entry));
+                Some(WatchEvent::Snapshot(entries))
+            }
+            WatchEvent::Put(entry) => may(&entry).then_some(WatchEvent::Put(entry)),
+            event => Some(event),
         }
     }
 
@@ -263,6 +318,8 @@ impl Watch {
             }
             None => {}
             Some(Done::Fresh) => self.fresh = true,
+            // Nothing is held any more.
+            Some(Done::Told) => {}
             Some(Done::Loaded(key, version, None)) => missing = Some((key, version)),
             Some(Done::Loaded(_, _, Some(entry))) => loaded = Some(entry),
             Some(Done::Snapshot(at, mut entries)) => {
@@ -385,11 +442,21 @@ impl Watch {
 
     fn end(&mut self) {
         self.state = State::Ended;
+        self.held = None;
         self.stop();
         self.alarm = None;
         self.endings.clear();
         self.mesh.core.watchers.remove(&self.watcher);
         self.watcher.backlog.lock().end();
+    }
+}
+
+/// The entries whose values an event holds.
+fn entries(event: &WatchEvent) -> &[Arc<Entry>] {
+    match event {
+        WatchEvent::Snapshot(entries) => entries,
+        WatchEvent::Put(entry) => std::slice::from_ref(entry),
+        WatchEvent::Removed(_) | WatchEvent::Lagged { .. } => &[],
     }
 }
 

@@ -17,6 +17,7 @@ use crate::change::{Answer, Change};
 use crate::core::Core;
 use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{self, Doer};
 use crate::fault::Fault;
 use crate::history::{self, Lookup};
 use crate::index::Index;
@@ -50,6 +51,9 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     change: Change,
+    session: Option<u64>,
+    /// The store refused it already: it is still to be told to the audit trail and then answered.
+    refused: Option<Error>,
     state: Arc<AtomicU8>,
     answer: oneshot::Sender<Result<Answer>>,
 }
@@ -62,7 +66,7 @@ impl Writer {
 }
 
 /// Hands a change to the user's writer and waits for its answer, at most the mesh's deadline.
-pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
+pub(crate) async fn write(core: &Arc<Core>, change: Change, session: Option<u64>) -> Result<Answer> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
@@ -71,11 +75,15 @@ pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
     let spawn = {
         let mut queue = core.writer.queue.lock();
         if queue.waiting.len() >= QUEUE_MOST {
+            drop(queue);
             core.config.meters.shed(Shed::QueueFull);
-            return Err(Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again"));
+            let error = Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again");
+            core.failed(&change, session, &error);
+            return Err(error);
         }
         core.config.meters.waiting.increment(1.0);
-        queue.waiting.push_back(Waiting { change, state: Arc::clone(&state), answer: sender });
+        let (state, answer, refused) = (Arc::clone(&state), sender, None);
+        queue.waiting.push_back(Waiting { change, session, refused, state, answer });
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -111,11 +119,15 @@ impl Run {
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let before = queue.waiting.len();
-                let taken = take(&mut queue.waiting);
+                let (taken, withdrawn) = take(&mut queue.waiting);
                 self.core.config.meters.waiting.decrement(count(before - queue.waiting.len()));
                 if taken.is_empty() {
                     queue.running = false;
                     self.done = true;
+                }
+                drop(queue);
+                withdrawn.iter().for_each(|one| self.core.failed(&one.change, one.session, &busy()));
+                if self.done {
                     return;
                 }
                 taken
@@ -158,8 +170,9 @@ const fn count(of: usize) -> f64 {
     of as f64
 }
 
-fn take(waiting: &mut VecDeque<Waiting>) -> VecDeque<Waiting> {
-    let (mut taken, mut ops, mut bytes) = (VecDeque::new(), 0_usize, 0_usize);
+/// What goes into the next commit, and what nobody waits for any more.
+fn take(waiting: &mut VecDeque<Waiting>) -> (VecDeque<Waiting>, Vec<Waiting>) {
+    let (mut taken, mut withdrawn, mut ops, mut bytes) = (VecDeque::new(), Vec::new(), 0_usize, 0_usize);
     while let Some(next) = waiting.front() {
         ops = ops.saturating_add(next.change.weight());
         bytes = bytes.saturating_add(next.change.bytes());
@@ -169,12 +182,14 @@ fn take(waiting: &mut VecDeque<Waiting>) -> VecDeque<Waiting> {
         let Some(next) = waiting.pop_front() else { break };
         if next.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             taken.push_back(next);
+        } else {
+            withdrawn.push(next);
         }
     }
-    taken
+    (taken, withdrawn)
 }
 
-async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
+async fn commit_all(core: &Arc<Core>, mut waiting: VecDeque<Waiting>) {
     let (mut attempts, mut most) = (0, usize::MAX);
     while !waiting.is_empty() {
         match commit_some(core, &mut waiting, most).await {
@@ -183,21 +198,25 @@ async fn commit_all(core: &Core, mut waiting: VecDeque<Waiting>) {
                 attempts += 1;
                 core.config.meters.retries.increment(1);
                 if let Err(error) = core.refresh().await {
-                    return answer_all(waiting, error.into());
+                    return answer_all(core, waiting, error.into());
                 }
             }
             // Changes that the store does not take together, or one that it does not take at all: each is answered alone.
             Err(error) if is_refusal(error.kind()) && most > 1 && waiting.len() > 1 => most = 1,
-            Err(error) if is_refusal(error.kind()) => {
-                if let Some(refused) = waiting.pop_front() {
-                    answer_all(VecDeque::from([refused]), error.into());
+            Err(error) if is_refusal(error.kind()) => match waiting.pop_front() {
+                // The next round tells it to the audit trail.
+                Some(mut refused) if core.trail.is_some() && refused.refused.is_none() => {
+                    refused.refused = Some(error.into());
+                    waiting.push_front(refused);
                 }
-            }
+                Some(refused) => answer_all(core, VecDeque::from([refused]), error.into()),
+                None => {}
+            },
             Err(error) => {
                 if error.kind() == StoreErrorKind::Gone {
                     core.retire();
                 }
-                return answer_all(waiting, error.into());
+                return answer_all(core, waiting, error.into());
             }
         }
     }
@@ -210,7 +229,11 @@ const fn is_refusal(kind: StoreErrorKind) -> bool {
 }
 
 /// Commits as much from the front as goes in one batch, at most so many, and answers it. On an error nothing was answered.
-async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>, most: usize) -> Result<(), StoreError> {
+async fn commit_some(
+    core: &Arc<Core>,
+    waiting: &mut VecDeque<Waiting>,
+    most: usize,
+) -> Result<(), StoreError> {
     let _gate = core.gate.lock().await;
     // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
     if !core.exclusive {
@@ -226,7 +249,11 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>, most: usize) 
         }
         (draft(core, &index, &lookup, now, waiting.iter().take(most)), index.stamp, now)
     };
-    let Drafted { answers, batch, overlay } = drafted?;
+    let Drafted { answers, batch, mut overlay } = drafted?;
+    let events = std::mem::take(&mut overlay.events);
+    let flush = waiting.iter().take(answers.len()).any(|next| matches!(next.change, Change::Flush));
+    let told = core.tell(events, flush, batch, (since, time))?;
+    let (batch, taken) = (told.batch, told.taken);
     if core.config.has(Fault::AcknowledgedEarly) {
         answer_each(
             waiting,
@@ -237,6 +264,7 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>, most: usize) 
         );
     }
     if let Some(batch) = batch {
+        let alone = batch.ops.is_empty();
         let (id, started) = (batch.id, Instant::now());
         let span = tracing::debug_span!("syntha_commit", changes = answers.len(), records = batch.ops.len());
         let committed = core.store.commit(batch).instrument(span).await;
@@ -259,9 +287,12 @@ async fn commit_some(core: &Core, waiting: &mut VecDeque<Waiting>, most: usize) 
             }
             Err(error) => return Err(error),
         };
+        if let Some(taken) = taken {
+            taken.committed();
+        }
         let mut index = core.index.write();
-        // Otherwise a reader has found the commit already, and perhaps a later one of another handle.
-        if index.stamp == since {
+        // What is only told changes nothing, unless it was the first thing of a user at all. Otherwise a reader has found the commit already, and perhaps a later one of another handle.
+        if index.stamp == since && !(alone && stamp == since) {
             let touched = core.watchers.any().then(|| overlay.touched());
             let change = |index: &mut Index| overlay.commit_to(index, stamp, time);
             core.watchers.around(&core.config, &mut index, touched, change);
@@ -292,26 +323,43 @@ fn draft<'a>(
     now: syntha_store::Timestamp,
     waiting: impl Iterator<Item = &'a Waiting>,
 ) -> Result<Drafted, StoreError> {
-    let mut draft = Draft::new(index, lookup, &core.config, now);
+    let mut alone = (&Change::Flush, None);
+    let mut draft = Draft::new(index, lookup, &core.config, now, core.trail.is_some());
     let mut answers = Vec::new();
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {
             break;
         }
-        answers.push(draft.apply(&next.change));
+        answers.push(match &next.refused {
+            Some(error) => {
+                draft.session = next.session;
+                draft.tell_refused(&next.change, error);
+                Err(error.again())
+            }
+            None => draft.apply(&next.change, next.session),
+        });
+        alone = (&next.change, next.session);
     }
     match draft.finish() {
         Ok((batch, overlay)) => Ok(Drafted { answers, batch, overlay }),
         Err(error) if answers.len() == 1 => {
-            Ok(Drafted { answers: vec![Err(error)], batch: None, overlay: Overlay::default() })
+            let mut overlay = Overlay::default();
+            if core.trail.is_some() {
+                let doer = Doer { at: now, agent: None, session: alone.1 };
+                overlay.events = events::refused(doer, alone.0, &error);
+            }
+            Ok(Drafted { answers: vec![Err(error)], batch: None, overlay })
         }
         Err(error) => Err(StoreError::new(StoreErrorKind::Invalid, error.message())),
     }
 }
 
-fn answer_all(waiting: VecDeque<Waiting>, error: Error) {
+fn answer_all(core: &Arc<Core>, waiting: VecDeque<Waiting>, error: Error) {
     let mut first = Some(error);
     for next in waiting {
+        if let Some(error) = &first {
+            core.failed(&next.change, next.session, error);
+        }
         let error = match first.take() {
             Some(error) => {
                 let again = error.again();

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     LimitExceeded,
     /// The entries change faster than they are read. Try again.
     Busy,
+    /// What was asked for could not be written into the audit trail in time. Try again.
+    AuditUnavailable,
     /// The mesh refused or failed; its error is the source.
     Mesh,
 }
@@ -84,6 +86,10 @@ impl StdError for Error {
 impl From<syntha_mesh::Error> for Error {
     fn from(error: syntha_mesh::Error) -> Self {
         let (message, retryable) = (error.message(), error.is_retryable());
-        Self { kind: ErrorKind::Mesh, message, source: Some(Box::new(error)), retryable }
+        let kind = match error.kind() {
+            syntha_mesh::ErrorKind::AuditUnavailable => ErrorKind::AuditUnavailable,
+            _ => ErrorKind::Mesh,
+        };
+        Self { kind, message, source: Some(Box::new(error)), retryable }
     }
 }

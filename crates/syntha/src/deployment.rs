@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{Mesh, MeshConfig, Permissions};
+use syntha_mesh::{Mesh, MeshConfig, Opening, Permissions};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
     Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store,
@@ -35,6 +35,8 @@ pub(crate) struct Deployment {
     pub(crate) sealed: Option<crate::encryption::Sealed>,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
     exclusive: bool,
+    /// The store keeps an audit trail.
+    audited: bool,
     users: Mutex<HashMap<UserTag, Arc<Place>>>,
     /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
     manager: AtomicU64,
@@ -153,7 +155,8 @@ impl Deployment {
         let store = base.store;
         let directory = Directory::new(store.deployment().await?);
         directory.check_key(key.fingerprint()).await?;
-        let exclusive = store.capabilities().exclusive;
+        let capabilities = store.capabilities();
+        let (exclusive, audited) = (capabilities.exclusive, capabilities.audited);
         let deployment = Self {
             store,
             directory,
@@ -163,6 +166,7 @@ impl Deployment {
             #[cfg(feature = "encryption")]
             sealed: base.sealed,
             exclusive,
+            audited,
             users: Mutex::default(),
             manager: AtomicU64::new(0),
             managers: AtomicU64::new(0),
@@ -219,6 +223,10 @@ impl Deployment {
         Ok(mesh)
     }
 
+    fn opening(&self) -> Opening {
+        Opening::new().exclusive(self.exclusive).audited(self.audited)
+    }
+
     async fn open_alone(&self, user: &UserId, tag: UserTag, create: bool) -> Result<Opened> {
         // INVARIANT: the directory and the ledger are asked first. Data that is there alone proves nothing: its user may be
         // erased, or half-way.
@@ -239,7 +247,7 @@ impl Deployment {
                 (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
-        let mesh = Mesh::open(store, true, Arc::clone(&self.config)).await?;
+        let mesh = Mesh::open(store, self.opening(), Arc::clone(&self.config)).await?;
         Ok(Opened { mesh, newborn, admitted: None })
     }
 
@@ -274,7 +282,7 @@ impl Deployment {
                 Err(error) if error.kind() == StoreErrorKind::Gone => continue,
                 Err(error) => return Err(error.into()),
             };
-            let mesh = match Mesh::open(store, false, Arc::clone(&self.config)).await {
+            let mesh = match Mesh::open(store, self.opening(), Arc::clone(&self.config)).await {
                 Err(error) if error.kind() == syntha_mesh::ErrorKind::Gone => continue,
                 mesh => mesh?,
             };

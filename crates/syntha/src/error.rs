@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Tampered,
     /// The key of the data can't be had now: its keeper does not answer, or its user has to unlock it.
     KeyUnavailable,
+    /// What was asked for could not be written into the audit trail in time. It was not done; try again.
+    AuditUnavailable,
     /// The user was erased, moved or restored since the handle was made.
     Gone,
     /// The storage failed otherwise; its error is the source.
@@ -94,6 +96,7 @@ impl From<syntha_store::Error> for Error {
             Kind::Locked => ErrorKind::Locked,
             Kind::Corrupt => ErrorKind::Corrupt,
             Kind::Gone => ErrorKind::Gone,
+            Kind::AuditUnavailable => ErrorKind::AuditUnavailable,
             _ => ErrorKind::Storage,
         };
         let retryable = error.is_retryable();
@@ -105,6 +108,7 @@ impl From<syntha_mesh::Error> for Error {
     fn from(error: syntha_mesh::Error) -> Self {
         let kind = match error.kind() {
             syntha_mesh::ErrorKind::Gone => ErrorKind::Gone,
+            syntha_mesh::ErrorKind::AuditUnavailable => ErrorKind::AuditUnavailable,
             syntha_mesh::ErrorKind::Invalid => ErrorKind::Invalid,
             syntha_mesh::ErrorKind::Denied | syntha_mesh::ErrorKind::SessionEnded => ErrorKind::Denied,
             _ => ErrorKind::Storage,

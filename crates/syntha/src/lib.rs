@@ -58,7 +58,7 @@ pub use session::Session;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{
-    Action, Agent, AgentName, Appended, Audience, Batch, ChatReport, Clock, Entry, EntryKey,
+    Action, Agent, AgentName, Appended, Audience, AuditPolicy, Batch, ChatReport, Clock, Entry, EntryKey,
     ErrorKind as MeshErrorKind, Expected, Exported, Filter, HistoryMessage, ImportError, ImportReport,
     Interaction, InteractionLog, ManualClock, Mesh, MeshConfig, Message, MessageId, MessagePage, MessageRole,
     OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Thread, ThreadId, ThreadInfo,
