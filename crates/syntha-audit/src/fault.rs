@@ -4,4 +4,22 @@
 pub enum Fault {
     /// A change is committed without its link.
     LinkMissing,
+    /// A link is committed before its change, and stays where the change fails.
+    LinkApart,
+    /// A restore begins a new chain.
+    ChainRestarted,
+    /// A user is opened whatever the chain ends in.
+    TailIgnored,
+    /// The last change of a batch is not in its link.
+    TraceOmitted,
+    /// Details are not covered by what the link says of them.
+    DetailsUncovered,
+    /// A link is written whatever the chain ends in, over that of another handle.
+    ForkAllowed,
+    /// What was only read or refused is not in the trail.
+    EventsDropped,
+    /// Names in details that nobody seals are as they are.
+    NamesShown,
+    /// A layer above may write the trail.
+    KeyspaceOpen,
 }

@@ -10,7 +10,7 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
-use crate::link::{CHANGES_MOST, Kind, Trace, genesis};
+use crate::link::{CHANGES_MOST, Hash, Kind, StoredLink, Trace, genesis};
 use crate::store::AuditedStore;
 use crate::user_store::{AuditedUser, Draft, Shared, broken, key_id, link_id};
 
@@ -50,15 +50,22 @@ pub(crate) async fn import<S: Store + ?Sized>(
             (state.chain, state.stamp.epoch, records)
         }
     };
+    #[allow(unused_mut, reason = "a fault changes it")]
+    let mut own = if follows.seq > 0 { Some(Own::of(follows, records)?) } else { None };
+    #[cfg(feature = "faults")]
+    if store.shared.has(crate::Fault::ChainRestarted) {
+        own = Some(Own::begin(genesis(&store.shared.deployment, &owner))?);
+    }
     let mut continuing = Continuing {
+        walk: Walk::new(genesis(&store.shared.deployment, &owner)),
+        digests: own.as_ref().map(|own| Arc::clone(&own.digests)),
         inner: snapshot,
         shared: Arc::clone(&store.shared),
-        owner,
         life,
         follows,
         epoch,
-        own: records,
-        archived: Vec::new(),
+        own,
+        waiting: Vec::new(),
         held: Vec::new(),
         chain: None,
         ended: false,
@@ -102,48 +109,142 @@ const fn stored(head: Head, body: Bytes) -> StoredRecord {
     StoredRecord { space: Keyspace::Audit, record: Record { head, body: syntha_store::Body(body) } }
 }
 
+/// The chain that a restore goes on with: that of the data which it replaces, or a new one.
+struct Own {
+    end: ChainHead,
+    digests: Arc<Digests>,
+    records: Vec<StoredRecord>,
+}
+
+impl Own {
+    fn of(end: ChainHead, records: Vec<StoredRecord>) -> Result<Self> {
+        let key = key_id()?;
+        let kept = records.iter().find(|stored| stored.record.head.id == key).ok_or_else(broken)?;
+        let digests = Arc::new(Digests::new(&kept.record.body)?);
+        Ok(Self { end, digests, records })
+    }
+
+    fn begin(head: Hash) -> Result<Self> {
+        let digests = Arc::new(Digests::generate()?);
+        let records = vec![record(key_id()?, Bytes::copy_from_slice(digests.key()))?];
+        Ok(Self { end: ChainHead { seq: 0, head }, digests, records })
+    }
+}
+
+/// An archive's own chain, followed from its beginning while its records pass.
+struct Walk {
+    start: ChainHead,
+    at: ChainHead,
+    has_key: bool,
+}
+
+impl Walk {
+    const fn new(genesis: Hash) -> Self {
+        let start = ChainHead { seq: 0, head: genesis };
+        Self { start, at: start, has_key: false }
+    }
+
+    /// # Errors
+    ///
+    /// `Corrupt` for a link that is not the next.
+    fn pass(&mut self, stored: &Record) -> Result<()> {
+        if stored.head.id.name().is_empty() {
+            let link = StoredLink::decode(&stored.body)?;
+            let (read, end) = link.follow(self.at)?;
+            if read.seq != stored.head.id.seq() {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "a link of the audit chain stands in another's place",
+                ));
+            }
+            self.at = end;
+        }
+        self.has_key |= stored.head.id == key_id()?;
+        Ok(())
+    }
+
+    /// Whether there is a chain, and it is the one that the data's row names.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if it ends elsewhere.
+    fn ends_in(&self, chain: ChainHead) -> Result<bool> {
+        let none = self.at == self.start;
+        let named = if none { chain == ChainHead::default() } else { chain == self.at };
+        if named && self.has_key != none {
+            return Ok(!none);
+        }
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            "the snapshot's audit records do not end in the chain that it names, use another one",
+        ))
+    }
+}
+
 /// A snapshot with another chain at its end: the one that is there, or the archive's if there is none, and what was restored.
 struct Continuing<'a> {
     inner: &'a mut dyn Snapshot,
     shared: Arc<Shared>,
-    owner: [u8; 32],
     life: Incarnation,
     follows: ChainHead,
     /// Where the data that is replaced stands.
     epoch: Epoch,
-    own: Vec<StoredRecord>,
-    archived: Vec<StoredRecord>,
-    held: Vec<(Keyspace, Head, Bytes)>,
+    own: Option<Own>,
+    walk: Walk,
+    /// Known from the start where a chain is there, else once the archive's key has passed.
+    digests: Option<Arc<Digests>>,
+    /// What came before the key.
+    waiting: Vec<(Keyspace, Record)>,
+    held: Vec<Trace>,
     chain: Option<ChainHead>,
     ended: bool,
 }
 
 impl Continuing<'_> {
-    /// The audit records of the new life.
+    /// Takes notice of a record, and says whether it goes on into the new life. The archive's own links do not where there is a chain
+    /// already.
+    fn pass(&mut self, stored: &StoredRecord) -> Result<bool> {
+        let StoredRecord { space, record } = stored;
+        if *space == Keyspace::Audit {
+            self.walk.pass(record)?;
+            if self.own.is_none() && record.head.id == key_id()? {
+                let digests = Arc::new(Digests::new(&record.body)?);
+                self.tell(&digests);
+                self.digests = Some(digests);
+            }
+            return Ok(self.own.is_none());
+        }
+        match &self.digests {
+            Some(digests) => self.held.push(digests.held(*space, &record.head, &record.body)),
+            None => self.waiting.push((*space, record.clone())),
+        }
+        Ok(true)
+    }
+
+    fn tell(&mut self, digests: &Digests) {
+        let tell = |(space, record): (_, Record)| digests.held(space, &record.head, &record.body);
+        self.held.extend(std::mem::take(&mut self.waiting).into_iter().map(tell));
+    }
+
+    /// The audit records that the new life has more than those that have passed.
     fn close(&mut self) -> Result<Vec<StoredRecord>> {
         let archive = self.inner.state();
-        let has_own = self.follows.seq > 0;
-        let mut records = std::mem::take(if has_own { &mut self.own } else { &mut self.archived });
-        let before = if has_own { self.follows } else { archive.chain };
-        let key = key_id()?;
-        let kept = records.iter().find(|stored| stored.record.head.id == key);
-        let (digests, mut chain) = match kept {
-            Some(kept) if before.seq > 0 => (Digests::new(&kept.record.body)?, before),
-            None if before.seq == 0 && records.is_empty() => {
-                let digests = Digests::generate()?;
-                records.push(record(key, Bytes::copy_from_slice(digests.key()))?);
-                let head = genesis(&self.shared.deployment, &self.owner);
-                (digests, ChainHead { seq: 0, head })
+        let goes_on = self.walk.ends_in(archive.chain)?;
+        let (digests, mut chain, mut records) = match (self.own.take(), &self.digests) {
+            (Some(own), _) => (own.digests, own.end, own.records),
+            (None, Some(digests)) if goes_on => (Arc::clone(digests), archive.chain, Vec::new()),
+            (None, None) if !goes_on => {
+                let own = Own::begin(self.walk.start.head)?;
+                (own.digests, own.end, own.records)
             }
             _ => return Err(broken()),
         };
+        self.tell(&digests);
         let batch = Batch::new(archive.time)?;
         let epoch = self.epoch.max(archive.stamp.epoch).0.saturating_add(EPOCH_JUMP);
         let stamp = Stamp { incarnation: self.life, epoch: Epoch(epoch) };
-        let held: Vec<Trace> =
-            self.held.drain(..).map(|(space, head, body)| digests.held(space, &head, &body)).collect();
-        let pieces = held.len().div_ceil(CHANGES_MOST).max(1);
-        let mut held = held.into_iter();
+        let pieces = self.held.len().div_ceil(CHANGES_MOST).max(1);
+        let mut held = std::mem::take(&mut self.held).into_iter();
         for piece in 0..pieces {
             let draft = Draft {
                 kind: Kind::Restore,
@@ -192,14 +293,13 @@ impl Snapshot for Continuing<'_> {
             return Ok(None);
         }
         while let Some(chunk) = self.inner.next().await? {
-            let (audit, data): (Vec<_>, Vec<_>) =
-                chunk.into_iter().partition(|stored| stored.space == Keyspace::Audit);
-            self.archived.extend(audit);
+            let mut data = Vec::with_capacity(chunk.len());
+            for stored in chunk {
+                if self.pass(&stored)? {
+                    data.push(stored);
+                }
+            }
             if !data.is_empty() {
-                let of = |stored: &StoredRecord| {
-                    (stored.space, stored.record.head.clone(), Bytes::clone(&stored.record.body))
-                };
-                self.held.extend(data.iter().map(of));
                 return Ok(Some(data));
             }
         }

@@ -11,7 +11,7 @@ use syntha_store::{
 use crate::digests::Digests;
 use crate::hub::Hub;
 use crate::link::{Kind, genesis};
-use crate::user_store::{AuditedUser, Draft, Shared, details, key_id, life, link_id, put};
+use crate::user_store::{AuditedUser, Draft, Shared, check, details, key_id, life, link_id, put};
 
 /// A store whose every commit takes a link of its user's hash chain with it. The store below is any backend, and knows nothing of it.
 ///
@@ -56,6 +56,16 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(Self { inner, shared: Arc::new(shared) })
     }
 
+    /// Plants a fault. Before the store is shared.
+    #[cfg(feature = "faults")]
+    #[must_use]
+    pub fn fault(mut self, fault: crate::Fault) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.fault = Some(fault);
+        }
+        self
+    }
+
     pub(crate) fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> AuditedUser {
         AuditedUser::new(inner, Arc::clone(&self.shared), owner)
     }
@@ -75,6 +85,7 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
         mode: CreateMode,
     ) -> Result<(Arc<dyn UserStore>, Commit)> {
         first.validate(false)?;
+        check(&first)?;
         let owner = *user.as_bytes();
         self.shared.hub.admit(&owner)?;
         let digests = Arc::new(Digests::generate()?);
@@ -89,10 +100,10 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
             batch: first.id,
             usage: Some(digests.usage(&first.usage.unwrap_or_default())),
             note: Some(digests.note(&first.note.unwrap_or_default())),
-            changes: first.ops.iter().map(|op| digests.trace(op)).collect::<Result<_>>()?,
+            changes: self.shared.traces(&digests, &first.ops)?,
         };
         let before = ChainHead { seq: 0, head: genesis(&self.shared.deployment, &owner) };
-        let (link, end) = draft.link(&self.shared, before, details(&digests, &first)?)?;
+        let (link, end) = draft.link(&self.shared, before, details(&self.shared, &digests, &first)?)?;
         chained.ops.push(put(link_id(end.seq)?, link.encode()));
         chained.ops.push(put(key_id()?, bytes::Bytes::copy_from_slice(digests.key())));
         chained.life = Some(life);

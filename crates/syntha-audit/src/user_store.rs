@@ -39,6 +39,16 @@ impl Shared {
         self.fault == Some(fault)
     }
 
+    /// What a link says of a batch's changes.
+    pub(crate) fn traces(&self, digests: &Digests, ops: &[Op]) -> Result<Vec<Trace>> {
+        #[cfg(feature = "faults")]
+        let ops = match ops {
+            [most @ .., _] if self.has(crate::Fault::TraceOmitted) => most,
+            ops => ops,
+        };
+        ops.iter().map(|op| digests.trace(op)).collect()
+    }
+
     pub(crate) fn uptime(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -80,6 +90,11 @@ impl Draft {
             Some((events, details)) => (events, Some((salt()?, details))),
         };
         let hashed = details.as_ref().map_or([0; 32], |(salt, details)| link::details_hash(salt, details));
+        #[cfg(feature = "faults")]
+        let hashed = match &details {
+            Some((salt, _)) if shared.has(crate::Fault::DetailsUncovered) => link::details_hash(salt, b""),
+            _ => hashed,
+        };
         let link = Link {
             seq,
             kind: self.kind,
@@ -111,7 +126,11 @@ fn salt() -> Result<[u8; SALT_BYTES]> {
 }
 
 /// The details of a link: what was sealed above, or events whose names are hashed here.
-pub(crate) fn details(digests: &Digests, batch: &Batch) -> Result<Option<(u32, Bytes)>> {
+pub(crate) fn details(shared: &Shared, digests: &Digests, batch: &Batch) -> Result<Option<(u32, Bytes)>> {
+    #[cfg(feature = "faults")]
+    if shared.has(crate::Fault::EventsDropped) {
+        return Ok(None);
+    }
     match &batch.events {
         Events::None => Ok(None),
         Events::Sealed { bytes, count } if *count > 0 => Ok(Some((*count, bytes.clone()))),
@@ -126,6 +145,10 @@ pub(crate) fn details(digests: &Digests, batch: &Batch) -> Result<Option<(u32, B
                 }
             };
             let mut hidden = events.clone();
+            #[cfg(feature = "faults")]
+            if shared.has(crate::Fault::NamesShown) {
+                return Ok(Some((batch.events.count(), encode_events(&hidden)?.into())));
+            }
             for event in &mut hidden {
                 hide(&mut event.agent);
                 hide(&mut event.target);
@@ -178,28 +201,31 @@ impl AuditedUser {
         Ok(Some(digests))
     }
 
-    /// Checks that the chain ends in its last link, and that the data stands where this link says.
+    /// Checks that the chain ends in its last link, that none comes after it, and that the data stands where this link says.
     pub(crate) async fn check_end(&self) -> Result<()> {
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::TailIgnored) {
+            return Ok(());
+        }
         for _ in 0..TRIES {
             let state = self.inner.state().await?;
-            let id = link_id(state.chain.seq.max(1))?;
-            let read = self.inner.read(Keyspace::Audit, &[id]).await?;
-            let last = read.value.into_iter().next().flatten();
-            let Some(last) = last else {
-                if self.inner.state().await?.chain != state.chain {
-                    continue;
+            let seq = state.chain.seq;
+            let ids = [link_id(seq)?, link_id(seq.saturating_add(1))?];
+            let read = self.inner.read(Keyspace::Audit, &ids).await?;
+            let is_end = match &read.value[..] {
+                [None, None] => state.chain == ChainHead::default(),
+                [Some(last), None] => {
+                    let link = Link::decode(&StoredLink::decode(&last.body)?.text)?;
+                    link.seq == seq && link.epoch == state.stamp.epoch && link.life == state.stamp.incarnation
                 }
-                let none = state.chain == ChainHead::default();
-                return if none { Ok(()) } else { Err(broken()) };
+                _ => false,
             };
-            let link = Link::decode(&StoredLink::decode(&last.body)?.text)?;
-            let fits = link.seq == state.chain.seq
-                && link.epoch == state.stamp.epoch
-                && link.life == state.stamp.incarnation;
-            if fits {
+            if is_end {
                 return Ok(());
             }
-            if self.inner.state().await?.chain == state.chain {
+            // Somebody may have committed between the two.
+            let now = self.inner.state().await?;
+            if (now.stamp, now.chain) == (state.stamp, state.chain) {
                 return Err(broken());
             }
         }
@@ -291,14 +317,18 @@ impl AuditedUser {
             batch: batch.id,
             usage: batch.usage.as_ref().map(|usage| digests.usage(usage)),
             note: batch.note.as_ref().map(|note| digests.note(note)),
-            changes: batch.ops.iter().map(|op| digests.trace(op)).collect::<Result<_>>()?,
+            changes: self.shared.traces(&digests, &batch.ops)?,
         };
-        let (link, end) = draft.link(&self.shared, start, details(&digests, batch)?)?;
+        let (link, end) = draft.link(&self.shared, start, details(&self.shared, &digests, batch)?)?;
         chained.ops.push(put(link_id(end.seq)?, link.encode()));
         chained.chain = Some(end);
         chained.events = Events::None;
         if !chained.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
             chained.expect.push(Expect::Stamp(stamp));
+        }
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::ForkAllowed) {
+            return Ok((chained, end));
         }
         chained.expect.push(Expect::Chain(before.seq));
         Ok((chained, end))
@@ -310,22 +340,44 @@ pub(crate) const fn put(id: RecordId, body: Bytes) -> Op {
     Op::Put { space: Keyspace::Audit, id, head: Bytes::new(), body, expires: None }
 }
 
-/// Checks what every audited store checks before it chains a batch. Says whether the batch goes down as it is.
-fn check(batch: &Batch) -> Result<bool> {
-    let own = |op: &Op| op.space() == Keyspace::Audit;
-    // Such a delete can't remove anything: no link has that number. A layer above makes logs go by it.
-    let nothing =
-        |op: &Op| matches!(op, Op::Delete { id, .. } if id.name().is_empty() && id.seq() == i64::MAX as u64);
-    if batch.chain.is_none() && !batch.ops.is_empty() && batch.ops.iter().all(|op| own(op) && nothing(op)) {
-        return Ok(true);
+#[cfg(feature = "faults")]
+impl AuditedUser {
+    /// What a broken layer commits in a chained batch's place.
+    async fn planted(&self, batch: &Batch, chained: Batch) -> Result<Batch> {
+        let mut alone = batch.clone();
+        alone.events = Events::None;
+        if self.shared.has(crate::Fault::LinkMissing) && !batch.is_empty() {
+            return Ok(alone);
+        }
+        if self.shared.has(crate::Fault::LinkApart) && !batch.is_empty() {
+            let mut link = Batch::new(batch.time)?;
+            link.ops = chained.ops.into_iter().filter(|op| op.space() == Keyspace::Audit).collect();
+            link.chain = chained.chain;
+            self.inner.commit(link).await?;
+            return Ok(alone);
+        }
+        Ok(chained)
     }
-    if batch.chain.is_some() || batch.ops.iter().any(own) {
+}
+
+/// Whether a batch is the one of an audit record that goes through as it is.
+///
+/// Such a delete can't remove anything: no link has that number. A layer above makes logs go by it.
+fn removes_nothing(batch: &Batch) -> bool {
+    let nothing = |op: &Op| {
+        matches!(op, Op::Delete { space: Keyspace::Audit, id }
+            if id.name().is_empty() && id.seq() == i64::MAX as u64)
+    };
+    let alone = batch.chain.is_none() && batch.note.is_none() && batch.usage.is_none();
+    alone && batch.events.is_empty() && !batch.ops.is_empty() && batch.ops.iter().all(nothing)
+}
+
+/// Refuses what layers above may not write.
+pub(crate) fn check(batch: &Batch) -> Result<()> {
+    if batch.chain.is_some() || batch.ops.iter().any(|op| op.space() == Keyspace::Audit) {
         return Err(Error::new(ErrorKind::Invalid, "the audit trail is written by its own layer alone"));
     }
-    if batch.is_empty() && batch.events.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
-    }
-    Ok(false)
+    Ok(())
 }
 
 #[async_trait]
@@ -349,8 +401,16 @@ impl UserStore for AuditedUser {
 
     async fn commit(&self, batch: Batch) -> Result<Commit> {
         batch.validate(self.owner == syntha_store::DEPLOYMENT_OWNER)?;
-        if check(&batch)? {
+        if removes_nothing(&batch) {
             return self.inner.commit(batch).await;
+        }
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::KeyspaceOpen) && check(&batch).is_err() {
+            return self.inner.commit(batch).await;
+        }
+        check(&batch)?;
+        if batch.is_empty() && batch.events.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
         self.shared.hub.admit(&self.owner)?;
         let expected = batch.expect.iter().find_map(|expect| match expect {
@@ -375,6 +435,8 @@ impl UserStore for AuditedUser {
                 }
                 chained => chained?,
             };
+            #[cfg(feature = "faults")]
+            let chained = self.planted(&batch, chained).await?;
             match self.inner.commit(chained).await {
                 Ok(commit) => {
                     *self.known.lock() = Some((commit.stamp, commit.chain));

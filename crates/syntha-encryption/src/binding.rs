@@ -18,6 +18,8 @@ pub enum Binding<'a> {
     Wrap(WrapBinding<'a>),
     /// A frame of a sealed stream: part 5.
     Frame(FrameBinding<'a>),
+    /// The details of a link of an audit trail: part 6.
+    Details(DetailsBinding<'a>),
 }
 
 /// The place of a record.
@@ -75,6 +77,17 @@ pub struct FrameBinding<'a> {
     pub last: bool,
 }
 
+/// The place of an audit link's details: not the link's number, which the layer below gives, nor the life, which they outlive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DetailsBinding<'a> {
+    /// The deployment's id.
+    pub deployment: &'a [u8; 16],
+    /// The user's tag, or the deployment's own space.
+    pub owner: &'a [u8; 32],
+    /// Which details: a random number that stands before the blob.
+    pub id: &'a [u8; 16],
+}
+
 /// Shows the part only: names may be user text.
 impl std::fmt::Debug for Binding<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,7 +106,7 @@ macro_rules! hides_its_fields {
     )*};
 }
 
-hides_its_fields!(RecordBinding, WrapBinding, FrameBinding);
+hides_its_fields!(RecordBinding, WrapBinding, FrameBinding, DetailsBinding);
 
 impl Binding<'_> {
     /// The part's code.
@@ -105,6 +118,7 @@ impl Binding<'_> {
             Self::Note(_) => 3,
             Self::Wrap(_) => 4,
             Self::Frame(_) => 5,
+            Self::Details(_) => 6,
         }
     }
 
@@ -157,6 +171,7 @@ impl Binding<'_> {
             Self::Frame(frame) => {
                 encode(common, [frame.header, &frame.counter.to_be_bytes(), &[u8::from(frame.last)]])
             }
+            Self::Details(details) => encode(common, [details.deployment, details.owner, details.id]),
         }
     }
 }

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 use syntha_store::{Error, ErrorKind, Result};
 use zeroize::{Zeroize, Zeroizing};
 
-pub use crate::binding::{Binding, FrameBinding, RecordBinding, WrapBinding};
+pub use crate::binding::{Binding, DetailsBinding, FrameBinding, RecordBinding, WrapBinding};
 use crate::padding;
 use crate::secret::{SecretKey, fill};
 use crate::subkeys::expand;

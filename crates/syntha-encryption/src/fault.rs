@@ -58,4 +58,8 @@ pub enum Fault {
     WrapUnbound,
     /// A rotation ends before everything is sealed again.
     RotationHasty,
+    /// What an audit trail says in full is stored as it is.
+    DetailsInClear,
+    /// What an audit trail says in full is sealed under the data key, which a rotation or a restore destroys.
+    DetailsUnderDataKey,
 }

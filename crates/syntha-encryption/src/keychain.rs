@@ -1,14 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Result};
+use syntha_store::{DEPLOYMENT_OWNER, DeploymentKey, Error, ErrorKind, Event, Result};
 
+use crate::details::Details;
 use crate::kek::Kek;
 use crate::keyring::{KeyCache, Keyring, NO_LIFE, Wrapping};
 use crate::keystore::{Header, Kept, Keystore};
 use crate::mode::Mode;
 use crate::passphrase::PassphraseParameters;
 use crate::provider::{KeyContext, KeyProvider, What};
+use crate::rotation::Owner;
 use crate::secret::{SecretBytes, SecretKey, fill};
 
 /// The keys of a deployment, once the right key was shown: what an [`EncryptedStore`](crate::EncryptedStore) seals with.
@@ -112,6 +114,19 @@ impl Keychain {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there are no keys in the keystore any more"))?
             .row;
         find_provider(&header, kek).await.map(drop)
+    }
+
+    /// Opens the details of a link of an audit trail, as the trail has them: what was sealed of a batch's events. They open across
+    /// rotations of the owner's key and restores, and for nobody once the user is erased.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` for details that were changed, or are another owner's or deployment's; `KeyRefused` if the owner has no keys (any more);
+    /// `KeyUnavailable` if what wraps does not answer, or if the user holds the keys and did not unlock them.
+    pub async fn open_details(&self, owner: Owner, sealed: &[u8]) -> Result<Vec<Event>> {
+        let tag = owner.tag();
+        let key = self.ring.details_key(&tag).await?;
+        Details { ring: &self.ring, owner: &tag, mode: self.mode }.open(&key, sealed)
     }
 
     /// What the deployment hides.

@@ -384,12 +384,26 @@ impl Keyring {
         Err(Error::new(ErrorKind::Busy, "the user's keys are made by others all the time, try again"))
     }
 
+    /// The key of the details in an owner's audit trail, of whatever life: as the archive key.
+    pub(crate) async fn details_key(&self, owner: &Owner) -> Result<SecretKey> {
+        let known = self.cache.lock().users.get(owner).map(|cached| cached.life);
+        // Of whatever life that is in use here: they have one root.
+        if let Some(keys) = known.and_then(|life| self.cached(owner, life)) {
+            return Ok(keys.root.details_key().clone());
+        }
+        Ok(self.root(owner).await?.details_key().clone())
+    }
+
     /// An owner's archive key, of whatever life: it is derived from the root, which outlives lives and rotations.
     pub(crate) async fn archive_key(&self, owner: &Owner) -> Result<SecretKey> {
+        Ok(self.root(owner).await?.archive_key().clone())
+    }
+
+    async fn root(&self, owner: &Owner) -> Result<Root> {
         let row = self.keystore.root(owner).await?.ok_or_else(no_keys)?.row;
         let holder = self.holders.of(owner, &row)?;
         let root = self.unwrap_root(owner, &row, holder.as_ref().map(|held| &held.key)).await?;
-        Ok(Root::new(&root).archive_key().clone())
+        Ok(Root::new(&root))
     }
 
     /// Forgets an owner's unwrapped keys, and locks them if the user holds them.

@@ -5,6 +5,7 @@ mod archives;
 mod artefact;
 mod binding;
 mod census;
+mod details;
 pub mod envelope;
 #[cfg(feature = "faults")]
 mod fault;

@@ -6,9 +6,12 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use syntha_store::{Incarnation, Keyspace, RecordId, Version};
+use syntha_store::{Batch, Incarnation, Keyspace, Op, RecordId, Result, Scan, Stamp, Version};
 
+use crate::keyring::UserKeys;
+use crate::record::tampered;
 use crate::secret::SecretKey;
+use crate::user_store::{EncryptedUser, PAGE, TRIES, busy, moved_on, rolled_back};
 
 /// The sum over a set of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +78,119 @@ impl Roster {
         high.copy_from_slice(&self.high.to_be_bytes());
         low.copy_from_slice(&self.low.to_be_bytes());
         bytes
+    }
+}
+
+impl EncryptedUser {
+    /// Checks that none of the records that the roster holds was put back or taken away.
+    pub(crate) async fn check_roster(&self) -> Result<()> {
+        for _ in 0..TRIES {
+            let (state, note) = self.look().await?;
+            let keys = self.keys().await?;
+            let mut sum = Roster::default();
+            let mut one_moment = true;
+            for space in spaces(self.is_deployment()) {
+                let mut from: Option<RecordId> = None;
+                loop {
+                    let scan = Scan::heads(space, PAGE);
+                    let page = self.inner.scan(match from.take() {
+                        Some(from) => scan.from(from),
+                        None => scan,
+                    });
+                    let page = page.await?;
+                    one_moment &= page.stamp == state.stamp;
+                    for (head, _) in &page.value.records {
+                        if one_moment && head.version.0 > note.newest(state.stamp) {
+                            return Err(tampered());
+                        }
+                        sum.add(self.term(&keys, space, &head.id, head.version));
+                    }
+                    from = page.value.next();
+                    if from.is_none() {
+                        break;
+                    }
+                }
+            }
+            if one_moment {
+                #[cfg(feature = "faults")]
+                if self.ring.has(crate::Fault::RosterIgnored) {
+                    return Ok(());
+                }
+                return if sum == note.roster { Ok(()) } else { Err(rolled_back()) };
+            }
+            self.forget();
+        }
+        Err(busy())
+    }
+
+    fn term(&self, keys: &UserKeys, space: Keyspace, stored: &RecordId, version: Version) -> Roster {
+        Roster::term(keys.root.roster_key(), self.life, space, stored, version)
+    }
+
+    /// The roster after a batch. What a batch clears goes first, whatever the order of its operations.
+    pub(crate) async fn next_roster(
+        &self,
+        keys: &UserKeys,
+        sealed: &Batch,
+        at: Stamp,
+        mut sum: Roster,
+        version: Version,
+    ) -> Result<Roster> {
+        if !sealed.ops.iter().any(|op| holds(op.space())) {
+            return Ok(sum);
+        }
+        // A new life has nothing in it.
+        let is_new = at.epoch.0 == 0;
+        let mut removed = std::collections::HashSet::new();
+        #[cfg(feature = "faults")]
+        let keeps = self.ring.has(crate::Fault::RosterKeepsDeleted);
+        #[cfg(not(feature = "faults"))]
+        let keeps = false;
+        for op in sealed.ops.iter().filter(|op| holds(op.space()) && !keeps) {
+            let space = op.space();
+            let scan = match op {
+                _ if is_new => break,
+                Op::Clear { .. } => Scan::heads(space, PAGE),
+                Op::DeleteName { name, .. } => Scan::heads(space, PAGE).name(name.clone()),
+                _ => continue,
+            };
+            let mut from: Option<RecordId> = None;
+            loop {
+                let page = self.inner.scan(match from.take() {
+                    Some(from) => scan.clone().from(from),
+                    None => scan.clone(),
+                });
+                let page = page.await?;
+                if page.stamp != at {
+                    return Err(moved_on());
+                }
+                for (head, _) in &page.value.records {
+                    if removed.insert((space, head.id.clone())) {
+                        sum.subtract(self.term(keys, space, &head.id, head.version));
+                    }
+                }
+                from = page.value.next();
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        for op in sealed.ops.iter().filter(|op| holds(op.space())) {
+            let (space, Some(id)) = (op.space(), op.id()) else { continue };
+            if matches!(op, Op::Rewrite { .. }) {
+                continue;
+            }
+            if !is_new
+                && !removed.contains(&(space, id.clone()))
+                && let Some(old) = self.stored_head(at, space, id).await?
+            {
+                sum.subtract(self.term(keys, space, id, old.version));
+            }
+            if matches!(op, Op::Put { .. } | Op::PutHead { .. }) {
+                sum.add(self.term(keys, space, id, version));
+            }
+        }
+        Ok(sum)
     }
 }
 

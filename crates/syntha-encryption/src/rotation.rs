@@ -55,6 +55,15 @@ pub enum Owner {
     Deployment,
 }
 
+impl Owner {
+    pub(crate) const fn tag(&self) -> [u8; 32] {
+        match self {
+            Self::User(user) => *user.as_bytes(),
+            Self::Deployment => DEPLOYMENT_OWNER,
+        }
+    }
+}
+
 /// How far a rotation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -169,7 +178,7 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
         };
         let state = below.state().await?;
         let life = state.stamp.incarnation;
-        let (root, row) = self.ring.keystore.pair(&tag(owner), life).await?.ok_or_else(no_keys)?;
+        let (root, row) = self.ring.keystore.pair(&owner.tag(), life).await?.ok_or_else(no_keys)?;
         let sealing = note::epoch(&state.note)?;
         let records = if count { Some(counts(&self.owned(owner).await?).await?) } else { None };
         Ok(KeyStatus {
@@ -224,13 +233,6 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
             }
         }
         Err(busy())
-    }
-}
-
-fn tag(owner: Owner) -> [u8; 32] {
-    match owner {
-        Owner::User(user) => *user.as_bytes(),
-        Owner::Deployment => DEPLOYMENT_OWNER,
     }
 }
 
@@ -333,7 +335,8 @@ impl Sweep<'_> {
     async fn once(&mut self, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<u64> {
         self.pass += 1;
         let (mut seen, mut found) = (0, 0);
-        for space in Keyspace::all() {
+        let user = self.user;
+        for space in Keyspace::all().filter(|space| !user.passes(*space)) {
             let mut from = None;
             loop {
                 let page = self.user.epochs(space, from).await?;
@@ -519,7 +522,7 @@ impl EncryptedUser {
 async fn counts(user: &EncryptedUser) -> Result<BTreeMap<u32, u64>> {
     let sealing = user.look().await?.1.sealing;
     let mut counts = BTreeMap::new();
-    for space in Keyspace::all() {
+    for space in Keyspace::all().filter(|space| !user.passes(*space)) {
         let mut from = None;
         loop {
             let page = user.epochs(space, from).await?;

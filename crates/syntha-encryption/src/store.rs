@@ -21,6 +21,8 @@ pub struct EncryptedStore<S: ?Sized = dyn Store> {
     pub(crate) inner: Arc<S>,
     pub(crate) ring: Arc<Keyring>,
     pub(crate) mode: Mode,
+    /// The store below keeps an audit trail.
+    pub(crate) audited: bool,
 }
 
 impl<S: ?Sized> fmt::Debug for EncryptedStore<S> {
@@ -36,14 +38,16 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
     ///
     /// `Invalid` for a store that seals already.
     pub fn new(inner: Arc<S>, keychain: &Keychain) -> Result<Self> {
-        if inner.capabilities().sealed {
+        let below = inner.capabilities();
+        if below.sealed {
             return Err(Error::new(ErrorKind::Invalid, "the store seals already, don't seal it twice"));
         }
-        Ok(Self { inner, ring: Arc::clone(&keychain.ring), mode: keychain.mode })
+        let (ring, mode) = (Arc::clone(&keychain.ring), keychain.mode);
+        Ok(Self { inner, ring, mode, audited: below.audited })
     }
 
     pub(crate) async fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> Result<EncryptedUser> {
-        EncryptedUser::open(inner, Arc::clone(&self.ring), owner, self.mode).await
+        EncryptedUser::open(inner, Arc::clone(&self.ring), owner, self.mode, self.audited).await
     }
 
     pub(crate) async fn open_user(&self, user: UserTag) -> Result<EncryptedUser> {
@@ -100,7 +104,7 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
                 }
             }
             let (below, ring) = (Arc::clone(&inner), Arc::clone(&self.ring));
-            match EncryptedUser::new(below, ring, owner, life, self.mode).found().await {
+            match EncryptedUser::new(below, ring, owner, life, self.mode, self.audited).found().await {
                 Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
                 _ => {}
             }
@@ -161,7 +165,14 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
         let life = first.life.map_or_else(Incarnation::random, Ok)?;
         // INVARIANT: the keys are durable before anything is sealed under them.
         self.ring.make(&owner, life).await?;
-        let sealing = EncryptedUser::new(Arc::new(Nobody), Arc::clone(&self.ring), owner, life, self.mode);
+        let sealing = EncryptedUser::new(
+            Arc::new(Nobody),
+            Arc::clone(&self.ring),
+            owner,
+            life,
+            self.mode,
+            self.audited,
+        );
         let sealed = sealing.seal_first(&first).await;
         let made = match sealed {
             Ok(sealed) => self.inner.create(user, sealed, mode).await,
@@ -172,7 +183,8 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
                 if self.outrun(user, commit.stamp).await? {
                     return Err(Error::new(ErrorKind::Erased, "the user was erased while it was made"));
                 }
-                let made = EncryptedUser::new(inner, Arc::clone(&self.ring), owner, life, self.mode);
+                let made =
+                    EncryptedUser::new(inner, Arc::clone(&self.ring), owner, life, self.mode, self.audited);
                 Ok((Arc::new(made), commit))
             }
             Err(error) => {
@@ -249,6 +261,7 @@ impl<S: Store + ?Sized> Store for EncryptedStore<S> {
             keys,
             owner,
             mode: self.mode,
+            audited: self.audited,
             life,
             roster: Roster::default(),
             note: Note::NONE,

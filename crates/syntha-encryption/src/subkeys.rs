@@ -11,6 +11,7 @@ const PURPOSE_DOMAIN: &[u8] = b"syntha/v1/purpose/";
 const NAME_DOMAIN: &[u8] = b"syntha/v1/name";
 const ARCHIVE_DOMAIN: &[u8] = b"syntha/v1/archive";
 const ROSTER_DOMAIN: &[u8] = b"syntha/v1/roster";
+const DETAILS_DOMAIN: &[u8] = b"syntha/v1/details";
 
 /// What a subkey seals. Each purpose has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,11 +126,12 @@ pub struct Root {
     names: Box<Hmac<Sha256>>,
     archive: SecretKey,
     roster: SecretKey,
+    details: SecretKey,
 }
 
 impl Root {
-    /// Derives the keys: HKDF-Expand (RFC 5869) with the user's root and `"syntha/v1/name"`, `"syntha/v1/archive"` or
-    /// `"syntha/v1/roster"`.
+    /// Derives the keys: HKDF-Expand (RFC 5869) with the user's root and `"syntha/v1/name"`, `"syntha/v1/archive"`,
+    /// `"syntha/v1/roster"` or `"syntha/v1/details"`.
     #[must_use]
     pub fn new(root: &SecretKey) -> Self {
         let name_key = derive(root, &[NAME_DOMAIN]);
@@ -139,6 +141,7 @@ impl Root {
             names: Box::new(names),
             archive: derive(root, &[ARCHIVE_DOMAIN]),
             roster: derive(root, &[ROSTER_DOMAIN]),
+            details: derive(root, &[DETAILS_DOMAIN]),
         }
     }
 
@@ -155,6 +158,12 @@ impl Root {
     #[must_use]
     pub const fn roster_key(&self) -> &SecretKey {
         &self.roster
+    }
+
+    /// The key of the details in the user's audit trail.
+    #[must_use]
+    pub const fn details_key(&self) -> &SecretKey {
+        &self.details
     }
 
     /// The key of the user's sealed archives.
@@ -211,11 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn names_and_the_archive_key_are_the_documented_ones() {
+    fn names_and_the_keys_of_a_root_are_the_documented_ones() {
         let root = Root::new(&counting());
         assert_eq!(
             hex(root.archive_key().as_bytes()),
             "53a42cdace32f9ba4c82b19cd4a12806bca6dddcdcf164dfbee63294845ff2b3"
+        );
+        assert_eq!(
+            hex(root.details_key().as_bytes()),
+            "e5b9004b36e058ba53833e5c73d84a4b9fddf940bd6c19337525bac4076ced32"
         );
         for (space, name, expected) in [
             (Keyspace::Context, "status", "836205b3da115eb0d4c38ec371d04bc0f6e295fe63160b41953fea10465e89d4"),
@@ -253,10 +266,11 @@ mod tests {
             let root = Root::new(key);
             seen.insert(*root.archive_key().as_bytes());
             seen.insert(*root.roster_key().as_bytes());
+            seen.insert(*root.details_key().as_bytes());
             seen.extend(Keyspace::all().map(|space| root.stored_name(space, b"a")));
             seen.insert(*key.as_bytes());
         }
-        assert_eq!(seen.len(), 2 * (5 + 2 + Keyspace::all().count() + 1));
+        assert_eq!(seen.len(), 2 * (5 + 3 + Keyspace::all().count() + 1));
     }
 
     #[test]

@@ -16,17 +16,17 @@ use crate::keyring::{Keyring, Owner, UserKeys};
 use crate::mode::Mode;
 use crate::note::{self, NoteState};
 use crate::record::{BodySeal, Place, Records, Tokens, tampered};
-use crate::roster::{self, Roster};
+use crate::roster::Roster;
 use crate::snapshots::Opening;
 
 /// How often a batch that expects no stamp is sealed again because somebody else committed.
-const TRIES: usize = 64;
+pub(crate) const TRIES: usize = 64;
 /// How often what was read is read again because the keys that it was sealed with were destroyed meanwhile.
 const READS: usize = 8;
 /// How many records' body seals are remembered, so that the next head of theirs needs no look.
 const SEALS_KEPT: usize = 16;
 /// How many records a page of an own scan has.
-const PAGE: usize = 1_000;
+pub(crate) const PAGE: usize = 1_000;
 
 /// One user's side: seals what goes down and opens what comes up.
 pub(crate) struct EncryptedUser {
@@ -34,7 +34,9 @@ pub(crate) struct EncryptedUser {
     pub(crate) ring: Arc<Keyring>,
     pub(crate) owner: Owner,
     pub(crate) life: Incarnation,
-    mode: Mode,
+    pub(crate) mode: Mode,
+    /// The store below keeps an audit trail: it writes the records of that keyspace, and takes events.
+    pub(crate) audited: bool,
     known: Mutex<Known>,
 }
 
@@ -51,6 +53,11 @@ struct Known {
 /// Whether bodies' seals of a keyspace can be remembered as of a stamp: audit records are written without moving it.
 const fn remembers(space: Keyspace) -> bool {
     !matches!(space, Keyspace::Audit)
+}
+
+/// Whether the records of a keyspace go through this layer as they are.
+pub(crate) const fn passes(audited: bool, space: Keyspace) -> bool {
+    audited && matches!(space, Keyspace::Audit)
 }
 
 /// A batch as the store below takes it, and what it makes of what is known.
@@ -73,8 +80,9 @@ impl EncryptedUser {
         owner: Owner,
         life: Incarnation,
         mode: Mode,
+        audited: bool,
     ) -> Self {
-        Self { inner, ring, owner, life, mode, known: Mutex::default() }
+        Self { inner, ring, owner, life, mode, audited, known: Mutex::default() }
     }
 
     /// Opens a user's data, and checks that none of the records that decide what others may do was put back or taken away.
@@ -83,9 +91,10 @@ impl EncryptedUser {
         ring: Arc<Keyring>,
         owner: Owner,
         mode: Mode,
+        audited: bool,
     ) -> Result<Self> {
         let life = inner.state().await?.stamp.incarnation;
-        let user = Self::new(inner, ring, owner, life, mode);
+        let user = Self::new(inner, ring, owner, life, mode, audited);
         user.check_roster().await?;
         Ok(user)
     }
@@ -94,7 +103,12 @@ impl EncryptedUser {
         Records { ring: &self.ring, owner: &self.owner, mode: self.mode }
     }
 
-    async fn keys(&self) -> Result<Arc<UserKeys>> {
+    /// Whether the records of a keyspace go up and down as they are: those of a trail that the layer below writes.
+    pub(crate) const fn passes(&self, space: Keyspace) -> bool {
+        passes(self.audited, space)
+    }
+
+    pub(crate) async fn keys(&self) -> Result<Arc<UserKeys>> {
         match self.ring.keys(&self.owner, self.life).await {
             Err(error) => self.explain(error).await,
             keys => keys,
@@ -117,7 +131,7 @@ impl EncryptedUser {
         Err(error)
     }
 
-    fn is_deployment(&self) -> bool {
+    pub(crate) fn is_deployment(&self) -> bool {
         self.owner == DEPLOYMENT_OWNER
     }
 
@@ -160,50 +174,6 @@ impl EncryptedUser {
         let mut known = self.known.lock();
         known.at = None;
         known.seals.clear();
-    }
-
-    async fn check_roster(&self) -> Result<()> {
-        for _ in 0..TRIES {
-            let (state, note) = self.look().await?;
-            let keys = self.keys().await?;
-            let mut sum = Roster::default();
-            let mut one_moment = true;
-            for space in roster::spaces(self.is_deployment()) {
-                let mut from: Option<RecordId> = None;
-                loop {
-                    let scan = Scan::heads(space, PAGE);
-                    let page = self.inner.scan(match from.take() {
-                        Some(from) => scan.from(from),
-                        None => scan,
-                    });
-                    let page = page.await?;
-                    one_moment &= page.stamp == state.stamp;
-                    for (head, _) in &page.value.records {
-                        if one_moment && head.version.0 > note.newest(state.stamp) {
-                            return Err(tampered());
-                        }
-                        sum.add(self.term(&keys, space, &head.id, head.version));
-                    }
-                    from = page.value.next();
-                    if from.is_none() {
-                        break;
-                    }
-                }
-            }
-            if one_moment {
-                #[cfg(feature = "faults")]
-                if self.ring.has(crate::Fault::RosterIgnored) {
-                    return Ok(());
-                }
-                return if sum == note.roster { Ok(()) } else { Err(rolled_back()) };
-            }
-            self.forget();
-        }
-        Err(busy())
-    }
-
-    fn term(&self, keys: &UserKeys, space: Keyspace, stored: &RecordId, version: Version) -> Roster {
-        Roster::term(keys.root.roster_key(), self.life, space, stored, version)
     }
 
     /// Keys that have the epochs of what was read among them, and whether they have all. If not, a rotation ended since it was read, and
@@ -315,7 +285,12 @@ impl EncryptedUser {
     }
 
     /// The stored head of one record, as of where the data is known to stand.
-    async fn stored_head(&self, at: Stamp, space: Keyspace, stored: &RecordId) -> Result<Option<Head>> {
+    pub(crate) async fn stored_head(
+        &self,
+        at: Stamp,
+        space: Keyspace,
+        stored: &RecordId,
+    ) -> Result<Option<Head>> {
         let scan = Scan::heads(space, 1).name(stored.name().clone());
         let scan = match stored.seq().checked_sub(1) {
             Some(before) => scan.from(RecordId::new(stored.name().clone(), before)?),
@@ -366,14 +341,15 @@ impl EncryptedUser {
         (sealed.id, sealed.usage, sealed.chain, sealed.life) =
             (batch.id, batch.usage, batch.chain, batch.life);
         sealed.sealed = true;
-        for expect in &batch.expect {
-            sealed.expect.push(match expect {
-                Expect::Version { space, id, version } => {
-                    let id = records.stored_id(&keys, *space, id)?;
-                    Expect::Version { space: *space, id, version: *version }
-                }
-                other => other.clone(),
-            });
+        sealed.expect = self.expected(&keys, &batch.expect)?;
+        if self.audited {
+            #[allow(unused_mut, reason = "a fault changes it")]
+            let mut details_key = keys.root.details_key();
+            #[cfg(feature = "faults")]
+            if self.ring.has(crate::Fault::DetailsUnderDataKey) {
+                details_key = key.subkey(crate::Purpose::Audit);
+            }
+            sealed.events = self.details().seal(details_key, &batch.events)?;
         }
         if !sealed.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
             sealed.expect.push(Expect::Stamp(at));
@@ -381,6 +357,11 @@ impl EncryptedUser {
         let mut seals = Vec::new();
         for op in &batch.ops {
             let space = op.space();
+            if self.passes(space) {
+                // For the layer below to refuse.
+                sealed.ops.push(op.clone());
+                continue;
+            }
             let stored = op.id().map(|id| records.stored_id(&keys, space, id)).transpose()?;
             let sealed_op = match (op, stored) {
                 (Op::Put { id, head, body, expires, .. }, Some(stored)) => {
@@ -451,72 +432,6 @@ impl EncryptedUser {
         Ok(Sealed { batch: sealed, note, seals })
     }
 
-    /// The roster after a batch. What a batch clears goes first, whatever the order of its operations.
-    async fn next_roster(
-        &self,
-        keys: &UserKeys,
-        sealed: &Batch,
-        at: Stamp,
-        mut sum: Roster,
-        version: Version,
-    ) -> Result<Roster> {
-        if !sealed.ops.iter().any(|op| roster::holds(op.space())) {
-            return Ok(sum);
-        }
-        // A new life has nothing in it.
-        let is_new = at.epoch.0 == 0;
-        let mut removed = std::collections::HashSet::new();
-        #[cfg(feature = "faults")]
-        let keeps = self.ring.has(crate::Fault::RosterKeepsDeleted);
-        #[cfg(not(feature = "faults"))]
-        let keeps = false;
-        for op in sealed.ops.iter().filter(|op| roster::holds(op.space()) && !keeps) {
-            let space = op.space();
-            let scan = match op {
-                _ if is_new => break,
-                Op::Clear { .. } => Scan::heads(space, PAGE),
-                Op::DeleteName { name, .. } => Scan::heads(space, PAGE).name(name.clone()),
-                _ => continue,
-            };
-            let mut from: Option<RecordId> = None;
-            loop {
-                let page = self.inner.scan(match from.take() {
-                    Some(from) => scan.clone().from(from),
-                    None => scan.clone(),
-                });
-                let page = page.await?;
-                if page.stamp != at {
-                    return Err(moved_on());
-                }
-                for (head, _) in &page.value.records {
-                    if removed.insert((space, head.id.clone())) {
-                        sum.subtract(self.term(keys, space, &head.id, head.version));
-                    }
-                }
-                from = page.value.next();
-                if from.is_none() {
-                    break;
-                }
-            }
-        }
-        for op in sealed.ops.iter().filter(|op| roster::holds(op.space())) {
-            let (space, Some(id)) = (op.space(), op.id()) else { continue };
-            if matches!(op, Op::Rewrite { .. }) {
-                continue;
-            }
-            if !is_new
-                && !removed.contains(&(space, id.clone()))
-                && let Some(old) = self.stored_head(at, space, id).await?
-            {
-                sum.subtract(self.term(keys, space, id, old.version));
-            }
-            if matches!(op, Op::Put { .. } | Op::PutHead { .. }) {
-                sum.add(self.term(keys, space, id, version));
-            }
-        }
-        Ok(sum)
-    }
-
     /// The batch that makes a user, sealed.
     pub(crate) async fn seal_first(&self, batch: &Batch) -> Result<Batch> {
         let start = Stamp { incarnation: self.life, epoch: syntha_store::Epoch(0) };
@@ -544,7 +459,7 @@ impl EncryptedUser {
     /// Takes over a space that a store has made by itself: empty, and without a note.
     pub(crate) async fn found(&self) -> Result<()> {
         let state = self.inner.state().await?;
-        for space in Keyspace::all() {
+        for space in Keyspace::all().filter(|space| !self.passes(*space)) {
             let first = self.inner.scan(Scan::heads(space, 1)).await?;
             if !first.value.records.is_empty() {
                 // Others may have taken it over since.
@@ -611,6 +526,9 @@ impl UserStore for EncryptedUser {
     }
 
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
+        if self.passes(space) {
+            return self.inner.read(space, ids).await;
+        }
         let keys = self.keys().await?;
         let records = self.records();
         let stored: Result<Vec<_>> = ids.iter().map(|id| records.stored_id(&keys, space, id)).collect();
@@ -626,6 +544,9 @@ impl UserStore for EncryptedUser {
     async fn scan(&self, scan: Scan) -> Result<At<Page>> {
         scan.validate()?;
         let space = scan.space;
+        if self.passes(space) {
+            return self.inner.scan(scan).await;
+        }
         let keys = self.keys().await?;
         let mut below = scan;
         if let Some(name) = &below.name {
@@ -651,7 +572,11 @@ impl UserStore for EncryptedUser {
     async fn commit(&self, batch: Batch) -> Result<Commit> {
         batch.validate(self.is_deployment())?;
         if batch.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
+            return if self.audited && !batch.events.is_empty() {
+                self.commit_events(&batch).await
+            } else {
+                Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"))
+            };
         }
         let expected = batch.expect.iter().find_map(|expect| match expect {
             Expect::Stamp(stamp) => Some(*stamp),
@@ -710,7 +635,8 @@ impl UserStore for EncryptedUser {
             if self.mode == Mode::Sealed && !delta.deleted.is_empty() {
                 return Ok(Changes::TooOld);
             }
-            let (keys, all) = self.keys_for(delta.heads.iter().map(|(_, head)| (head, None))).await?;
+            let sealed = delta.heads.iter().filter(|(space, _)| !self.passes(*space));
+            let (keys, all) = self.keys_for(sealed.map(|(_, head)| (head, None))).await?;
             reads += 1;
             if all || reads == READS {
                 break (delta, keys);
@@ -718,6 +644,10 @@ impl UserStore for EncryptedUser {
         };
         let mut heads = Vec::with_capacity(delta.heads.len());
         for (space, head) in &delta.heads {
+            if self.passes(*space) {
+                heads.push((*space, head.clone()));
+                continue;
+            }
             // A head as it is now may be of a later commit than the page's end.
             let at = Stamp { epoch: syntha_store::Epoch(head.version.0.max(delta.at.epoch.0)), ..delta.at };
             heads.push((*space, self.open_head(&keys, at, *space, head)?.0));
@@ -749,8 +679,18 @@ impl UserStore for EncryptedUser {
             }
             let note = NoteState::open(&self.records(), &keys, state.stamp, &state.note)?;
             let (ring, owner, mode, above) = (Arc::clone(&self.ring), self.owner, self.mode, note.above);
-            let roster = Roster::default();
-            return Ok(Box::new(Opening { inner, ring, keys, owner, mode, above, roster, expected: note }));
+            let (roster, audited) = (Roster::default(), self.audited);
+            return Ok(Box::new(Opening {
+                inner,
+                ring,
+                keys,
+                owner,
+                mode,
+                audited,
+                above,
+                roster,
+                expected: note,
+            }));
         }
         Err(busy())
     }
@@ -768,7 +708,7 @@ pub(crate) async fn settle(below: &dyn UserStore) -> Result<()> {
     below.commit(batch).await.map(drop)
 }
 
-const fn moved_on() -> Error {
+pub(crate) const fn moved_on() -> Error {
     Error::new(ErrorKind::Conflict, "the user's data moved on, reload and try again")
 }
 
