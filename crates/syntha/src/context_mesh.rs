@@ -26,7 +26,7 @@ impl ContextMesh {
         crate::Error: From<U::Error>,
     {
         let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
-        Self::open_with(config, user.try_into()?, crate::Wanted::default()).await
+        Self::open_with(config, user.try_into()?, crate::layers::Layers::default()).await
     }
 
     /// Opens the mesh of a user on a folder that other processes open so as well: for programs that start a process for each
@@ -43,7 +43,7 @@ impl ContextMesh {
     {
         let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
         let config = config.mode(syntha_sqlite::Mode::Shared);
-        Self::open_with(config, user.try_into()?, crate::Wanted::default()).await
+        Self::open_with(config, user.try_into()?, crate::layers::Layers::default()).await
     }
 
     /// Opens the mesh of a user on a folder that is sealed with a key of the caller's, and makes folder and user if they are new:
@@ -63,19 +63,19 @@ impl ContextMesh {
         crate::Error: From<U::Error>,
     {
         let config = syntha_sqlite::SqliteConfig::new(folder.as_ref());
-        Self::open_with(config, user.try_into()?, crate::Wanted::Sealed(encryption.into())).await
+        Self::open_with(config, user.try_into()?, crate::layers::Layers::sealed(encryption.into())).await
     }
 
     #[cfg(feature = "sqlite")]
     async fn open_with(
         config: syntha_sqlite::SqliteConfig,
         user: syntha_store::UserId,
-        sealing: crate::Wanted,
+        layers: crate::layers::Layers,
     ) -> crate::Result<Self> {
         use crate::error::{Error, ErrorKind};
 
         let deployment =
-            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default(), sealing).await?;
+            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default(), layers).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

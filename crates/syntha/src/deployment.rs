@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use syntha_mesh::{Mesh, MeshConfig, Opening, Permissions};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store,
-    Usage, UserId, UserStore, UserTag, Version,
+    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot, Store,
+    Usage, UserId, UserStore, UserTag, Verdict, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::Wanted;
 use crate::directory::{Directory, Standing, erased};
 use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::{Expected, Incoming, Restricted};
+use crate::layers::{Layers, Place as DataPlace, Trailed};
 use crate::newborn::{Admission, Newborn};
 use crate::turns::{Turn, Turns};
 
@@ -33,10 +33,12 @@ pub(crate) struct Deployment {
     /// What it is sealed with, if it is.
     #[cfg(feature = "encryption")]
     pub(crate) sealed: Option<crate::encryption::Sealed>,
+    pub(crate) trailed: Trailed,
+    pub(crate) refusals: crate::notes::Refusals,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
     exclusive: bool,
     /// The store keeps an audit trail.
-    audited: bool,
+    pub(crate) audited: bool,
     users: Mutex<HashMap<UserTag, Arc<Place>>>,
     /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
     manager: AtomicU64,
@@ -44,18 +46,20 @@ pub(crate) struct Deployment {
     closed: AtomicBool,
 }
 
-/// What a deployment stands on: a store, sealed or not.
+/// What a deployment stands on: a store with the layers that were asked for.
 pub(crate) struct Base {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) trailed: Trailed,
     #[cfg(feature = "encryption")]
     pub(crate) sealed: Option<crate::encryption::Sealed>,
 }
 
 impl Base {
     /// A store as it is.
-    pub(crate) const fn plain(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn plain(trailed: Trailed) -> Self {
         Self {
-            store,
+            store: Arc::clone(&trailed.store),
+            trailed,
             #[cfg(feature = "encryption")]
             sealed: None,
         }
@@ -63,18 +67,19 @@ impl Base {
 
     /// A sealed store.
     #[cfg(feature = "encryption")]
-    pub(crate) fn sealed(sealed: crate::encryption::Sealed) -> Self {
-        Self { store: Arc::clone(&sealed.store) as _, sealed: Some(sealed) }
+    pub(crate) fn sealed(trailed: Trailed, sealed: crate::encryption::Sealed) -> Self {
+        Self { store: Arc::clone(&sealed.store) as _, trailed, sealed: Some(sealed) }
     }
 
-    /// A store, sealed if that was asked for. One that a host brings, or one in memory, is not by itself.
-    pub(crate) async fn of(store: Arc<dyn Store>, key: &DeploymentKey, wanted: Wanted) -> Result<Self> {
+    /// A store, with the layers that were asked for. One that a host brings, or one in memory, has none by itself.
+    pub(crate) async fn of(store: Arc<dyn Store>, key: &DeploymentKey, layers: Layers) -> Result<Self> {
+        let trailed = layers.auditing.over(store, key, DataPlace::default()).await?;
         #[cfg(feature = "encryption")]
-        if let Wanted::Sealed(encryption) = wanted {
-            return encryption.seal(store, key).await.map(Self::sealed);
+        if let crate::layers::Wanted::Sealed(encryption) = layers.sealing {
+            let sealed = encryption.seal(Arc::clone(&trailed.store), key).await?;
+            return Ok(Self::sealed(trailed, sealed));
         }
-        let _ = (key, wanted);
-        Ok(Self::plain(store))
+        Ok(Self::plain(trailed))
     }
 }
 
@@ -153,10 +158,10 @@ impl Deployment {
         turns: Turns,
     ) -> Result<Self> {
         let store = base.store;
-        let directory = Directory::new(store.deployment().await?);
-        directory.check_key(key.fingerprint()).await?;
         let capabilities = store.capabilities();
-        let (exclusive, audited) = (capabilities.exclusive, capabilities.audited);
+        let (exclusive, audited) = (capabilities.exclusive, capabilities.audited && !base.trailed.beside);
+        let directory = Directory::new(store.deployment().await?).audited(audited);
+        directory.check_key(key.fingerprint()).await?;
         let deployment = Self {
             store,
             directory,
@@ -165,6 +170,8 @@ impl Deployment {
             turns,
             #[cfg(feature = "encryption")]
             sealed: base.sealed,
+            trailed: base.trailed,
+            refusals: crate::notes::Refusals::default(),
             exclusive,
             audited,
             users: Mutex::default(),
@@ -172,6 +179,9 @@ impl Deployment {
             managers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         };
+        if deployment.tells() {
+            deployment.note(Action::OpenRun, None, Verdict::Done).await?;
+        }
         deployment.resume().await?;
         Ok(deployment)
     }
@@ -310,7 +320,7 @@ impl Deployment {
     /// Sees to it that a user is there: admitted before, or now. Says whether it was now.
     async fn enter(&self, user: &UserId, tag: UserTag, create: bool) -> Result<bool> {
         if create {
-            return match self.directory.admit(user, tag, false).await {
+            return match self.directory.admit(user, tag, false, self.config.clock.wall()).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
                 admitted => admitted.map(|()| true),
             };
@@ -332,10 +342,11 @@ impl Deployment {
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
         if self.exclusive || mode == CreateMode::New {
-            return self.directory.admit(user, tag, mode == CreateMode::Recreate).await;
+            let again = mode == CreateMode::Recreate;
+            return self.directory.admit(user, tag, again, self.config.clock.wall()).await;
         }
         let _turn = self.turns.take().await?;
-        self.directory.admit(user, tag, true).await?;
+        self.directory.admit(user, tag, true, self.config.clock.wall()).await?;
         // INVARIANT: where other processes write, a first write never brings an erased user back: a late one of the former life
         // could not be told from it. So the data is made here.
         self.bear(tag).await
@@ -358,6 +369,8 @@ impl Deployment {
             return Err(not_found());
         }
         if let Some(opened) = open.take() {
+            // The trail ends whole. It goes with the data all the same, where nobody outside was told of it.
+            let _ = opened.mesh.flush_audit().await;
             opened.mesh.retire();
             if let Some(newborn) = opened.newborn {
                 // A first write that is under way ends before the data is looked for, and none begins after.
@@ -376,6 +389,11 @@ impl Deployment {
     #[cfg(all(feature = "encryption", feature = "sqlite"))]
     pub(crate) const fn deployment_key(&self) -> &DeploymentKey {
         &self.key
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> syntha_store::Timestamp {
+        self.config.clock.wall()
     }
 
     /// What time it is.
@@ -436,7 +454,7 @@ impl Deployment {
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
-            self.directory.admit(user, tag, false).await?;
+            self.directory.admit(user, tag, false, self.config.clock.wall()).await?;
         } else {
             self.bear(tag).await?;
         }
@@ -445,6 +463,8 @@ impl Deployment {
         if !untouched && let Some(opened) = open.take() {
             opened.mesh.retire();
         }
+        let verdict = if imported.is_ok() { Verdict::Done } else { Verdict::Failed };
+        self.note(Action::Restore, Some(tag.to_string().into()), verdict).await?;
         // Otherwise data may be there, and the name stays with it. Another process may have made some as soon as there was a name.
         if untouched && new && self.exclusive {
             self.directory.remove(tag).await?;
@@ -475,6 +495,13 @@ impl Deployment {
     }
 
     pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
+        if self.trailed.beside {
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "a backup is written into the audit trail: make it through the process that holds the data",
+            ));
+        }
+        self.note(Action::Backup, Some(tag.to_string().into()), Verdict::Done).await?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
         let _turn = if self.exclusive || self.store.open(tag).await.is_ok() {
@@ -517,12 +544,21 @@ impl Deployment {
     pub(crate) async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         let places: Vec<_> = self.users.lock().drain().map(|(_, place)| place).collect();
+        let mut told = Ok(());
         for place in places {
             if let Some(opened) = place.open.lock().await.take() {
+                // What can't be written down now is lost, and the trail says that this run did not end in order.
+                told = told.and(opened.mesh.flush_audit().await.map_err(Error::from));
                 opened.mesh.retire();
             }
         }
-        Ok(self.store.close().await?)
+        if self.tells() {
+            told = told.and(self.tell_refusals().await);
+            told = told.and(self.note(Action::CloseRun, None, Verdict::Done).await);
+        }
+        let closed = self.store.close().await;
+        told?;
+        Ok(closed?)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -659,8 +695,8 @@ pub(crate) mod stores {
     use tokio::sync::Mutex;
 
     use super::{Base, Deployment};
-    use crate::Wanted;
     use crate::error::Result;
+    use crate::layers::Layers;
     use crate::turns::Turns;
 
     type Known = (Weak<dyn Store>, Weak<Deployment>);
@@ -671,7 +707,7 @@ pub(crate) mod stores {
         store: Arc<dyn Store>,
         key: DeploymentKey,
         mesh: MeshConfig,
-        sealing: Wanted,
+        layers: Layers,
     ) -> Result<Arc<Deployment>> {
         let mut stores = STORES.lock().await;
         stores.retain(|(_, deployment)| deployment.strong_count() > 0);
@@ -680,7 +716,7 @@ pub(crate) mod stores {
             return Ok(deployment);
         }
         let known = Arc::downgrade(&store);
-        let base = Base::of(store, &key, sealing).await?;
+        let base = Base::of(store, &key, layers).await?;
         let deployment = Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?);
         stores.push((known, Arc::downgrade(&deployment)));
         Ok(deployment)
@@ -699,8 +735,8 @@ pub(crate) mod registry {
     use tokio::sync::Mutex;
 
     use super::{Base, Deployment};
-    use crate::Wanted;
     use crate::error::{Error, ErrorKind, Result};
+    use crate::layers::Layers;
     use crate::turns::Turns;
 
     /// What a second opener must want as well: who else may have the folder, and how durable a commit is.
@@ -715,7 +751,7 @@ pub(crate) mod registry {
     pub(crate) async fn open(
         config: SqliteConfig,
         mesh: MeshConfig,
-        sealing: Wanted,
+        layers: Layers,
     ) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
         folders.retain(|_, (deployment, _)| deployment.strong_count() > 0);
@@ -732,10 +768,10 @@ pub(crate) mod registry {
             }
             // INVARIANT: who has no key, or another one, gets nothing that is open already.
             #[cfg(feature = "encryption")]
-            crate::encryption::sqlite::prove(&deployment.sealed, &name, sealing).await?;
+            crate::encryption::sqlite::prove(&deployment.sealed, &name, layers.sealing).await?;
             return Ok(deployment);
         }
-        let (files, base) = files(config, sealing).await?;
+        let (files, base) = files(config, layers).await?;
         let key = files.deployment_key().clone();
         let turns = if mode == Mode::Shared { Turns::Shared(files) } else { Turns::Alone };
         let deployment = Arc::new(Deployment::new(base, key, mesh, turns).await?);
@@ -745,19 +781,25 @@ pub(crate) mod registry {
     }
 
     #[cfg(feature = "encryption")]
-    async fn files(config: SqliteConfig, sealing: Wanted) -> Result<(Arc<SqliteStore>, Base)> {
-        let opened = crate::encryption::sqlite::open(config, sealing).await?;
+    async fn files(config: SqliteConfig, layers: Layers) -> Result<(Arc<SqliteStore>, Base)> {
+        let opened = crate::encryption::sqlite::open(config, layers).await?;
         let base = match opened.sealed {
-            Some(sealed) => Base::sealed(sealed),
-            None => Base::plain(Arc::clone(&opened.files) as _),
+            Some(sealed) => Base::sealed(opened.trailed, sealed),
+            None => Base::plain(opened.trailed),
         };
         Ok((opened.files, base))
     }
 
     #[cfg(not(feature = "encryption"))]
-    async fn files(config: SqliteConfig, _: Wanted) -> Result<(Arc<SqliteStore>, Base)> {
+    async fn files(config: SqliteConfig, layers: Layers) -> Result<(Arc<SqliteStore>, Base)> {
+        let folder = std::path::absolute(config.folder())
+            .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
+        let reads = config.chosen_mode() == Mode::Beside;
         let files = Arc::new(SqliteStore::open(config).await?);
-        Ok((Arc::clone(&files), Base::plain(files)))
+        let place = crate::layers::Place { folder: Some(&folder), reads };
+        let key = files.deployment_key();
+        let trailed = layers.auditing.over(Arc::clone(&files) as _, key, place).await?;
+        Ok((Arc::clone(&files), Base::plain(trailed)))
     }
 
     const fn other_mode() -> Error {

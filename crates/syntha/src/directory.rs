@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use syntha_store::{
-    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Expect, KeyFingerprint, Keyspace, Op, RecordId,
-    Scan, Timestamp, UserId, UserStore, UserTag, Version,
+    Action, Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, KeyFingerprint,
+    Keyspace, Op, RecordId, Scan, Timestamp, UserId, UserStore, UserTag, Verdict, Version,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +39,8 @@ struct Erasure {
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     space: Arc<dyn UserStore>,
+    /// The space has a trail, which is told.
+    audited: bool,
 }
 
 /// Whether a user is there.
@@ -56,7 +58,26 @@ const LOOKS: usize = 8;
 
 impl Directory {
     pub(crate) const fn new(space: Arc<dyn UserStore>) -> Self {
-        Self { space }
+        Self { space, audited: false }
+    }
+
+    /// The same, which tells the trail of the deployment what it does.
+    pub(crate) const fn audited(mut self, audited: bool) -> Self {
+        self.audited = audited;
+        self
+    }
+
+    /// What a commit tells the trail.
+    fn events(&self, events: impl IntoIterator<Item = Event>) -> Events {
+        if self.audited { Events::Clear(events.into_iter().collect()) } else { Events::None }
+    }
+
+    /// Tells the trail of what changes nothing here.
+    pub(crate) async fn note(&self, events: Vec<Event>, at: Timestamp) -> Result<()> {
+        if self.audited && !events.is_empty() {
+            self.space.commit(Batch::new(at)?.events(Events::Clear(events))).await?;
+        }
+        Ok(())
     }
 
     /// Checks that the users here were tagged with this key; the first one to ask writes its fingerprint down.
@@ -113,13 +134,15 @@ impl Directory {
     }
 
     /// Writes a user's row, if there is none. `again`: also for a user who was erased.
-    pub(crate) async fn admit(&self, user: &UserId, tag: UserTag, again: bool) -> Result<()> {
+    pub(crate) async fn admit(&self, user: &UserId, tag: UserTag, again: bool, at: Timestamp) -> Result<()> {
         let row = Row { v: 1, user: user.as_str().to_owned() };
         let body = serde_json::to_vec(&row).map_err(|_| damaged())?;
         let id = id(tag)?;
         let absent = |space| Expect::Version { space, id: id.clone(), version: None };
-        let mut batch = Batch::new(Timestamp(0))?.put(Keyspace::Directory, id.clone(), "", body);
-        batch = batch.expect(absent(Keyspace::Directory));
+        let action = if again { Action::RecreateUser } else { Action::CreateUser };
+        let event = Event::new(at, action).on(user.as_str().into());
+        let mut batch = Batch::new(at)?.put(Keyspace::Directory, id.clone(), "", body);
+        batch = batch.expect(absent(Keyspace::Directory)).events(self.events([event]));
         if !again {
             batch = batch.expect(absent(Keyspace::Ledger));
         }
@@ -226,6 +249,10 @@ impl Directory {
         if done {
             batch = batch.op(Op::Delete { space: Keyspace::Directory, id: id(tag)? });
         }
+        // Begun, and ended.
+        let verdict = if done { Verdict::Done } else { Verdict::Nothing };
+        let event = Event::new(at, Action::EraseUser).on(tag.to_string().into()).ended(verdict, None);
+        batch = batch.events(self.events([event]));
         self.space.commit(batch).await?;
         Ok(())
     }

@@ -178,15 +178,18 @@ pub(crate) mod sqlite {
         Arc, DeploymentKey, Encryption, Error, ErrorKind, Kek, Keychain, Keystore, Place, Result, Sealed,
         Store, Wanted, beside,
     };
+    use crate::layers::{Layers, Trailed};
 
     /// A folder's store, and how it is sealed, if it is.
     pub(crate) struct Opened {
         pub(crate) files: Arc<SqliteStore>,
+        pub(crate) trailed: Trailed,
         pub(crate) sealed: Option<Sealed>,
     }
 
     /// Opens a folder: sealed or not, as it was made; a new one as was asked for.
-    pub(crate) async fn open(config: SqliteConfig, wanted: Wanted) -> Result<Opened> {
+    pub(crate) async fn open(config: SqliteConfig, layers: Layers) -> Result<Opened> {
+        let Layers { sealing: wanted, auditing } = layers;
         let folder = std::path::absolute(config.folder())
             .map_err(|_| Error::new(ErrorKind::Invalid, "the data folder's path can't be made absolute"))?;
         let folder = folder.canonicalize().unwrap_or(folder);
@@ -227,8 +230,12 @@ pub(crate) mod sqlite {
                 Some(Encryption::new(Kek::file(path)))
             }
         };
+        let reads = config.chosen_mode() == Access::Beside;
+        let data = crate::layers::Place { folder: Some(&folder), reads };
         let Some(encryption) = encryption else {
-            return Ok(Opened { files: Arc::new(SqliteStore::open(config).await?), sealed: None });
+            let files = Arc::new(SqliteStore::open(config).await?);
+            let trailed = auditing.over(Arc::clone(&files) as _, files.deployment_key(), data).await?;
+            return Ok(Opened { files, trailed, sealed: None });
         };
         let keystore: Arc<dyn Store> = match encryption.keystore {
             Place::Store(store) => store,
@@ -259,8 +266,9 @@ pub(crate) mod sqlite {
         };
         let config = config.deployment_key(keychain.deployment_key().clone());
         let files = Arc::new(SqliteStore::open(config).await?);
-        let sealed = Sealed::new(Arc::clone(&files) as _, keychain)?;
-        Ok(Opened { files, sealed: Some(sealed) })
+        let trailed = auditing.over(Arc::clone(&files) as _, files.deployment_key(), data).await?;
+        let sealed = Sealed::new(Arc::clone(&trailed.store), keychain)?;
+        Ok(Opened { files, trailed, sealed: Some(sealed) })
     }
 
     /// Lets a second opener in beside a first one: with the same key, or on data that is not sealed.

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "audit")]
+mod audit;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod backup;
 mod context_mesh;
@@ -10,16 +12,21 @@ mod directory;
 mod encryption;
 mod erasure;
 mod error;
-#[cfg(feature = "encryption")]
-#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "a build without folders names some only"))]
+#[cfg(any(feature = "encryption", feature = "audit"))]
+#[cfg_attr(
+    not(all(feature = "sqlite", feature = "encryption")),
+    allow(dead_code, reason = "a build without some layers needs some only")
+)]
 mod files;
 mod incoming;
 #[cfg(feature = "encryption")]
 mod keys_admin;
+mod layers;
 mod manager;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod migration;
 mod newborn;
+mod notes;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod recovery;
 #[cfg(feature = "encryption")]
@@ -27,14 +34,8 @@ mod sealed_export;
 mod session;
 mod turns;
 
-#[cfg(feature = "encryption")]
-use encryption::Wanted;
-
-/// Without the layer nothing is sealed.
-#[cfg(not(feature = "encryption"))]
-#[derive(Clone, Copy, Default)]
-struct Wanted(());
-
+#[cfg(feature = "audit")]
+pub use audit::Audit;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use backup::{BackupReport, SkipReason, SkippedUser, UserProgress};
 pub use context_mesh::ContextMesh;
@@ -73,6 +74,10 @@ pub use syntha_tools::{
 
 /// The storage contract, for backends and layers of your own.
 pub use syntha_store as store;
+
+/// The audit layer: the trail, its signers and sinks, and the verifier.
+#[cfg(feature = "audit")]
+pub use syntha_audit as trail;
 
 /// The encryption layer: keys, and what holds them.
 #[cfg(feature = "encryption")]

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use syntha_mesh::{Guard, MeshConfig};
 use syntha_store::archive::ArchiveInfo;
-use syntha_store::{CreateMode, DeploymentKey, MemoryStore, SelfCheck, Store, UserId, UserTag};
+use syntha_store::{Action, CreateMode, DeploymentKey, Event, MemoryStore, SelfCheck, Store, UserId, UserTag};
 
-use crate::Wanted;
 use crate::context_mesh::ContextMesh;
 use crate::deployment::{Base, Deployment};
 use crate::directory::UserEntry;
 use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incoming::{Incoming, LIMIT};
+use crate::layers::Layers;
 use crate::session::Session;
 use crate::turns::Turns;
 
@@ -84,7 +84,7 @@ impl Restore {
 pub struct Builder {
     backend: Backend,
     mesh: MeshConfig,
-    sealing: Wanted,
+    layers: Layers,
 }
 
 enum Backend {
@@ -148,14 +148,29 @@ impl Builder {
     /// sealed.
     #[cfg(feature = "encryption")]
     pub fn encryption(mut self, encryption: impl Into<crate::Encryption>) -> Self {
-        self.sealing = Wanted::Sealed(encryption.into());
+        self.layers.sealing = crate::layers::Wanted::Sealed(encryption.into());
         self
     }
 
     /// Seals nothing.
     #[cfg(feature = "encryption")]
     pub fn plain(mut self) -> Self {
-        self.sealing = Wanted::Plain;
+        self.layers.sealing = crate::layers::Wanted::Plain;
+        self
+    }
+
+    /// Keeps an audit trail: `audit(AuditPolicy::Strict)`, or an [`Audit`](crate::Audit) with a key and sinks. Without this call, data in a
+    /// folder is audited with a signing key that is made beside it, and data in memory or in a store of your own is not.
+    #[cfg(feature = "audit")]
+    pub fn audit(mut self, audit: impl Into<crate::Audit>) -> Self {
+        self.layers.auditing = crate::layers::Auditing::On(audit.into());
+        self
+    }
+
+    /// Keeps no audit trail. Data that has one is refused.
+    #[cfg(feature = "audit")]
+    pub fn no_audit(mut self) -> Self {
+        self.layers.auditing = crate::layers::Auditing::Off;
         self
     }
 
@@ -173,6 +188,12 @@ impl Builder {
     /// holds meshes, sessions or an authority of it; `Denied` for a folder that
     /// others may enter; `Storage`.
     pub async fn open(self) -> Result<(UserManager, HostAuthority)> {
+        #[allow(unused_mut, reason = "a build without the trail has no policy")]
+        let mut mesh = self.mesh;
+        #[cfg(feature = "audit")]
+        if let Some(policy) = self.layers.auditing.policy() {
+            mesh.audit = policy;
+        }
         let deployment = match self.backend {
             Backend::Unnamed => {
                 return Err(Error::new(
@@ -181,17 +202,17 @@ impl Builder {
                 ));
             }
             Backend::Store(store, key) => {
-                crate::deployment::stores::open(store, key, self.mesh, self.sealing).await?
+                crate::deployment::stores::open(store, key, mesh, self.layers).await?
             }
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
-                let base = Base::of(Arc::new(store), &key, self.sealing).await?;
-                Arc::new(Deployment::new(base, key, self.mesh, Turns::Alone).await?)
+                let base = Base::of(Arc::new(store), &key, self.layers).await?;
+                Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
             Backend::Sqlite(config) => {
-                crate::deployment::registry::open(config, self.mesh, self.sealing).await?
+                crate::deployment::registry::open(config, mesh, self.layers).await?
             }
         };
         let Some(number) = deployment.manage() else {
@@ -208,7 +229,7 @@ impl Builder {
 impl UserManager {
     /// Starts the description of a deployment.
     pub fn builder() -> Builder {
-        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default(), sealing: Wanted::default() }
+        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default(), layers: Layers::default() }
     }
 
     /// Makes a user. The user's data is made with the first write.
@@ -434,12 +455,17 @@ impl UserManager {
 
     async fn session(&self, host: &HostAuthority, user: &UserId, create: bool) -> Result<Session> {
         if !Arc::ptr_eq(&host.deployment, &self.deployment) || host.manager != self.number {
-            return Err(Error::new(ErrorKind::Denied, "the authority belongs to another user manager"));
+            let error = Error::new(ErrorKind::Denied, "the authority belongs to another user manager");
+            self.deployment.refused(user, &error);
+            return Err(error);
         }
-        let mesh = self.deployment.mesh(user, create).await?;
+        let opened = self.deployment.mesh(user, create).await;
+        let mesh = opened.inspect_err(|error| self.deployment.refused(user, error))?;
         let (guard, revoker) = Guard::new();
         let kept = Arc::clone(&self.deployment);
-        Ok(Session { mesh: ContextMesh(mesh.guarded(guard.keeping(kept))), revoker })
+        let mesh = mesh.guarded(guard.keeping(kept));
+        mesh.note_event(Event::new(self.deployment.now(), Action::OpenSession)).await?;
+        Ok(Session { mesh: ContextMesh(mesh), revoker })
     }
 }
 

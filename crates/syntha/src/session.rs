@@ -1,6 +1,7 @@
 use std::ops::Deref;
 
 use syntha_mesh::Revoker;
+use syntha_store::{Action, Event};
 
 use crate::context_mesh::ContextMesh;
 
@@ -16,7 +17,13 @@ pub struct Session {
 impl Session {
     /// Ends the session: every call of it, and of every handle that came from it, fails from now on.
     pub fn end(&self) {
+        let mesh = self.mesh.0.clone();
         self.revoker.revoke();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let event = Event::new(mesh.now(), Action::EndSession);
+            // It waits with what else the trail is to be told, and there is nobody here to be told of a failure.
+            runtime.spawn(async move { mesh.note_event(event).await });
+        }
     }
 }
 

@@ -1,0 +1,146 @@
+//! Whether a deployment keeps an audit trail, who signs it, and who is told of it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syntha_audit::{AuditSink, AuditedStore, FileSigner, MemorySigner, Signer};
+use syntha_mesh::AuditPolicy;
+use syntha_store::{DeploymentKey, Store};
+
+use crate::error::Result;
+use crate::layers::{Trailed, is_audited};
+
+/// How a deployment is audited.
+#[derive(Clone)]
+#[must_use]
+pub struct Audit {
+    pub(crate) policy: AuditPolicy,
+    signer: Signing,
+    sinks: Vec<Arc<dyn AuditSink>>,
+    entries: u64,
+    age: Duration,
+}
+
+#[derive(Clone)]
+enum Signing {
+    Beside,
+    File(PathBuf),
+    Signer(Arc<dyn Signer>),
+}
+
+/// What a host asked for.
+#[derive(Clone, Default)]
+pub(crate) enum Auditing {
+    /// A folder's data is audited with a signing key beside it; data in memory or in a store of the host's own is not.
+    #[default]
+    Unsaid,
+    /// Nothing is audited.
+    Off,
+    /// This.
+    On(Audit),
+}
+
+impl Audit {
+    /// Audited by a policy, with nobody told of it.
+    pub const fn new(policy: AuditPolicy) -> Self {
+        Self {
+            policy,
+            signer: Signing::Beside,
+            sinks: Vec::new(),
+            entries: 10_000,
+            age: Duration::from_secs(10),
+        }
+    }
+
+    /// The file of the key that signs checkpoints. Default: beside the data folder, with `.audit.key` after its name. Keep it where whoever
+    /// can write the data can't: who has both can sign another past.
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.signer = Signing::File(path.into());
+        self
+    }
+
+    /// A signer of one's own.
+    pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.signer = Signing::Signer(signer);
+        self
+    }
+
+    /// Tells somebody outside of every entry and checkpoint. Several may be told.
+    pub fn sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// How far every sink may be behind before operations are refused with `AuditUnavailable`: so many entries, 1 or more (default 10,000),
+    /// or so long (default 10 s).
+    pub const fn bounds(mut self, entries: u64, age: Duration) -> Self {
+        (self.entries, self.age) = (entries, age);
+        self
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self::new(AuditPolicy::default())
+    }
+}
+
+impl From<AuditPolicy> for Audit {
+    fn from(policy: AuditPolicy) -> Self {
+        Self::new(policy)
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").field("policy", &self.policy).field("sinks", &self.sinks).finish_non_exhaustive()
+    }
+}
+
+impl Auditing {
+    /// What the meshes tell the trail; `None` for what their configuration says.
+    pub(crate) const fn policy(&self) -> Option<AuditPolicy> {
+        match self {
+            Self::On(audit) => Some(audit.policy),
+            _ => None,
+        }
+    }
+
+    /// Puts the trail over a backend.
+    pub(crate) async fn over(
+        self,
+        store: Arc<dyn Store>,
+        key: &DeploymentKey,
+        place: crate::layers::Place<'_>,
+    ) -> Result<Trailed> {
+        let audit = match self {
+            Self::On(audit) => audit,
+            Self::Unsaid if place.folder.is_some() => Audit::default(),
+            _ => return Trailed::without(store).await,
+        };
+        // Whoever only reads neither begins a trail nor goes on with one.
+        if place.reads && !is_audited(&*store).await? {
+            return Trailed::without(store).await;
+        }
+        let mut audited = AuditedStore::new(store, key.fingerprint())?;
+        if !place.reads {
+            let signer: Arc<dyn Signer> = match (audit.signer, place.folder) {
+                (Signing::Signer(signer), _) => signer,
+                (Signing::File(path), _) => Arc::new(FileSigner::open(path, &key.fingerprint()).await?),
+                (Signing::Beside, Some(folder)) => {
+                    let path = crate::files::beside(folder, ".audit.key");
+                    Arc::new(FileSigner::open(path, &key.fingerprint()).await?)
+                }
+                (Signing::Beside, None) => Arc::new(MemorySigner::new(&key.fingerprint())?),
+            };
+            audited = audited.signer(signer).bounds(audit.entries, audit.age);
+            for sink in audit.sinks {
+                audited = audited.sink(sink)?;
+            }
+        }
+        let audited = Arc::new(audited);
+        Ok(Trailed { store: Arc::clone(&audited) as _, audited: Some(audited), beside: place.reads })
+    }
+}
