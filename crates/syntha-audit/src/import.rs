@@ -29,7 +29,7 @@ pub(crate) async fn import<S: Store + ?Sized>(
         return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
     }
     let owner = *user.as_bytes();
-    store.shared.hub.admit(&owner)?;
+    store.prepare().await?;
     let present = match store.inner.open(user).await {
         Ok(_) if mode == ImportMode::New => {
             return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
@@ -37,9 +37,14 @@ pub(crate) async fn import<S: Store + ?Sized>(
         Ok(inner) => {
             let opened = store.user(inner, owner);
             opened.check_end().await?;
+            store.inspect(&owner, &*opened.inner).await?;
             Some(opened)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // The log says of data that is lost where it ended, before an archive takes its place.
+            store.log_lost(&owner).await?;
+            None
+        }
         Err(error) => return Err(error),
     };
     let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
@@ -61,13 +66,24 @@ pub(crate) async fn import<S: Store + ?Sized>(
         archived: Vec::new(),
         held: Vec::new(),
         chain: None,
+        before: 0,
         ended: false,
     };
-    let stamp = store.inner.import(user, &mut continuing, mode).await?;
-    if let Some(chain) = continuing.chain {
-        store.shared.hub.moved(&owner, stamp.incarnation, chain);
+    let ticket = store.shared.admit(&owner).await?;
+    match store.inner.import(user, &mut continuing, mode).await {
+        Ok(stamp) => {
+            if let Some(chain) = continuing.chain {
+                ticket.moved(stamp.incarnation, chain, chain.seq.saturating_sub(continuing.before));
+            }
+            Ok(stamp)
+        }
+        Err(error) => {
+            if error.kind() != ErrorKind::Unknown {
+                ticket.refused();
+            }
+            Err(error)
+        }
     }
-    Ok(stamp)
 }
 
 /// The chain that is there, whole: its records are small, and it is not in the archive.
@@ -115,6 +131,8 @@ struct Continuing<'a> {
     archived: Vec<StoredRecord>,
     held: Vec<(Keyspace, Head, Bytes)>,
     chain: Option<ChainHead>,
+    /// The last link before what was restored.
+    before: u64,
     ended: bool,
 }
 
@@ -125,6 +143,7 @@ impl Continuing<'_> {
         let has_own = self.follows.seq > 0;
         let mut records = std::mem::take(if has_own { &mut self.own } else { &mut self.archived });
         let before = if has_own { self.follows } else { archive.chain };
+        self.before = if has_own { self.follows.seq } else { 0 };
         let key = key_id()?;
         let kept = records.iter().find(|stored| stored.record.head.id == key);
         let (digests, mut chain) = match kept {
