@@ -22,4 +22,14 @@ pub enum Fault {
     NamesShown,
     /// A layer above may write the trail.
     KeyspaceOpen,
+    /// Two leaves of a checkpoint hold each other's heads.
+    HeadsSwapped,
+    /// What a sink took is remembered before it has taken it.
+    CursorFirst,
+    /// The log is not compared with what was signed last.
+    LastSizeIgnored,
+    /// The last link of several that a leaf names is not delivered.
+    TailDropped,
+    /// One user may fill the whole backlog.
+    FlooderTaken,
 }

@@ -1,13 +1,30 @@
-//! What all users' chains of one store share: what was committed and is not in the log yet, and who takes it from there.
+//! What all users' chains of one store share: what was committed and is not in the log yet, what is in the log and not delivered yet, and
+//! whether more is taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use syntha_store::{ChainHead, Incarnation, Result};
+use syntha_store::{ChainHead, Error, ErrorKind, Incarnation, Result};
+use tokio::sync::Notify;
+
+use crate::log::Logged;
 
 /// A user's tag, or zeros for the deployment's own space.
 pub(crate) type Owner = [u8; 32];
+
+/// How many owners' chains are remembered as moved. Past it all chains are looked at.
+const OWNERS_MOST: usize = 65_536;
+/// How many moments are remembered since which something waits. Past it, the newest ones share one.
+const MOMENTS_MOST: usize = 4_096;
+
+/// How far everybody who takes entries may fall behind, before no more operations are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) entries: u64,
+    pub(crate) age: Duration,
+}
 
 /// Where a chain ends that has moved since it was last logged.
 #[derive(Clone, Copy, Debug)]
@@ -16,35 +33,438 @@ pub(crate) struct Moved {
     pub(crate) chain: ChainHead,
 }
 
+/// How far those who take entries are behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// Entries that no checkpoint covers yet.
+    pub unlogged: u64,
+    /// Whether the log could not be signed when that was last tried.
+    pub log_fails: bool,
+    /// Each sink's name, and how many entries it has not taken yet, `unlogged` included.
+    pub sinks: Vec<(String, u64)>,
+}
+
 /// Told of every commit.
-#[derive(Default)]
 pub(crate) struct Hub {
-    moved: Mutex<HashMap<Owner, Moved>>,
+    state: Mutex<State>,
+    /// Something moved.
+    pub(crate) moves: Notify,
+    /// Something was logged.
+    pub(crate) logs: Notify,
+}
+
+struct State {
+    bounds: Bounds,
+    /// Nobody takes entries before there is a log.
+    is_on: bool,
+    closed: bool,
+    owners: HashMap<Owner, Waiting>,
+    unlogged: u64,
+    since: Option<Instant>,
+    /// There were too many owners to remember.
+    overflow: bool,
+    failing: Option<Instant>,
+    takers: Vec<Taker>,
+    /// Since when leaves below a size wait, the oldest first.
+    moments: VecDeque<(u64, Instant)>,
+    erasing: HashSet<Owner>,
+    /// How many leaves of the log are known here.
+    seen: u64,
+}
+
+/// What of an owner is in no checkpoint yet.
+#[derive(Default)]
+struct Waiting {
+    moved: Option<Moved>,
+    /// Commits under way.
+    open: u64,
+    entries: u64,
+    /// A commit's end was not seen: the chain has to be looked at.
+    unsure: bool,
+}
+
+/// One sink's side.
+struct Taker {
+    name: String,
+    cursor: u64,
+    owners: HashMap<Owner, u64>,
+    total: u64,
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("moved", &self.moved.lock().len()).finish()
+        f.debug_struct("Hub").field("unlogged", &self.state.lock().unlogged).finish_non_exhaustive()
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let state = State {
+            bounds: Bounds { entries: 10_000, age: Duration::from_secs(10) },
+            is_on: false,
+            closed: false,
+            owners: HashMap::new(),
+            unlogged: 0,
+            since: None,
+            overflow: false,
+            failing: None,
+            takers: Vec::new(),
+            moments: VecDeque::new(),
+            erasing: HashSet::new(),
+            seen: 0,
+        };
+        Self { state: Mutex::new(state), moves: Notify::new(), logs: Notify::new() }
     }
 }
 
 impl Hub {
-    /// Whether an owner's next commit is taken.
+    pub(crate) fn bound(&self, bounds: Bounds) {
+        self.state.lock().bounds = bounds;
+    }
+
+    /// There is a log from now on.
+    pub(crate) fn turn_on(&self) {
+        self.state.lock().is_on = true;
+    }
+
+    pub(crate) fn seen(&self) -> u64 {
+        self.state.lock().seen
+    }
+
+    pub(crate) fn saw(&self, size: u64) {
+        let mut state = self.state.lock();
+        state.seen = state.seen.max(size);
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.moves.notify_waiters();
+        self.logs.notify_waiters();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// A sink, with where it stands in the log and what it has not taken.
+    pub(crate) fn add_taker(&self, name: &str, cursor: u64, owners: HashMap<Owner, u64>, size: u64) {
+        let mut state = self.state.lock();
+        let total = owners.values().sum();
+        state.takers.push(Taker { name: name.to_owned(), cursor, owners, total });
+        if cursor < size && state.moments.back().is_none_or(|(last, _)| *last < size) {
+            state.moments.push_back((size, Instant::now()));
+        }
+    }
+
+    /// Whether an owner's next commit is taken. `fair`: nobody fills more than a quarter of the bound.
     ///
     /// # Errors
     ///
-    /// `AuditUnavailable` while those who take entries are too far behind.
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "nobody takes entries yet")]
-    pub(crate) fn admit(&self, _owner: &Owner) -> Result<()> {
-        Ok(())
+    /// `AuditUnavailable` while everybody who takes entries is too far behind, or too far behind with this owner's; `Erased` while the user
+    /// is being erased.
+    pub(crate) fn admit(&self, owner: &Owner, fair: bool) -> Result<Admitted<'_>> {
+        let mut state = self.state.lock();
+        if !state.is_on {
+            return Ok(Admitted { hub: None, owner: *owner });
+        }
+        if state.erasing.contains(owner) {
+            return Err(Error::new(ErrorKind::Erased, "the user is being erased"));
+        }
+        if state.is_full(owner, fair) {
+            return Err(behind());
+        }
+        state.unlogged = state.unlogged.saturating_add(1);
+        state.since.get_or_insert_with(Instant::now);
+        if state.owners.len() < OWNERS_MOST || state.owners.contains_key(owner) {
+            state.owners.entry(*owner).or_default().open += 1;
+        } else {
+            state.overflow = true;
+        }
+        drop(state);
+        Ok(Admitted { hub: Some(self), owner: *owner })
     }
 
-    /// A commit has moved an owner's chain.
-    pub(crate) fn moved(&self, owner: &Owner, life: Incarnation, chain: ChainHead) {
-        let mut moved = self.moved.lock();
-        let at = moved.entry(*owner).or_insert(Moved { life, chain });
-        if at.life != life || at.chain.seq < chain.seq {
-            *at = Moved { life, chain };
+    /// A chain was found to have moved.
+    pub(crate) fn found(&self, owner: &Owner, moved: Moved, entries: u64) {
+        let mut state = self.state.lock();
+        if state.owners.len() >= OWNERS_MOST && !state.owners.contains_key(owner) {
+            state.overflow = true;
+            return;
+        }
+        let waiting = state.owners.entry(*owner).or_default();
+        waiting.raise(moved);
+        let more = entries.saturating_sub(waiting.entries);
+        waiting.entries += more;
+        state.unlogged = state.unlogged.saturating_add(more);
+        state.since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.moves.notify_one();
+    }
+
+    /// The chains that have moved, at most so many; `None` for one that has to be looked at. And whether there were too many to remember.
+    pub(crate) fn waiting(&self, limit: usize) -> (Vec<(Owner, Option<Moved>)>, bool, Instant) {
+        let mut state = self.state.lock();
+        let overflow = std::mem::take(&mut state.overflow);
+        let is_known = |waiting: &Waiting| waiting.unsure || waiting.moved.is_some();
+        let look = |(owner, waiting): (&Owner, &Waiting)| (*owner, waiting.moved.filter(|_| !waiting.unsure));
+        let moved = state.owners.iter().filter(|(_, waiting)| is_known(waiting)).map(look).take(limit);
+        (moved.collect(), overflow, Instant::now())
+    }
+
+    pub(crate) fn overflowed(&self) {
+        self.state.lock().overflow = true;
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        let state = self.state.lock();
+        state.overflow || state.owners.values().any(|waiting| waiting.unsure || waiting.moved.is_some())
+    }
+
+    /// An owner's chain was looked at and stands in the log up to here.
+    pub(crate) fn settled(&self, owner: &Owner, moved: Moved) {
+        let mut state = self.state.lock();
+        let Some(waiting) = state.owners.get_mut(owner) else { return };
+        if waiting.open == 0 {
+            waiting.unsure = false;
+        }
+        state.log(owner, moved);
+    }
+
+    /// Leaves were appended, of what had been committed at a moment.
+    pub(crate) fn logged(&self, leaves: &[Logged], taken: Instant) {
+        let Some(last) = leaves.last() else { return };
+        let mut state = self.state.lock();
+        let since = state.since.unwrap_or(taken);
+        for leaf in leaves {
+            let moved = Moved { life: leaf.leaf.life, chain: leaf.leaf.chain };
+            if leaf.from > 0 {
+                state.log(&leaf.leaf.owner, moved);
+            }
+            let links = leaf.links();
+            for taker in state.takers.iter_mut().filter(|taker| taker.cursor <= leaf.index && links > 0) {
+                *taker.owners.entry(leaf.leaf.owner).or_default() += links;
+                taker.total = taker.total.saturating_add(links);
+            }
+        }
+        let size = last.index.saturating_add(1);
+        if !state.takers.is_empty() {
+            if state.moments.len() < MOMENTS_MOST {
+                state.moments.push_back((size, since));
+            } else if let Some(newest) = state.moments.back_mut() {
+                newest.0 = size;
+            }
+        }
+        state.since = (state.unlogged > 0).then_some(taken);
+        state.failing = None;
+        drop(state);
+        self.logs.notify_waiters();
+    }
+
+    /// The log could not be signed, or could again.
+    pub(crate) fn log_fails(&self, fails: bool) {
+        let mut state = self.state.lock();
+        if fails {
+            state.failing.get_or_insert_with(Instant::now);
+        } else {
+            state.failing = None;
         }
     }
+
+    /// A sink took these, and stands here in the log.
+    pub(crate) fn delivered(&self, taker: usize, cursor: u64, counts: &HashMap<Owner, u64>) {
+        let mut state = self.state.lock();
+        if let Some(taker) = state.takers.get_mut(taker) {
+            taker.cursor = taker.cursor.max(cursor);
+            for (owner, count) in counts {
+                let Some(left) = taker.owners.get_mut(owner) else { continue };
+                let taken = (*count).min(*left);
+                *left -= taken;
+                if *left == 0 {
+                    taker.owners.remove(owner);
+                }
+                taker.total = taker.total.saturating_sub(taken);
+            }
+        }
+        let slowest = state.takers.iter().map(|taker| taker.cursor).min().unwrap_or(u64::MAX);
+        while state.moments.front().is_some_and(|(size, _)| *size <= slowest) {
+            state.moments.pop_front();
+        }
+    }
+
+    /// How many of an owner's entries are somewhere on their way.
+    pub(crate) fn left(&self, owner: &Owner) -> u64 {
+        let state = self.state.lock();
+        let unlogged = state.owners.get(owner).map_or(0, |waiting| {
+            waiting.entries + waiting.open + u64::from(waiting.unsure || waiting.moved.is_some())
+        });
+        let most = state.takers.iter().map(|taker| taker.owners.get(owner).copied().unwrap_or(0)).max();
+        unlogged.saturating_add(most.unwrap_or(0))
+    }
+
+    pub(crate) fn cursor(&self, taker: usize) -> u64 {
+        self.state.lock().takers.get(taker).map_or(0, |taker| taker.cursor)
+    }
+
+    pub(crate) fn backlog(&self) -> Backlog {
+        let state = self.state.lock();
+        let sink = |taker: &Taker| (taker.name.clone(), taker.total.saturating_add(state.unlogged));
+        Backlog {
+            unlogged: state.unlogged,
+            log_fails: state.failing.is_some(),
+            sinks: state.takers.iter().map(sink).collect(),
+        }
+    }
+
+    /// Takes no commits of a user until the guard is dropped.
+    pub(crate) fn erase(&self, owner: &Owner) -> Erasing<'_> {
+        self.state.lock().erasing.insert(*owner);
+        Erasing { hub: self, owner: *owner }
+    }
+
+    /// An owner's chain ended, and is in the log to its end.
+    pub(crate) fn forget(&self, owner: &Owner) {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.owners.get_mut(owner) {
+            let gone = std::mem::take(&mut waiting.entries);
+            (waiting.moved, waiting.unsure) = (None, false);
+            if waiting.open == 0 {
+                state.owners.remove(owner);
+            }
+            state.unlogged = state.unlogged.saturating_sub(gone);
+        }
+    }
+}
+
+impl State {
+    fn is_full(&self, owner: &Owner, fair: bool) -> bool {
+        let Bounds { entries, age } = self.bounds;
+        let waiting = self.owners.get(owner).map_or(0, |waiting| waiting.entries + waiting.open);
+        let is_old = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= age);
+        if self.failing.is_some() && (self.unlogged >= entries || is_old(self.failing)) {
+            return true;
+        }
+        let share = (entries / 4).max(1);
+        let is_behind = |taker: &Taker| {
+            let oldest = self.moments.iter().find(|(size, _)| *size > taker.cursor).map(|(_, since)| *since);
+            let own = taker.owners.get(owner).copied().unwrap_or(0).saturating_add(waiting);
+            taker.total.saturating_add(self.unlogged) >= entries
+                || is_old(oldest.or(self.since))
+                || (fair && own >= share)
+        };
+        !self.takers.is_empty() && self.takers.iter().all(is_behind)
+    }
+
+    /// A chain is in the log up to here.
+    fn log(&mut self, owner: &Owner, logged: Moved) {
+        let Some(waiting) = self.owners.get_mut(owner) else { return };
+        let left = match waiting.moved {
+            Some(moved) if moved.chain.seq > logged.chain.seq => {
+                waiting.entries.min(moved.chain.seq - logged.chain.seq)
+            }
+            _ => {
+                waiting.moved = None;
+                0
+            }
+        };
+        let gone = waiting.entries - left;
+        waiting.entries = left;
+        if waiting.moved.is_none() && waiting.open == 0 && !waiting.unsure {
+            self.owners.remove(owner);
+        }
+        self.unlogged = self.unlogged.saturating_sub(gone);
+    }
+}
+
+impl Waiting {
+    fn raise(&mut self, moved: Moved) {
+        // Not by the life: a restore goes on with the chain, and an erasure forgets it.
+        if self.moved.is_none_or(|at| at.chain.seq < moved.chain.seq) {
+            self.moved = Some(moved);
+        }
+    }
+}
+
+/// A commit that is taken. Dropped without an end, its owner's chain is looked at.
+#[derive(Debug)]
+pub(crate) struct Admitted<'a> {
+    hub: Option<&'a Hub>,
+    owner: Owner,
+}
+
+impl Admitted<'_> {
+    /// It was committed, and moved the chain to here by so many links.
+    pub(crate) fn moved(mut self, life: Incarnation, chain: ChainHead, links: u64) {
+        let Some(hub) = self.hub.take() else { return };
+        hub.end(&self.owner, |waiting| {
+            waiting.raise(Moved { life, chain });
+            waiting.entries += links;
+            links
+        });
+        hub.moves.notify_one();
+    }
+
+    /// It was not committed.
+    pub(crate) fn refused(mut self) {
+        if let Some(hub) = self.hub.take() {
+            hub.end(&self.owner, |_| 0);
+        }
+    }
+}
+
+impl Hub {
+    fn end(&self, owner: &Owner, end: impl FnOnce(&mut Waiting) -> u64) {
+        let mut state = self.state.lock();
+        let more = match state.owners.get_mut(owner) {
+            Some(waiting) => {
+                waiting.open = waiting.open.saturating_sub(1);
+                let more = end(waiting);
+                if waiting.open == 0 && waiting.moved.is_none() && !waiting.unsure {
+                    state.owners.remove(owner);
+                }
+                more
+            }
+            None => {
+                // There were too many owners: all of them are looked at.
+                state.overflow = true;
+                0
+            }
+        };
+        state.unlogged = state.unlogged.saturating_add(more).saturating_sub(1);
+        if state.unlogged == 0 {
+            state.since = None;
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.take() {
+            hub.end(&self.owner, |waiting| {
+                waiting.unsure = true;
+                0
+            });
+            hub.moves.notify_one();
+        }
+    }
+}
+
+/// See [`Hub::erase`].
+#[derive(Debug)]
+pub(crate) struct Erasing<'a> {
+    hub: &'a Hub,
+    owner: Owner,
+}
+
+impl Drop for Erasing<'_> {
+    fn drop(&mut self) {
+        self.hub.state.lock().erasing.remove(&self.owner);
+    }
+}
+
+const fn behind() -> Error {
+    Error::new(
+        ErrorKind::AuditUnavailable,
+        "nobody takes the audit trail's entries, nothing was written: look after the sinks, and try again",
+    )
 }

@@ -29,7 +29,7 @@ pub(crate) async fn import<S: Store + ?Sized>(
         return Err(Error::new(ErrorKind::Invalid, "the snapshot is of another user"));
     }
     let owner = *user.as_bytes();
-    store.shared.hub.admit(&owner)?;
+    store.prepare().await?;
     let present = match store.inner.open(user).await {
         Ok(_) if mode == ImportMode::New => {
             return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
@@ -37,9 +37,14 @@ pub(crate) async fn import<S: Store + ?Sized>(
         Ok(inner) => {
             let opened = store.user(inner, owner);
             opened.check_end().await?;
+            store.inspect(&owner, &*opened.inner).await?;
             Some(opened)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // The log says of data that is lost where it ended, before an archive takes its place.
+            store.log_lost(&owner).await?;
+            None
+        }
         Err(error) => return Err(error),
     };
     let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
@@ -68,13 +73,24 @@ pub(crate) async fn import<S: Store + ?Sized>(
         waiting: Vec::new(),
         held: Vec::new(),
         chain: None,
+        before: 0,
         ended: false,
     };
-    let stamp = store.inner.import(user, &mut continuing, mode).await?;
-    if let Some(chain) = continuing.chain {
-        store.shared.hub.moved(&owner, stamp.incarnation, chain);
+    let ticket = store.shared.admit(&owner).await?;
+    match store.inner.import(user, &mut continuing, mode).await {
+        Ok(stamp) => {
+            if let Some(chain) = continuing.chain {
+                ticket.moved(stamp.incarnation, chain, chain.seq.saturating_sub(continuing.before));
+            }
+            Ok(stamp)
+        }
+        Err(error) => {
+            if error.kind() != ErrorKind::Unknown {
+                ticket.refused();
+            }
+            Err(error)
+        }
     }
-    Ok(stamp)
 }
 
 /// The chain that is there, whole: its records are small, and it is not in the archive.
@@ -197,6 +213,8 @@ struct Continuing<'a> {
     waiting: Vec<(Keyspace, Record)>,
     held: Vec<Trace>,
     chain: Option<ChainHead>,
+    /// The last link before what was restored.
+    before: u64,
     ended: bool,
 }
 
@@ -231,7 +249,10 @@ impl Continuing<'_> {
         let archive = self.inner.state();
         let goes_on = self.walk.ends_in(archive.chain)?;
         let (digests, mut chain, mut records) = match (self.own.take(), &self.digests) {
-            (Some(own), _) => (own.digests, own.end, own.records),
+            (Some(own), _) => {
+                self.before = own.end.seq;
+                (own.digests, own.end, own.records)
+            }
             (None, Some(digests)) if goes_on => (Arc::clone(digests), archive.chain, Vec::new()),
             (None, None) if !goes_on => {
                 let own = Own::begin(self.walk.start.head)?;

@@ -1,20 +1,47 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod background;
 mod digests;
 #[cfg(feature = "faults")]
 mod fault;
+mod file_sink;
 mod hub;
 mod import;
+mod keeper;
 pub mod leaf;
 pub mod link;
+mod log;
+mod retention;
+mod run;
+mod shipping;
+mod signer;
+mod signer_file;
+mod signer_keys;
+mod sink;
 mod store;
 mod user_store;
+#[cfg(feature = "webhook")]
+mod webhook_sink;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
+pub use background::Background;
 pub use digests::KEY_BYTES;
+pub use file_sink::FileSink;
+pub use hub::Backlog;
+pub use keeper::Shipped;
+pub use log::Checkpoint;
+pub use retention::Pruned;
+pub use signer::{MemorySigner, Signer, SigningTurn, TreeHead, origin};
+pub use signer_file::FileSigner;
+pub use signer_keys::SignerKeys;
+#[cfg(feature = "tracing")]
+pub use sink::TracingSink;
+pub use sink::{AuditSink, Behaviour, DELIVERY_DEADLINE, Delivery, MemorySink, SinkError};
 pub use store::AuditedStore;
 /// The storage contract that the trail is kept over.
 pub use syntha_store;
+#[cfg(feature = "webhook")]
+pub use webhook_sink::{WebhookSink, WebhookSinkBuilder};

@@ -3,13 +3,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+#[cfg(feature = "faults")]
+use parking_lot::Mutex;
 use syntha_store::{
     Batch, Capabilities, ChainHead, Commit, CreateMode, DEPLOYMENT_OWNER, Epoch, Erased, Error, ErrorKind,
     Events, Fence, ImportMode, KeyFingerprint, Result, SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
 };
+use tokio::sync::OnceCell;
 
 use crate::digests::Digests;
 use crate::hub::Hub;
+use crate::keeper::Keeper;
 use crate::link::{Kind, genesis};
 use crate::user_store::{AuditedUser, Draft, Shared, check, details, key_id, life, link_id, put};
 
@@ -19,6 +23,7 @@ use crate::user_store::{AuditedUser, Draft, Shared, check, details, key_id, life
 pub struct AuditedStore<S: ?Sized = dyn Store> {
     pub(crate) inner: Arc<S>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) keeper: Keeper,
 }
 
 impl<S: ?Sized> fmt::Debug for AuditedStore<S> {
@@ -50,20 +55,27 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             deployment,
             run: u64::from_be_bytes(run),
             since: Instant::now(),
+            space: OnceCell::new(),
+            begun: OnceCell::new(),
             #[cfg(feature = "faults")]
-            fault: None,
+            fault: Mutex::default(),
         };
-        Ok(Self { inner, shared: Arc::new(shared) })
+        Ok(Self { inner, shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
-    /// Plants a fault. Before the store is shared.
+    /// Plants a fault.
     #[cfg(feature = "faults")]
     #[must_use]
-    pub fn fault(mut self, fault: crate::Fault) -> Self {
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.fault = Some(fault);
-        }
+    pub fn fault(self, fault: crate::Fault) -> Self {
+        *self.shared.fault.lock() = Some(fault);
         self
+    }
+
+    /// What every call begins with: the log is open and was compared, and this run has where to leave its record.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        self.space().await?;
+        self.log().await?;
+        Ok(())
     }
 
     pub(crate) fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> AuditedUser {
@@ -87,7 +99,9 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
         first.validate(false)?;
         check(&first)?;
         let owner = *user.as_bytes();
-        self.shared.hub.admit(&owner)?;
+        self.prepare().await?;
+        self.check_free(user).await?;
+        let ticket = self.shared.admit(&owner).await?;
         let digests = Arc::new(Digests::generate()?);
         let mut chained = first.clone();
         let life = life(&first)?;
@@ -109,15 +123,33 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
         chained.life = Some(life);
         chained.chain = Some(end);
         chained.events = Events::None;
-        let (inner, commit) = self.inner.create(user, chained, mode).await?;
-        self.shared.hub.moved(&owner, life, end);
+        let created = self.inner.create(user, chained, mode).await;
+        let (inner, commit) = match created {
+            Ok(created) => created,
+            Err(error) => {
+                if error.kind() != ErrorKind::Unknown {
+                    ticket.refused();
+                }
+                return Err(error);
+            }
+        };
+        ticket.moved(life, end, end.seq);
         let made = self.user(inner, owner).with_digests(digests, commit.stamp, commit.chain);
         Ok((Arc::new(made), commit))
     }
 
     async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
-        let opened = self.user(self.inner.open(user).await?, *user.as_bytes());
+        self.prepare().await?;
+        let inner = match self.inner.open(user).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.check_free(user).await?;
+                return Err(error);
+            }
+            opened => opened?,
+        };
+        let opened = self.user(inner, *user.as_bytes());
         opened.check_end().await?;
+        self.inspect(user.as_bytes(), &*opened.inner).await?;
         Ok(Arc::new(opened))
     }
 
@@ -126,7 +158,8 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
     }
 
     async fn erase(&self, user: UserTag) -> Result<Erased> {
-        self.inner.erase(user).await
+        self.prepare().await?;
+        self.erase_logged(user).await
     }
 
     async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
@@ -139,7 +172,9 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
 
     async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
         let opened = self.user(self.inner.deployment().await?, DEPLOYMENT_OWNER);
+        self.prepare().await?;
         opened.check_end().await?;
+        self.inspect(&DEPLOYMENT_OWNER, &*opened.inner).await?;
         Ok(Arc::new(opened))
     }
 
@@ -150,6 +185,8 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
     }
 
     async fn close(&self) -> Result<()> {
-        self.inner.close().await
+        let ended = self.finish().await;
+        let closed = self.inner.close().await;
+        ended.and(closed)
     }
 }

@@ -12,9 +12,10 @@ use syntha_store::{
     KeyFingerprint, Keyspace, Op, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Subject,
     Timestamp, UserState, UserStore, encode_events,
 };
+use tokio::sync::OnceCell;
 
 use crate::digests::Digests;
-use crate::hub::{Hub, Owner};
+use crate::hub::{Admitted, Hub, Owner};
 use crate::link::{self, CHANGES_MOST, Hash, Kind, Link, SALT_BYTES, StoredLink, Trace};
 
 /// How often a batch is chained again because somebody else committed.
@@ -29,14 +30,38 @@ pub(crate) struct Shared {
     pub(crate) deployment: KeyFingerprint,
     pub(crate) run: u64,
     pub(crate) since: Instant,
+    /// The deployment's own space, raw; `None` inside if there is none.
+    pub(crate) space: OnceCell<Option<Arc<dyn UserStore>>>,
+    /// That this run's record is written.
+    pub(crate) begun: OnceCell<()>,
     #[cfg(feature = "faults")]
-    pub(crate) fault: Option<crate::Fault>,
+    pub(crate) fault: Mutex<Option<crate::Fault>>,
 }
 
 impl Shared {
     #[cfg(feature = "faults")]
     pub(crate) fn has(&self, fault: crate::Fault) -> bool {
-        self.fault == Some(fault)
+        *self.fault.lock() == Some(fault)
+    }
+
+    /// Whether an owner's next commit is taken; see [`Hub::admit`]. The first one leaves the record of this run.
+    pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
+        let begin = || async {
+            match self.space.get() {
+                Some(Some(space)) => crate::run::write(&**space, self.run).await,
+                _ => Ok(()),
+            }
+        };
+        self.begun.get_or_try_init(begin).await?;
+        #[cfg(feature = "faults")]
+        let fair = !self.has(crate::Fault::FlooderTaken);
+        #[cfg(not(feature = "faults"))]
+        let fair = true;
+        self.hub.admit(owner, fair)
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.initialized()
     }
 
     /// What a link says of a batch's changes.
@@ -247,7 +272,24 @@ impl AuditedUser {
         batch: BatchId,
         ops: &mut Vec<Op>,
     ) -> Result<ChainHead> {
-        let state = self.inner.state().await?;
+        let state = UserState { stamp, ..self.inner.state().await? };
+        let start = ChainHead { seq: 0, head: self.genesis() };
+        let chain = self.snapshot_links(digests, &state, start, time, batch, ops).await?;
+        ops.push(put(key_id()?, Bytes::copy_from_slice(digests.key())));
+        Ok(chain)
+    }
+
+    /// Links that say what is there now, after another.
+    pub(crate) async fn snapshot_links(
+        &self,
+        digests: &Digests,
+        state: &UserState,
+        mut chain: ChainHead,
+        time: Timestamp,
+        batch: BatchId,
+        ops: &mut Vec<Op>,
+    ) -> Result<ChainHead> {
+        let stamp = state.stamp;
         let mut held = Vec::new();
         for space in Keyspace::all().filter(|space| *space != Keyspace::Audit) {
             let mut from: Option<RecordId> = None;
@@ -270,7 +312,6 @@ impl AuditedUser {
                 }
             }
         }
-        let mut chain = ChainHead { seq: 0, head: self.genesis() };
         let pieces = held.len().div_ceil(CHANGES_MOST).max(1);
         let mut held = held.into_iter();
         for piece in 0..pieces {
@@ -288,7 +329,6 @@ impl AuditedUser {
             ops.push(put(link_id(end.seq)?, link.encode()));
             chain = end;
         }
-        ops.push(put(key_id()?, Bytes::copy_from_slice(digests.key())));
         Ok(chain)
     }
 
@@ -412,46 +452,20 @@ impl UserStore for AuditedUser {
         if batch.is_empty() && batch.events.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
-        self.shared.hub.admit(&self.owner)?;
-        let expected = batch.expect.iter().find_map(|expect| match expect {
-            Expect::Stamp(stamp) => Some(*stamp),
-            _ => None,
-        });
-        for _ in 0..TRIES {
-            let known = *self.known.lock();
-            let at = match known {
-                Some(known) if expected.is_none_or(|expected| expected == known.0) => known,
-                _ => self.look().await?,
-            };
-            if let Some(expected) = expected
-                && expected != at.0
-            {
-                return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
+        let ticket = self.shared.admit(&self.owner).await?;
+        match self.commit_chained(&batch).await {
+            Ok((commit, links)) => {
+                ticket.moved(commit.stamp.incarnation, commit.chain, links);
+                Ok(commit)
             }
-            let (chained, end) = match self.chain(&batch, at).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
-                    *self.known.lock() = None;
-                    continue;
+            Err(error) => {
+                // Whether it was committed is not known: the chain is looked at.
+                if error.kind() != ErrorKind::Unknown {
+                    ticket.refused();
                 }
-                chained => chained?,
-            };
-            #[cfg(feature = "faults")]
-            let chained = self.planted(&batch, chained).await?;
-            match self.inner.commit(chained).await {
-                Ok(commit) => {
-                    *self.known.lock() = Some((commit.stamp, commit.chain));
-                    self.shared.hub.moved(&self.owner, commit.stamp.incarnation, end);
-                    return Ok(commit);
-                }
-                Err(error) => {
-                    *self.known.lock() = None;
-                    if error.kind() != ErrorKind::Conflict || self.look().await? == at {
-                        return Err(error);
-                    }
-                }
+                Err(error)
             }
         }
-        Err(busy())
     }
 
     async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
@@ -468,6 +482,50 @@ impl UserStore for AuditedUser {
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         self.inner.snapshot().await
+    }
+}
+
+impl AuditedUser {
+    /// Commits a batch with its link. Gives how many links it took.
+    async fn commit_chained(&self, batch: &Batch) -> Result<(Commit, u64)> {
+        let expected = batch.expect.iter().find_map(|expect| match expect {
+            Expect::Stamp(stamp) => Some(*stamp),
+            _ => None,
+        });
+        for _ in 0..TRIES {
+            let known = *self.known.lock();
+            let at = match known {
+                Some(known) if expected.is_none_or(|expected| expected == known.0) => known,
+                _ => self.look().await?,
+            };
+            if let Some(expected) = expected
+                && expected != at.0
+            {
+                return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
+            }
+            let (chained, end) = match self.chain(batch, at).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
+                    *self.known.lock() = None;
+                    continue;
+                }
+                chained => chained?,
+            };
+            #[cfg(feature = "faults")]
+            let chained = self.planted(batch, chained).await?;
+            match self.inner.commit(chained).await {
+                Ok(commit) => {
+                    *self.known.lock() = Some((commit.stamp, commit.chain));
+                    return Ok((commit, end.seq.saturating_sub(at.1.seq)));
+                }
+                Err(error) => {
+                    *self.known.lock() = None;
+                    if error.kind() != ErrorKind::Conflict || self.look().await? == at {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(busy())
     }
 }
 

@@ -95,7 +95,10 @@ impl From<AuditPolicy> for Audit {
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Audit").field("policy", &self.policy).field("sinks", &self.sinks).finish_non_exhaustive()
+        f.debug_struct("Audit")
+            .field("policy", &self.policy)
+            .field("sinks", &self.sinks)
+            .finish_non_exhaustive()
     }
 }
 

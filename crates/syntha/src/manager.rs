@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use syntha_mesh::{Guard, MeshConfig};
 use syntha_store::archive::ArchiveInfo;
-use syntha_store::{Action, CreateMode, DeploymentKey, Event, MemoryStore, SelfCheck, Store, UserId, UserTag};
+use syntha_store::{
+    Action, CreateMode, DeploymentKey, Event, MemoryStore, SelfCheck, Store, UserId, UserTag,
+};
 
 use crate::context_mesh::ContextMesh;
 use crate::deployment::{Base, Deployment};
@@ -211,9 +213,7 @@ impl Builder {
                 Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite(config) => {
-                crate::deployment::registry::open(config, mesh, self.layers).await?
-            }
+            Backend::Sqlite(config) => crate::deployment::registry::open(config, mesh, self.layers).await?,
         };
         let Some(number) = deployment.manage() else {
             return Err(Error::new(

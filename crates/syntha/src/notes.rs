@@ -60,7 +60,12 @@ impl Deployment {
     }
 
     /// Tells the deployment's trail of something that changes none of its records, and waits until it is written.
-    pub(crate) async fn note(&self, action: Action, target: Option<Arc<str>>, verdict: Verdict) -> Result<()> {
+    pub(crate) async fn note(
+        &self,
+        action: Action,
+        target: Option<Arc<str>>,
+        verdict: Verdict,
+    ) -> Result<()> {
         if !self.tells() {
             return Ok(());
         }

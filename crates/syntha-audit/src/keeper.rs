@@ -1,0 +1,587 @@
+//! What an audited store does beside its users' commits: it logs the chains that moved, and looks for those that moved unseen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use syntha_store::{
+    ChainHead, DEPLOYMENT_OWNER, Erased, Error, ErrorKind, Keyspace, Result, Scan, Store, UserStore, UserTag,
+};
+use tokio::sync::OnceCell;
+
+use crate::hub::{Backlog, Moved, Owner};
+use crate::leaf::{Leaf, LeafKind};
+use crate::link::{StoredLink, genesis};
+use crate::log::{At, Checkpoint, Entry, LEAVES_MOST, Log, changed};
+use crate::retention::floor;
+use crate::run;
+use crate::signer::{Signer, rolled_back};
+use crate::signer_keys::SignerKeys;
+use crate::sink::AuditSink;
+use crate::store::AuditedStore;
+use crate::user_store::link_id;
+
+/// How often a checkpoint is tried again because another process made one.
+const TRIES: usize = 16;
+/// How many links are read at a time.
+pub(crate) const LINKS_PAGE: usize = 64;
+/// How many users a sweep looks at before it lets others go first.
+const USERS_PAGE: usize = 64;
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Who signs and who takes entries.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    pub(crate) signer: Option<Arc<dyn Signer>>,
+    pub(crate) sinks: Vec<Arc<dyn AuditSink>>,
+    pub(crate) partial: Vec<tokio::sync::Mutex<Option<crate::shipping::Partial>>>,
+    pub(crate) log: OnceCell<Log>,
+    /// Runs that ended without a word, once looked for.
+    pub(crate) ended: Mutex<Option<Vec<u64>>>,
+}
+
+/// What a pass over the sinks did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shipped {
+    /// Links that were delivered, all sinks together.
+    pub links: u64,
+    /// The names of the sinks that did not take what there was.
+    pub failed: Vec<String>,
+}
+
+impl<S: Store + ?Sized> AuditedStore<S> {
+    /// Signs the log with this key. Without one there is no log, and chains are unanchored.
+    #[must_use]
+    pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.keeper.signer = Some(signer);
+        self
+    }
+
+    /// Delivers to this sink, beside those that were named before. A sink that is new starts at the present end of the log.
+    #[must_use]
+    pub fn sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.keeper.sinks.push(sink);
+        self.keeper.partial.push(tokio::sync::Mutex::default());
+        self
+    }
+
+    /// How far every sink may be behind before operations are refused: so many entries (1 or more, of which a quarter may be one user's),
+    /// or so long. 10,000 and 10 seconds unless set.
+    #[must_use]
+    pub fn bounds(self, entries: u64, age: Duration) -> Self {
+        self.shared.hub.bound(crate::hub::Bounds { entries: entries.max(1), age });
+        self
+    }
+
+    /// Logs every chain that moved and signs the log. If nothing moved, it is the last checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` without a signer; `Tampered` if the log does not go on from where it was last signed, or a chain from where it was last
+    /// logged; `KeyRefused` and `KeyUnavailable` from the signer; `Busy` if other processes append all the time.
+    pub async fn checkpoint(&self) -> Result<Checkpoint> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        let made = self.checkpoint_over(log).await;
+        self.shared.hub.log_fails(made.is_err());
+        made
+    }
+
+    async fn checkpoint_over(&self, log: &Log) -> Result<Checkpoint> {
+        let mut last = None;
+        loop {
+            let (waiting, overflow, taken) = self.shared.hub.waiting(LEAVES_MOST);
+            if overflow && let Err(error) = self.sweep(log).await {
+                self.shared.hub.overflowed();
+                return Err(error);
+            }
+            if overflow {
+                continue;
+            }
+            let whole = waiting.len() < LEAVES_MOST;
+            if !waiting.is_empty() || last.is_none() {
+                last = Some(self.append(log, taken, || self.entries(log, &waiting)).await?);
+            }
+            if let (Some(last), true) = (&last, whole) {
+                return Ok(last.clone());
+            }
+        }
+    }
+
+    /// Appends what is gathered while nobody else appends.
+    pub(crate) async fn append<F>(
+        &self,
+        log: &Log,
+        taken: std::time::Instant,
+        gather: impl Fn() -> F + Send,
+    ) -> Result<Checkpoint>
+    where
+        F: Future<Output = Result<Vec<Entry>>> + Send,
+    {
+        for _ in 0..TRIES {
+            let mut turn = log.turn(self.compares()).await?;
+            self.take_in(log, turn.size()).await?;
+            let entries = gather().await?;
+            if let (true, Some(last)) = (entries.is_empty(), turn.last()) {
+                return Ok(last);
+            }
+            match turn.append(&entries).await {
+                Ok((checkpoint, leaves)) => {
+                    self.shared.hub.logged(&leaves, taken);
+                    self.shared.hub.saw(checkpoint.head.size);
+                    return Ok(checkpoint);
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "other processes sign the audit log all the time, try again"))
+    }
+
+    /// Takes in what another process appended.
+    pub(crate) async fn take_in(&self, log: &Log, size: u64) -> Result<()> {
+        let mut seen = self.shared.hub.seen();
+        while seen < size {
+            let leaves = log.leaves(seen, size, 1_024).await?;
+            self.shared.hub.logged(&leaves, std::time::Instant::now());
+            seen = seen.saturating_add(leaves.len() as u64);
+            self.shared.hub.saw(seen);
+        }
+        Ok(())
+    }
+
+    async fn entries(&self, log: &Log, waiting: &[(Owner, Option<Moved>)]) -> Result<Vec<Entry>> {
+        let owners: Vec<Owner> = waiting.iter().map(|(owner, _)| *owner).collect();
+        let mut entries = Vec::with_capacity(waiting.len());
+        for ((owner, moved), at) in waiting.iter().zip(log.at(&owners).await?) {
+            let moved = match moved {
+                Some(moved) => Some(*moved),
+                None => self.look(log, owner, at).await?,
+            };
+            let Some(moved) = moved else {
+                let nothing = at.map_or(ChainHead::default(), |at| at.chain);
+                let life = at.map_or(syntha_store::Incarnation(0), |at| at.life);
+                self.shared.hub.settled(owner, Moved { life, chain: nothing });
+                continue;
+            };
+            match self.entry(owner, moved, at).await? {
+                Some(entry) => entries.push(entry),
+                None => self.shared.hub.settled(owner, moved),
+            }
+        }
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::HeadsSwapped)
+            && let [first, second, ..] = entries.as_mut_slice()
+        {
+            std::mem::swap(&mut first.leaf.chain.head, &mut second.leaf.chain.head);
+        }
+        Ok(entries)
+    }
+
+    /// A leaf for a chain that moved; `None` if the log has it.
+    async fn entry(&self, owner: &Owner, moved: Moved, at: Option<At>) -> Result<Option<Entry>> {
+        let start = match at {
+            Some(at) if at.erased && at.life == moved.life => return Ok(None),
+            Some(at) if !at.erased && at.chain.seq >= moved.chain.seq => {
+                if at.chain.seq == moved.chain.seq && at.chain.head != moved.chain.head {
+                    return Err(rolled_back());
+                }
+                return Ok(None);
+            }
+            Some(at) if !at.erased => at.chain,
+            _ => match self.inner_of(owner).await {
+                Ok(user) => self.start(&*user, owner).await?,
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        let leaf = Leaf::new(LeafKind::Head, *owner, moved.life, moved.chain);
+        Ok(Some(Entry { leaf, from: start.seq.saturating_add(1), before: start.head, at }))
+    }
+
+    /// Where an owner's chain begins: at its genesis, or where it was pruned.
+    pub(crate) async fn start(&self, user: &dyn UserStore, owner: &Owner) -> Result<ChainHead> {
+        let genesis = ChainHead { seq: 0, head: genesis(&self.shared.deployment, owner) };
+        Ok(floor(user).await?.map_or(genesis, |floor| floor.before()))
+    }
+
+    pub(crate) async fn inner_of(&self, owner: &Owner) -> Result<Arc<dyn UserStore>> {
+        if *owner == DEPLOYMENT_OWNER {
+            return self.inner.deployment().await;
+        }
+        self.inner.open(UserTag::from_bytes(*owner)?).await
+    }
+
+    /// Looks at an owner's chain: where it ends, if it is past where it was logged.
+    async fn look(&self, log: &Log, owner: &Owner, at: Option<At>) -> Result<Option<Moved>> {
+        match self.inner_of(owner).await {
+            Ok(user) => self.compare(log, owner, &*user, at).await,
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Compares an owner's chain with where it was logged last, and marks it if it has moved since.
+    pub(crate) async fn inspect(&self, owner: &Owner, user: &dyn UserStore) -> Result<bool> {
+        let Some(log) = self.log().await? else { return Ok(false) };
+        let at = log.at_of(owner).await?;
+        let Some(moved) = self.compare(log, owner, user, at).await? else { return Ok(false) };
+        let known = at.filter(|at| !at.erased).map_or(0, |at| at.chain.seq);
+        self.shared.hub.found(owner, moved, moved.chain.seq.saturating_sub(known));
+        Ok(true)
+    }
+
+    /// `at` was read before the chain is, so whatever happens in between only makes the chain longer; another life is another matter, and
+    /// is asked for again.
+    async fn compare(
+        &self,
+        log: &Log,
+        owner: &Owner,
+        user: &dyn UserStore,
+        mut at: Option<At>,
+    ) -> Result<Option<Moved>> {
+        for _ in 0..TRIES {
+            let compared = self.extends(owner, user, at).await;
+            let now = if compared.is_err() { log.at_of(owner).await? } else { at };
+            if now == at {
+                return compared;
+            }
+            at = now;
+        }
+        Err(Error::new(ErrorKind::Busy, "the user is written, erased or restored all the time, try again"))
+    }
+
+    async fn extends(&self, owner: &Owner, user: &dyn UserStore, at: Option<At>) -> Result<Option<Moved>> {
+        let state = user.state().await?;
+        let (life, chain) = (state.stamp.incarnation, state.chain);
+        let logged = match at {
+            Some(at) if at.erased && at.life == life => return Err(put_back()),
+            Some(at) if !at.erased => Some(at.chain),
+            _ => None,
+        };
+        if let Some(logged) = logged
+            && (chain.seq < logged.seq || (chain.seq == logged.seq && chain.head != logged.head))
+        {
+            return Err(put_back());
+        }
+        if logged == Some(chain) || chain.seq == 0 {
+            return Ok(None);
+        }
+        let mut before = match logged {
+            Some(logged) => logged,
+            None => self.start(user, owner).await?,
+        };
+        while before.seq < chain.seq {
+            let links = links(user, before.seq, chain.seq).await?;
+            if links.is_empty() {
+                return Err(put_back());
+            }
+            for link in links {
+                before = link.follow(before).map_err(|_| put_back())?.1;
+            }
+        }
+        if before != chain {
+            return Err(put_back());
+        }
+        Ok(Some(Moved { life, chain }))
+    }
+
+    /// Looks at every chain for what moved unseen, such as before a crash. Gives how many did. Long for many users: it lets others go first.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if a chain does not go on from where it was last logged; as [`checkpoint`](Self::checkpoint).
+    pub async fn catch_up(&self) -> Result<u64> {
+        let ended = self.find_ended().await?;
+        let found = match self.log().await? {
+            Some(log) => self.sweep(log).await?,
+            None => 0,
+        };
+        if let Some(space) = self.space().await? {
+            run::remove(&**space, &ended).await?;
+        }
+        Ok(found)
+    }
+
+    async fn sweep(&self, log: &Log) -> Result<u64> {
+        let mut found = 0;
+        let mut after = None;
+        found += u64::from(self.inspect(&DEPLOYMENT_OWNER, &*log.space).await?);
+        loop {
+            let users = self.inner.list(after, USERS_PAGE).await?;
+            for user in &users {
+                match self.inner.open(*user).await {
+                    Ok(inner) => found += u64::from(self.inspect(user.as_bytes(), &*inner).await?),
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if users.len() < USERS_PAGE {
+                return Ok(found);
+            }
+            after = users.last().copied();
+            tokio::time::sleep(SWEEP_PAUSE).await;
+        }
+    }
+
+    /// Whether a process ended without closing the deployment, and nobody has [caught up](Self::catch_up) since.
+    ///
+    /// # Errors
+    ///
+    /// From the store below.
+    pub async fn was_unclean(&self) -> Result<bool> {
+        Ok(!self.find_ended().await?.is_empty())
+    }
+
+    pub(crate) async fn find_ended(&self) -> Result<Vec<u64>> {
+        let Some(space) = self.space().await? else { return Ok(Vec::new()) };
+        let alone = self.inner.capabilities().exclusive;
+        let ended = run::ended(&**space, self.shared.run, alone).await?;
+        *self.keeper.ended.lock() = Some(ended.clone());
+        Ok(ended)
+    }
+
+    /// Makes a new signing key, for all checkpoints after the present one. Gives the signed note by which the old key names it; the list of
+    /// keys holds it too.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Self::checkpoint).
+    pub async fn rotate_signer(&self) -> Result<String> {
+        self.checkpoint().await?;
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        log.turn(self.compares()).await?.rotate().await
+    }
+
+    /// The keys that checkpoints are verified with.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` without a signer; as [`Signer::keys`].
+    pub async fn signer_keys(&self) -> Result<SignerKeys> {
+        self.keeper.signer.as_ref().ok_or_else(no_signer)?.keys().await
+    }
+
+    /// How far those who take entries are behind.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.shared.hub.backlog()
+    }
+
+    /// The last checkpoint, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Self::checkpoint).
+    pub async fn last_checkpoint(&self) -> Result<Option<Checkpoint>> {
+        self.log().await?.ok_or_else(no_signer)?.last().await
+    }
+
+    /// The leaf that last said where an owner's chain ends, and its index.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Self::checkpoint).
+    pub async fn last_leaf(&self, owner: &[u8; 32]) -> Result<Option<(u64, Leaf)>> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        let Some(at) = log.at_of(owner).await? else { return Ok(None) };
+        let leaf = self.leaf(at.index).await?;
+        Ok(Some((at.index, leaf)))
+    }
+
+    /// A leaf of the log.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if it is not there; as [`checkpoint`](Self::checkpoint).
+    pub async fn leaf(&self, index: u64) -> Result<Leaf> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        let leaves = log.leaves(index, index.saturating_add(1), 1).await?;
+        leaves.first().map(|leaf| leaf.leaf).ok_or_else(changed)
+    }
+
+    /// The proof (RFC 6962, section 2.1.1) that the log of `size` leaves holds the leaf `index`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a leaf past the size; as [`checkpoint`](Self::checkpoint).
+    pub async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<[u8; 32]>> {
+        self.log().await?.ok_or_else(no_signer)?.inclusion(index, size).await
+    }
+
+    /// The proof (RFC 6962, section 2.1.2) that the log of `size` leaves extends that of `from`.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Self::checkpoint).
+    pub async fn consistency(&self, from: u64, size: u64) -> Result<Vec<[u8; 32]>> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        log.consistency(from, size, &std::collections::HashMap::new()).await
+    }
+
+    pub(crate) fn compares(&self) -> bool {
+        #[cfg(feature = "faults")]
+        return !self.shared.has(crate::Fault::LastSizeIgnored);
+        #[cfg(not(feature = "faults"))]
+        true
+    }
+
+    /// The deployment's own space, for this layer's records; `None` if there is none and none may be made.
+    pub(crate) async fn space(&self) -> Result<Option<&Arc<dyn UserStore>>> {
+        let open = || async {
+            match self.inner.deployment().await {
+                Ok(space) => Ok(Some(space)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        Ok(self.shared.space.get_or_try_init(open).await?.as_ref())
+    }
+
+    /// The log, opened and compared at first use; `None` without a signer.
+    pub(crate) async fn log(&self) -> Result<Option<&Log>> {
+        let Some(signer) = &self.keeper.signer else {
+            let none = self.keeper.sinks.is_empty();
+            return if none { Ok(None) } else { Err(no_signer()) };
+        };
+        let open = || async {
+            let Some(space) = self.space().await? else {
+                return Err(Error::new(ErrorKind::NotFound, "there is no deployment, so no audit log"));
+            };
+            if signer.origin() != crate::signer::origin(&self.shared.deployment) {
+                return Err(Error::new(
+                    ErrorKind::KeyRefused,
+                    "the signer is of another deployment's audit log",
+                ));
+            }
+            let log = Log::open(Arc::clone(space), Arc::clone(signer), self.compares()).await?;
+            self.shared.hub.saw(log.published());
+            self.start_sinks(&log).await?;
+            self.shared.hub.turn_on();
+            Ok(log)
+        };
+        self.keeper.log.get_or_try_init(open).await.map(Some)
+    }
+
+    /// Refuses to make a user whose data is in the log and was never erased: it was taken away.
+    pub(crate) async fn check_free(&self, user: UserTag) -> Result<()> {
+        let Some(log) = self.log().await? else { return Ok(()) };
+        let owner = user.as_bytes();
+        if log.at_of(owner).await?.is_none_or(|at| at.erased) {
+            return Ok(());
+        }
+        match self.inner.open(user).await {
+            // An erasure that was cut off before it was logged.
+            Err(error) if error.kind() == ErrorKind::Erased => self.log_erased(log, owner, None).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Another process may have logged its end meanwhile.
+                let is_free = log.at_of(owner).await?.is_none_or(|at| at.erased);
+                if is_free { Ok(()) } else { Err(taken_away()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs that an owner's chain ended, if the log has it and the data is gone.
+    pub(crate) async fn log_lost(&self, owner: &Owner) -> Result<()> {
+        match self.log().await? {
+            Some(log) => self.log_erased(log, owner, None).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A last checkpoint, a last pass over the sinks, and the end of this run's record.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        if self.shared.hub.is_closed() {
+            return Ok(());
+        }
+        if self.keeper.log.initialized() {
+            self.checkpoint().await?;
+            self.shipped().await?;
+        }
+        self.shared.hub.close();
+        if self.shared.has_begun()
+            && let Some(space) = self.space().await?
+        {
+            run::remove(&**space, &[run::number(self.shared.run)]).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn erase_logged(&self, user: UserTag) -> Result<Erased> {
+        let Some(log) = self.log().await? else { return self.inner.erase(user).await };
+        let owner = *user.as_bytes();
+        let _erasing = self.shared.hub.erase(&owner);
+        let mut end = None;
+        match self.inner.open(user).await {
+            Ok(inner) => {
+                self.inspect(&owner, &*inner).await?;
+                self.flush(&owner).await?;
+                let state = inner.state().await?;
+                end = Some(Moved { life: state.stamp.incarnation, chain: state.chain });
+            }
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let erased = self.inner.erase(user).await?;
+        self.log_erased(log, &owner, end).await?;
+        Ok(erased)
+    }
+
+    /// Logs that an owner's chain ended, if the log doesn't say so yet.
+    pub(crate) async fn log_erased(&self, log: &Log, owner: &Owner, end: Option<Moved>) -> Result<()> {
+        let gather = || async {
+            let at = log.at_of(owner).await?;
+            let end = match (at, end) {
+                (Some(at), _) if at.erased && end.is_none_or(|end| end.life == at.life) => {
+                    return Ok(Vec::new());
+                }
+                (_, Some(end)) => end,
+                (Some(at), None) => Moved { life: at.life, chain: at.chain },
+                (None, None) => return Ok(Vec::new()),
+            };
+            let leaf = Leaf::new(LeafKind::Erased, *owner, end.life, end.chain);
+            Ok(vec![Entry { leaf, from: 0, before: [0; 32], at }])
+        };
+        self.append(log, std::time::Instant::now(), gather).await?;
+        self.shared.hub.forget(owner);
+        Ok(())
+    }
+}
+
+/// Links of a chain after one, at most a page, none past `last`.
+pub(crate) async fn links(user: &dyn UserStore, after: u64, last: u64) -> Result<Vec<StoredLink>> {
+    let scan = Scan::records(Keyspace::Audit, LINKS_PAGE).name(Bytes::new()).from(link_id(after)?);
+    let mut links = Vec::new();
+    for (head, body) in user.scan(scan).await?.value.records {
+        if head.id.seq() > last {
+            break;
+        }
+        links.push(StoredLink::decode(&body.unwrap_or_default())?);
+    }
+    Ok(links)
+}
+
+/// Whether a user's data is not there any more, or not in this life.
+pub(crate) fn is_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Erased | ErrorKind::Gone)
+}
+
+pub(crate) const fn no_signer() -> Error {
+    Error::new(ErrorKind::Invalid, "the audit log needs a signer, and sinks need the log")
+}
+
+const fn taken_away() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the user's data is gone, and the audit log does not say that it was erased: restore an archive",
+    )
+}
+
+pub(crate) const fn put_back() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the user's audit trail does not go on from where it was logged: the data was put back or changed, verify it",
+    )
+}

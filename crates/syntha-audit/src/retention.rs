@@ -1,0 +1,170 @@
+//! Retention: old links go, and the log says where what is left begins.
+
+use bytes::{Buf, BufMut, Bytes};
+use syntha_store::{
+    Batch, ChainHead, Error, ErrorKind, Expect, Keyspace, Op, RecordId, Result, Store, Timestamp, UserStore,
+    UserTag,
+};
+
+use crate::keeper::{links, no_signer, put_back};
+use crate::leaf::{Leaf, LeafKind};
+use crate::link::malformed;
+use crate::log::Entry;
+use crate::store::AuditedStore;
+use crate::user_store::{link_id, put};
+
+/// How many links go in one commit.
+const LINKS_MOST: u64 = 8_192;
+const TRIES: usize = 16;
+
+/// Where a pruned chain begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    /// The first link that is left.
+    pub(crate) seq: u64,
+    /// The hash before it.
+    pub(crate) hash: [u8; 32],
+}
+
+impl Floor {
+    pub(crate) const fn before(&self) -> ChainHead {
+        ChainHead { seq: self.seq.saturating_sub(1), head: self.hash }
+    }
+}
+
+/// What a prune did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// How many links went.
+    pub links: u64,
+    /// The first link that is left.
+    pub first: u64,
+    /// The hash before it.
+    pub before: [u8; 32],
+}
+
+pub(crate) fn floor_id() -> Result<RecordId> {
+    RecordId::new(Bytes::from_static(b"floor"), 0)
+}
+
+/// Where a user's chain begins, if it was pruned.
+pub(crate) async fn floor(user: &dyn UserStore) -> Result<Option<Floor>> {
+    let read = user.read(Keyspace::Audit, &[floor_id()?]).await?;
+    let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
+    let mut body: &[u8] = &record.body;
+    if body.len() != 40 {
+        return Err(malformed());
+    }
+    let seq = body.get_u64();
+    let mut hash = [0; 32];
+    body.copy_to_slice(&mut hash);
+    Ok(Some(Floor { seq, hash }))
+}
+
+impl<S: Store + ?Sized> AuditedStore<S> {
+    /// Removes a user's links before one, for good. What the user's data holds now is written into the chain first, every sink takes what
+    /// goes, and the log gets a leaf that says where what is left begins. A prune that was cut off is done by calling it again.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` without a signer, or for a link past the chain's end; `AuditUnavailable` if the sinks did not take everything in time;
+    /// `Busy` if the data is written all the time; `Tampered` if chain or log are not as they were written; as
+    /// [`open`](syntha_store::Store::open).
+    pub async fn prune(&self, user: UserTag, before: u64) -> Result<Pruned> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        let owner = *user.as_bytes();
+        let opened = self.user(self.inner.open(user).await?, owner);
+        opened.check_end().await?;
+        self.inspect(&owner, &*opened.inner).await?;
+        let start = self.start(&*opened.inner, &owner).await?;
+        let state = opened.inner.state().await?;
+        if before > state.chain.seq {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "there are not as many links, prune before an earlier one",
+            ));
+        }
+        let first = start.seq.saturating_add(1);
+        if before <= first {
+            return Ok(Pruned { links: 0, first, before: start.head });
+        }
+        self.write_snapshot(&opened).await?;
+        let end = self.walk(&*opened.inner, start, before - 1).await?;
+        self.flush(&owner).await?;
+        // INVARIANT: nothing goes before the log says from where on there is something.
+        let floor = Floor { seq: before, hash: end.head };
+        let leaf_chain = ChainHead { seq: floor.seq, head: floor.hash };
+        let leaf = Leaf::new(LeafKind::Floor, owner, state.stamp.incarnation, leaf_chain);
+        let gather = || async {
+            let at = log.at_of(&owner).await?;
+            Ok(vec![Entry { leaf, from: 0, before: [0; 32], at }])
+        };
+        self.append(log, std::time::Instant::now(), gather).await?;
+        let mut from = start;
+        while from.seq < end.seq {
+            let next =
+                self.walk(&*opened.inner, from, end.seq.min(from.seq.saturating_add(LINKS_MOST))).await?;
+            let mut batch = Batch::new(Timestamp(0))?;
+            for seq in from.seq.saturating_add(1)..=next.seq {
+                batch.ops.push(Op::Delete { space: Keyspace::Audit, id: link_id(seq)? });
+            }
+            let mut body = Vec::with_capacity(40);
+            body.put_u64(next.seq.saturating_add(1));
+            body.put_slice(&next.head);
+            batch.ops.push(put(floor_id()?, body.into()));
+            opened.inner.commit(batch).await?;
+            from = next;
+        }
+        Ok(Pruned { links: end.seq.saturating_sub(start.seq), first: floor.seq, before: floor.hash })
+    }
+
+    /// Where a chain is after its link `last`.
+    async fn walk(&self, user: &dyn UserStore, mut from: ChainHead, last: u64) -> Result<ChainHead> {
+        while from.seq < last {
+            let links = links(user, from.seq, last).await?;
+            if links.is_empty() {
+                return Err(put_back());
+            }
+            for link in links {
+                from = link.follow(from).map_err(|_| put_back())?.1;
+            }
+        }
+        Ok(from)
+    }
+
+    async fn write_snapshot(&self, user: &crate::user_store::AuditedUser) -> Result<()> {
+        for _ in 0..TRIES {
+            let Some(digests) = user.digests().await? else { return Err(crate::user_store::broken()) };
+            let state = user.inner.state().await?;
+            let ticket = self.shared.admit(&user.owner).await?;
+            let mut batch = Batch::new(state.time)?;
+            let mut ops = Vec::new();
+            let end =
+                user.snapshot_links(&digests, &state, state.chain, batch.time, batch.id, &mut ops).await;
+            let end = match end {
+                Ok(end) => end,
+                Err(error) => {
+                    ticket.refused();
+                    if error.kind() == ErrorKind::Conflict {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            batch.ops = ops;
+            batch.chain = Some(end);
+            batch.expect.push(Expect::Stamp(state.stamp));
+            batch.expect.push(Expect::Chain(state.chain.seq));
+            match user.inner.commit(batch).await {
+                Ok(commit) => {
+                    ticket.moved(commit.stamp.incarnation, end, end.seq.saturating_sub(state.chain.seq));
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Conflict => ticket.refused(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again"))
+    }
+}

@@ -1,0 +1,71 @@
+//! Which processes have the deployment open, and which ended without a word.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, Bytes};
+use syntha_store::{Batch, Keyspace, Op, Result, Scan, Timestamp, UserStore};
+
+use crate::log::id;
+use crate::user_store::put;
+
+/// How often a process that shares the deployment says that it is there.
+pub(crate) const BEAT: Duration = Duration::from_secs(5);
+/// After how long without a word a process that shares the deployment counts as ended, in milliseconds.
+const SILENCE: u64 = 30_000;
+const RUN: &[u8] = b"run";
+const PAGE: usize = 256;
+
+/// The number that a run's record has.
+pub(crate) const fn number(run: u64) -> u64 {
+    run >> 1
+}
+
+/// Says that a run is there, now.
+pub(crate) async fn write(space: &dyn UserStore, run: u64) -> Result<()> {
+    let now = Bytes::copy_from_slice(&now().to_be_bytes());
+    let mut batch = Batch::new(Timestamp(0))?;
+    batch.ops.push(put(id(RUN, number(run))?, now));
+    space.commit(batch).await.map(drop)
+}
+
+/// The runs that ended without a word. `alone`: no other process can have the deployment open.
+pub(crate) async fn ended(space: &dyn UserStore, own: u64, alone: bool) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    let mut from = None;
+    let now = now();
+    loop {
+        let scan = Scan::records(Keyspace::Audit, PAGE).name(Bytes::from_static(RUN));
+        let page = space.scan(match from.take() {
+            Some(from) => scan.from(from),
+            None => scan,
+        });
+        let page = page.await?.value;
+        from = page.next();
+        for (head, body) in page.records {
+            let at = body.unwrap_or_default().try_get_u64().unwrap_or(0);
+            if head.id.seq() != number(own) && (alone || now.abs_diff(at) > SILENCE) {
+                found.push(head.id.seq());
+            }
+        }
+        if from.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Forgets runs.
+pub(crate) async fn remove(space: &dyn UserStore, runs: &[u64]) -> Result<()> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new(Timestamp(0))?;
+    for run in runs {
+        batch.ops.push(Op::Delete { space: Keyspace::Audit, id: id(RUN, *run)? });
+    }
+    space.commit(batch).await.map(drop)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
