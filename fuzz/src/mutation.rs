@@ -32,3 +32,13 @@ pub(crate) fn apply(script: &[u8], valid: &[u8], others: &[&[u8]]) -> Vec<u8> {
     }
     bytes
 }
+
+/// The same with another last byte: it has the form, and does not open.
+#[must_use]
+pub fn broken(bytes: &[u8]) -> Vec<u8> {
+    let mut broken = bytes.to_vec();
+    if let Some(last) = broken.last_mut() {
+        *last ^= 1;
+    }
+    broken
+}

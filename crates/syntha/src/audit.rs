@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use syntha_audit::{AuditSink, AuditedStore, FileSigner, MemorySigner, Signer};
 use syntha_mesh::AuditPolicy;
-use syntha_store::{DeploymentKey, Store};
+use syntha_store::{Action, DeploymentKey, Store, Verdict};
 
 use crate::error::Result;
 use crate::layers::{Trailed, is_audited};
@@ -33,7 +33,7 @@ enum Signing {
 /// What a host asked for.
 #[derive(Clone, Default)]
 pub(crate) enum Auditing {
-    /// A folder's data is audited with a signing key beside it; data in memory or in a store of the host's own is not.
+    /// Data that has a trail goes on with it, other data has none.
     #[default]
     Unsaid,
     /// Nothing is audited.
@@ -120,7 +120,7 @@ impl Auditing {
     ) -> Result<Trailed> {
         let audit = match self {
             Self::On(audit) => audit,
-            Self::Unsaid if place.folder.is_some() => Audit::default(),
+            Self::Unsaid if is_audited(&*store).await? => Audit::default(),
             _ => return Trailed::without(store).await,
         };
         // Whoever only reads neither begins a trail nor goes on with one.
@@ -140,10 +140,42 @@ impl Auditing {
             };
             audited = audited.signer(signer).bounds(audit.entries, audit.age);
             for sink in audit.sinks {
-                audited = audited.sink(sink)?;
+                audited = audited.sink(sink);
             }
         }
         let audited = Arc::new(audited);
         Ok(Trailed { store: Arc::clone(&audited) as _, audited: Some(audited), beside: place.reads })
+    }
+}
+
+impl crate::deployment::Deployment {
+    /// Says in the trail that this process has opened the deployment, and whether one before did not close it in order; and starts what
+    /// signs and delivers.
+    pub(crate) async fn begin_run(&self) -> Result<()> {
+        let Some(audited) = self.trailed.audited.as_ref().filter(|_| self.tells()) else { return Ok(()) };
+        if audited.was_unclean().await? {
+            self.note(Action::Gap, None, Verdict::Failed).await?;
+            let behind = Arc::downgrade(audited);
+            tokio::spawn(async move {
+                if let Some(audited) = behind.upgrade() {
+                    // Chains that nobody looked at are looked at when they are opened, too.
+                    let _ = audited.catch_up().await;
+                }
+            });
+        }
+        self.note(Action::OpenRun, None, Verdict::Done).await?;
+        *self.background.lock() = Some(audited.spawn_background());
+        Ok(())
+    }
+
+    /// Says that it was closed in order, and ends what signs and delivers.
+    pub(crate) async fn end_run(&self) -> Result<()> {
+        let background = self.background.lock().take();
+        let told = self.note(Action::CloseRun, None, Verdict::Done).await;
+        if let Some(background) = background {
+            background.stop();
+            background.ended().await;
+        }
+        told
     }
 }

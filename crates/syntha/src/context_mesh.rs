@@ -75,7 +75,7 @@ impl ContextMesh {
         use crate::error::{Error, ErrorKind};
 
         let deployment =
-            crate::deployment::registry::open(config, syntha_mesh::MeshConfig::default(), layers).await?;
+            crate::registry::folders::open(config, syntha_mesh::MeshConfig::default(), layers).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use syntha_store::{DeploymentKey, Store};
+#[cfg(not(feature = "audit"))]
+use syntha_store::DeploymentKey;
+use syntha_store::Store;
 
 #[cfg(feature = "audit")]
 pub(crate) use crate::audit::Auditing;

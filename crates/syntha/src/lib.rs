@@ -31,6 +31,7 @@ mod notes;
 mod recovery;
 #[cfg(feature = "encryption")]
 mod sealed_export;
+mod registry;
 mod session;
 mod turns;
 

@@ -161,8 +161,8 @@ impl Builder {
         self
     }
 
-    /// Keeps an audit trail: `audit(AuditPolicy::Strict)`, or an [`Audit`](crate::Audit) with a key and sinks. Without this call, data in a
-    /// folder is audited with a signing key that is made beside it, and data in memory or in a store of your own is not.
+    /// Keeps an audit trail: `audit(AuditPolicy::Strict)`, or an [`Audit`](crate::Audit) with a key and sinks. Data that was there before
+    /// begins its trail with what is there. Without this call, data that has a trail goes on with it, and other data gets none.
     #[cfg(feature = "audit")]
     pub fn audit(mut self, audit: impl Into<crate::Audit>) -> Self {
         self.layers.auditing = crate::layers::Auditing::On(audit.into());
@@ -204,7 +204,7 @@ impl Builder {
                 ));
             }
             Backend::Store(store, key) => {
-                crate::deployment::stores::open(store, key, mesh, self.layers).await?
+                crate::registry::stores::open(store, key, mesh, self.layers).await?
             }
             Backend::Memory => {
                 let store = MemoryStore::new()?;
@@ -213,7 +213,7 @@ impl Builder {
                 Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?)
             }
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite(config) => crate::deployment::registry::open(config, mesh, self.layers).await?,
+            Backend::Sqlite(config) => crate::registry::folders::open(config, mesh, self.layers).await?,
         };
         let Some(number) = deployment.manage() else {
             return Err(Error::new(
@@ -449,7 +449,7 @@ impl UserManager {
     pub async fn shutdown(self) -> Result<()> {
         let closed = self.deployment.close().await;
         #[cfg(feature = "sqlite")]
-        crate::deployment::registry::forget(&self.deployment).await;
+        crate::registry::folders::forget(&self.deployment).await;
         closed
     }
 
@@ -465,7 +465,7 @@ impl UserManager {
         let kept = Arc::clone(&self.deployment);
         let mesh = mesh.guarded(guard.keeping(kept));
         mesh.note_event(Event::new(self.deployment.now(), Action::OpenSession)).await?;
-        Ok(Session { mesh: ContextMesh(mesh), revoker })
+        Ok(Session { mesh: ContextMesh(mesh), revoker, deployment: Arc::clone(&self.deployment) })
     }
 }
 

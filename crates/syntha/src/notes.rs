@@ -30,18 +30,13 @@ impl Refusals {
     /// Takes one. Says whether somebody has to see to it.
     fn take(&self, event: Event) -> bool {
         let mut waiting = self.waiting.lock();
-        let known = waiting.events.iter_mut().find(|known| known.is_like(&event));
-        match known {
-            Some(known) => known.count = known.count.saturating_add(1),
-            None if waiting.events.len() < DIFFERENT => waiting.events.push(event),
-            None => {
-                let mut some = event;
-                some.target = None;
-                match waiting.events.iter_mut().find(|known| known.is_like(&some)) {
-                    Some(known) => known.count = known.count.saturating_add(1),
-                    None => waiting.events.push(some),
-                }
-            }
+        let mut event = event;
+        if waiting.events.len() >= DIFFERENT && !waiting.events.iter().any(|known| known.is_like(&event)) {
+            event.target = None;
+        }
+        match waiting.events.iter_mut().find(|known| known.is_like(&event)) {
+            Some(known) => known.count = known.count.saturating_add(event.count),
+            None => waiting.events.push(event),
         }
         !std::mem::replace(&mut waiting.due, true)
     }

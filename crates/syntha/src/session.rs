@@ -1,9 +1,11 @@
 use std::ops::Deref;
+use std::sync::Arc;
 
 use syntha_mesh::Revoker;
 use syntha_store::{Action, Event};
 
 use crate::context_mesh::ContextMesh;
+use crate::deployment::Deployment;
 
 /// An authenticated user's capability: the user's mesh, until the session ends. Derefs to [`ContextMesh`].
 ///
@@ -12,6 +14,7 @@ use crate::context_mesh::ContextMesh;
 pub struct Session {
     pub(crate) mesh: ContextMesh,
     pub(crate) revoker: Revoker,
+    pub(crate) deployment: Arc<Deployment>,
 }
 
 impl Session {
@@ -20,7 +23,7 @@ impl Session {
         let mesh = self.mesh.0.clone();
         self.revoker.revoke();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let event = Event::new(mesh.now(), Action::EndSession);
+            let event = Event::new(self.deployment.now(), Action::EndSession);
             // It waits with what else the trail is to be told, and there is nobody here to be told of a failure.
             runtime.spawn(async move { mesh.note_event(event).await });
         }
