@@ -8,8 +8,11 @@ mod hub;
 mod import;
 pub mod leaf;
 pub mod link;
+pub mod replay;
 mod store;
+pub mod trail;
 mod user_store;
+pub mod verify;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
