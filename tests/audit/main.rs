@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
 mod random;
+mod second;
 mod tamper;
 mod trail;
 mod world;

@@ -91,7 +91,12 @@ fn changed(before: &Trail, mut after: Trail, chain: usize, at: usize, hidden: bo
         after.chains[chain].renumber();
     }
     let (owner, seq) = (after.chains[chain].owner, at as u64 + 1);
-    let anchored = seq <= before.covered(&owner);
+    // A life that begins after an erasure, and that the log does not know yet, is anchored nowhere.
+    let of_owner = || before.leaves.iter().filter(|leaf| leaf.owner == owner);
+    let erased = of_owner().next_back().is_some_and(|leaf| leaf.kind == LeafKind::Erased);
+    let lives: Vec<_> = (0..after.chains[chain].links.len()).map(|at| after.chains[chain].link(at).life).collect();
+    let is_new = erased && !of_owner().any(|leaf| lives.contains(&leaf.life));
+    let anchored = seq <= before.covered(&owner) && !is_new;
     Case { bytes: after.bytes(), expected: Expected::Chain { owner, seq, anchored } }
 }
 
@@ -481,7 +486,12 @@ fn leave_leaf_out(trail: &Trail, _: &Trail, random: &mut Random) -> Case {
 
 fn exchange_owners(trail: &Trail, _: &Trail, random: &mut Random) -> Case {
     let (mut after, one) = (trail.clone(), any(trail, random));
-    let other = (one + 1 + random.below(trail.chains.len() - 1)) % trail.chains.len();
+    let other = loop {
+        let other = random.below(trail.chains.len());
+        if other != one && trail.logged(&trail.chains[other].owner) > 0 {
+            break other;
+        }
+    };
     (after.chains[one].owner, after.chains[other].owner) =
         (trail.chains[other].owner, trail.chains[one].owner);
     changed(trail, after, one, 0, false)
@@ -533,7 +543,7 @@ fn judge(kind: &str, case: &Case, report: &Report) {
             let first = user.and_then(|user| user.findings.first()).copied();
             let first = first.unwrap_or_else(|| panic!("{kind} at {seq}: not said of whom: {found:?}"));
             let (from, until) = (first.seq.unwrap(), first.until.unwrap());
-            assert!(from <= *seq && *seq <= until, "{kind} at {seq}: said to be in {from}..={until}");
+            assert!(from <= *seq && *seq <= until, "{kind} at {seq}: said to be in {from}..={until}: {:?}", user.unwrap().findings);
         }
     }
 }
@@ -626,7 +636,8 @@ async fn a_part_of_the_log_is_proven() {
         };
         let mut fewer = items.clone();
         fewer.remove(left_out);
-        assert_eq!(problems(&verify(&written(&fewer), Some(kept), Scope::Part)), [expected]);
+        // Without the leaf of an erasure, what comes after it is wrong too.
+        assert!(problems(&verify(&written(&fewer), Some(kept), Scope::Part)).contains(&expected));
     }
 }
 

@@ -115,7 +115,9 @@ impl Chain {
             _ => {}
         }
         if let Some(problem) = self.wrong(&link) {
-            self.find(Finding::new(problem, line).at(seq));
+            // Of two that do not fit together, either may be the wrong one.
+            let first = if problem == Problem::Kind { seq } else { seq.saturating_sub(1).max(self.from) };
+            self.find(Finding::new(problem, line).range(first, seq));
         }
         self.events = self.events.saturating_add(u64::from(link.events));
         if self.lives.last().is_none_or(|(_, life)| *life != link.life) {
@@ -212,7 +214,7 @@ impl Chain {
                 continue;
             }
             if seq > last {
-                self.find(Finding::new(Problem::Short, 0).range(last.saturating_add(1), seq));
+                self.find(Finding::new(Problem::Short, 0).range(good.saturating_add(1), seq));
                 told = true;
                 continue;
             }
@@ -273,7 +275,8 @@ impl Chain {
             // What comes after is the consequence of what was found.
             Some(_) if self.lost.is_some() || told => {}
             Some((end, line)) if end.seq != last => {
-                let (first, until) = (end.seq.min(last).saturating_add(1), end.seq.max(last));
+                let until = end.seq.max(last);
+                let first = good.saturating_add(1).min(until);
                 self.find(Finding::new(Problem::End, line).range(first, until));
             }
             Some((end, line)) if end.head != self.head() => {

@@ -106,8 +106,8 @@ impl Log {
             }
         }
         judged.checkpoints.sort_by_key(|checkpoint| (checkpoint.size, checkpoint.line));
-        let good = self.rebuild(&mut judged);
-        let linked = self.link(&good, &mut judged);
+        let (good, whole) = self.rebuild(&mut judged);
+        let linked = self.link(&good, whole, &mut judged);
         let trusted = !keys.is_empty();
         let proven = self.prove(&linked, trusted, &mut judged);
         self.demand(&linked, &proven, scope, &mut judged);
@@ -132,8 +132,9 @@ impl Log {
         }
     }
 
-    /// Adds the leaves up, as far as they are all there, and compares with every checkpoint on the way. Gives those that can stand.
-    fn rebuild(&self, judged: &mut Judged) -> Vec<CheckpointReport> {
+    /// Adds the leaves up, as far as they are all there, and compares with every checkpoint on the way. Gives those that can stand,
+    /// and up to which size the leaves say so.
+    fn rebuild(&self, judged: &mut Judged) -> (Vec<CheckpointReport>, u64) {
         let mut stored = Stored(Vec::with_capacity(self.leaves.len().saturating_mul(2)));
         let mut whole = 0_u64;
         for (index, leaf) in &self.leaves {
@@ -164,18 +165,18 @@ impl Log {
             }
             good.push(*checkpoint);
         }
-        good
+        (good, last)
     }
 
     /// Checks that each checkpoint goes on from the one before it, where the leaves do not say so. Gives those that do and are signed.
-    fn link(&self, good: &[CheckpointReport], judged: &mut Judged) -> Vec<CheckpointReport> {
+    fn link(&self, good: &[CheckpointReport], whole: u64, judged: &mut Judged) -> Vec<CheckpointReport> {
         let mut linked: Vec<CheckpointReport> = Vec::new();
         let mut before: Option<CheckpointReport> = None;
         for checkpoint in good {
             if let Some(before) = before
                 && before.size != checkpoint.size
                 && before.size > 0
-                && checkpoint.size > judged.rebuilt
+                && checkpoint.size > whole
             {
                 let of = |proof: &&Proof| proof.of == before.size && proof.size == checkpoint.size;
                 let holds = |proof: &Proof| {
