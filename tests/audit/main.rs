@@ -5,6 +5,7 @@
 
 mod random;
 mod second;
+mod state;
 mod tamper;
 mod trail;
 mod world;
