@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
+mod golden;
 mod random;
 mod second;
 mod state;
