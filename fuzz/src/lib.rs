@@ -10,6 +10,7 @@ pub mod keystore;
 mod mutation;
 pub mod rows;
 pub mod stream;
+pub mod trail;
 pub mod wrap;
 
 /// A target's name, what checks some bytes, and what it begins with.
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("image", image::check, image::seeds),
     ("rows", rows::check, rows::seeds),
     ("keystore", keystore::check, keystore::seeds),
+    ("trail", trail::check, trail::seeds),
 ];
 
 /// The result of something that waits for nothing.

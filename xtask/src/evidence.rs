@@ -98,6 +98,20 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_ROTATION_KILLS",
         count: "100",
     },
+    Run {
+        what: "tampering",
+        package: "syntha-tests",
+        filter: "binary(audit) & (test(every_kind_of_tampering_is_found) | test(clean_trails_raise_no_alarm) | test(a_changed_row_shows))",
+        variable: "SYNTHA_TAMPER_PLACES",
+        count: "500",
+    },
+    Run {
+        what: "second verifier",
+        package: "syntha-tests",
+        filter: "binary(audit) & test(both_say_the_same)",
+        variable: "SYNTHA_TRAILS",
+        count: "10000",
+    },
 ];
 
 const IMPORT: Run = Run {

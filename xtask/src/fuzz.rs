@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::step::{Result, cargo, output, root, run};
 
-const TARGETS: &[&str] = &["envelope", "wrap", "stream", "archive", "image", "rows", "keystore"];
+const TARGETS: &[&str] = &["envelope", "wrap", "stream", "archive", "image", "rows", "keystore", "trail"];
 /// What makes a build tell libFuzzer where an input led.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

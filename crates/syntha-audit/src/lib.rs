@@ -19,10 +19,13 @@ mod signer;
 mod signer_file;
 mod signer_keys;
 mod sink;
+pub mod replay;
 mod store;
+pub mod trail;
 mod user_store;
 #[cfg(feature = "webhook")]
 mod webhook_sink;
+pub mod verify;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
