@@ -16,7 +16,7 @@ use crate::log::Logged;
 pub(crate) type Owner = [u8; 32];
 
 /// How many owners' chains are remembered as moved. Past it all chains are looked at.
-const OWNERS_MOST: usize = 65_536;
+const OWNERS_MOST: usize = if cfg!(test) { 4 } else { 65_536 };
 /// How many moments are remembered since which something waits. Past it, the newest ones share one.
 const MOMENTS_MOST: usize = 4_096;
 
@@ -233,6 +233,11 @@ impl Hub {
         let candidates: Vec<_> = candidates.map(look).take(limit).collect();
         let overflow = candidates.is_empty() && std::mem::take(&mut state.overflow);
         (candidates, overflow, Instant::now())
+    }
+
+    /// Whether there were too many owners to remember, and not all were looked at since.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().overflow
     }
 
     pub(crate) fn overflowed(&self) {
@@ -509,4 +514,46 @@ const fn behind() -> Error {
         ErrorKind::AuditUnavailable,
         "nobody takes the audit trail's entries, nothing was written: look after the sinks, and try again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use syntha_store::{Batch, CreateMode, Keyspace, MemoryStore, RecordId, Store, Timestamp, UserTag};
+
+    use crate::{AuditedStore, MemorySigner, MemorySink};
+
+    /// More chains move than are remembered here: all are looked at, and none is left out.
+    #[tokio::test]
+    async fn more_owners_than_are_remembered_are_all_logged() {
+        let inner = Arc::new(MemoryStore::new().unwrap());
+        let deployment = inner.deployment_key().fingerprint();
+        let signer = MemorySigner::new(&deployment).unwrap();
+        let sink = MemorySink::new("one");
+        let store = AuditedStore::new(inner, deployment).unwrap();
+        let store = store.signer(Arc::new(signer)).sink(Arc::new(sink));
+        let batch = || {
+            let id = RecordId::new("a", 0).unwrap();
+            Batch::new(Timestamp(1)).unwrap().put(Keyspace::Context, id, "", "b")
+        };
+        let tag = |number| UserTag::from_bytes([number; 32]).unwrap();
+        for round in 0..3 {
+            for number in 1..=20 {
+                let user = match round {
+                    0 => store.create(tag(number), batch(), CreateMode::New).await.unwrap().0,
+                    _ => store.open(tag(number)).await.unwrap(),
+                };
+                user.commit(batch()).await.unwrap();
+            }
+            store.checkpoint().await.unwrap();
+            for number in 1..=20 {
+                let chain = store.open(tag(number)).await.unwrap().state().await.unwrap().chain;
+                assert_eq!(store.last_leaf(&[number; 32]).await.unwrap().unwrap().1.chain, chain);
+            }
+            assert!(store.shipped().await.unwrap().failed.is_empty());
+            let backlog = store.backlog();
+            assert_eq!((backlog.unlogged, backlog.sinks), (0, vec![("one".to_owned(), 0)]));
+        }
+    }
 }

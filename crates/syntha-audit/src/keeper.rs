@@ -98,7 +98,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 return Err(error);
             }
             let made = self.append(log, Some(taken), || self.entries(log, &waiting)).await?;
-            if waiting.len() < LEAVES_MOST && !overflow {
+            if waiting.len() < LEAVES_MOST && !overflow && !self.shared.hub.is_over() {
                 return Ok(made);
             }
         }
@@ -331,7 +331,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
     }
 
-    /// Whether a process ended without closing the deployment, and nobody has [caught up](Self::catch_up) since.
+    /// Whether a process ended without closing the deployment, and nobody has [caught up](Self::catch_up) since. Where several processes
+    /// share it, one that is silent for 30 seconds has ended.
     ///
     /// # Errors
     ///

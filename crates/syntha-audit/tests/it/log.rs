@@ -329,3 +329,32 @@ async fn what_a_crash_left_out_of_the_log_is_found() {
 async fn crash(store: syntha_audit::AuditedStore<syntha_sqlite::SqliteStore>) {
     store.inner().close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_signature_that_was_never_published_is_forgotten() {
+    use syntha_audit::{Signer, TreeHead};
+    let bed = Memory::new();
+    let mut turn = bed.signer.turn().await.unwrap();
+    turn.sign(TreeHead { size: 5, root: [1; 32] }, &[]).await.unwrap();
+    assert!(turn.pending().is_some());
+    drop(turn);
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    let before = bed.signer.copy();
+    assert_eq!(store.checkpoint().await.unwrap().head.size, 1);
+    let turn = bed.signer.turn().await.unwrap();
+    assert_eq!((turn.pending(), turn.signed().map(|head| head.size)), (None, Some(1)));
+    drop(turn);
+    // A signer that was cut off before it could remember the last one takes it from the log, for it extends what it knows.
+    commits(&user, 3).await;
+    store.checkpoint().await.unwrap();
+    let (behind, bare) = (Arc::new(bed.signer.copy()), bed.raw());
+    commits(&user, 3).await;
+    let last = store.checkpoint().await.unwrap();
+    let open = |signer| {
+        syntha_audit::AuditedStore::new(Arc::new(bare.reopen()), bed.deployment()).unwrap().signer(signer)
+    };
+    assert_eq!(open(behind).checkpoint().await.unwrap(), last);
+    // One that knows of none at all is another key's, as far as anybody can tell.
+    assert_eq!(open(Arc::new(before)).checkpoint().await.unwrap_err().kind(), ErrorKind::KeyRefused);
+}
