@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use syntha_store::{ChainHead, Error, ErrorKind, Incarnation, Result};
 use tokio::sync::Notify;
 
+use crate::keeper::put_back;
 use crate::log::Logged;
 
 /// A user's tag, or zeros for the deployment's own space.
 pub(crate) type Owner = [u8; 32];
 
 /// How many owners' chains are remembered as moved. Past it all chains are looked at.
-const OWNERS_MOST: usize = 65_536;
+const OWNERS_MOST: usize = if cfg!(test) { 4 } else { 65_536 };
 /// How many moments are remembered since which something waits. Past it, the newest ones share one.
 const MOMENTS_MOST: usize = 4_096;
 
@@ -33,6 +34,15 @@ pub(crate) struct Moved {
     pub(crate) chain: ChainHead,
 }
 
+/// A chain that has moved, to be logged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) owner: Owner,
+    /// To where; `None` for one that has to be looked at.
+    pub(crate) moved: Option<Moved>,
+    unsure: u64,
+}
+
 /// How far those who take entries are behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +53,8 @@ pub struct Backlog {
     pub log_fails: bool,
     /// Each sink's name, and how many entries it has not taken yet, `unlogged` included.
     pub sinks: Vec<(String, u64)>,
+    /// How many chains were found that do not go on from where they were logged.
+    pub broken: u64,
 }
 
 /// Told of every commit.
@@ -69,6 +81,8 @@ struct State {
     /// Since when leaves below a size wait, the oldest first.
     moments: VecDeque<(u64, Instant)>,
     erasing: HashSet<Owner>,
+    /// Whose chain does not go on from where it was logged.
+    broken: HashSet<Owner>,
     /// How many leaves of the log are known here.
     seen: u64,
 }
@@ -80,8 +94,8 @@ struct Waiting {
     /// Commits under way.
     open: u64,
     entries: u64,
-    /// A commit's end was not seen: the chain has to be looked at.
-    unsure: bool,
+    /// How many commits' ends were not seen: the chain has to be looked at.
+    unsure: u64,
 }
 
 /// One sink's side.
@@ -112,6 +126,7 @@ impl Default for Hub {
             takers: Vec::new(),
             moments: VecDeque::new(),
             erasing: HashSet::new(),
+            broken: HashSet::new(),
             seen: 0,
         };
         Self { state: Mutex::new(state), moves: Notify::new(), logs: Notify::new() }
@@ -162,7 +177,7 @@ impl Hub {
     /// # Errors
     ///
     /// `AuditUnavailable` while everybody who takes entries is too far behind, or too far behind with this owner's; `Erased` while the user
-    /// is being erased.
+    /// is being erased; `Tampered` for a chain that was found to be.
     pub(crate) fn admit(&self, owner: &Owner, fair: bool) -> Result<Admitted<'_>> {
         let mut state = self.state.lock();
         if !state.is_on {
@@ -170,6 +185,9 @@ impl Hub {
         }
         if state.erasing.contains(owner) {
             return Err(Error::new(ErrorKind::Erased, "the user is being erased"));
+        }
+        if state.broken.contains(owner) {
+            return Err(put_back());
         }
         if state.is_full(owner, fair) {
             return Err(behind());
@@ -202,14 +220,24 @@ impl Hub {
         self.moves.notify_one();
     }
 
-    /// The chains that have moved, at most so many; `None` for one that has to be looked at. And whether there were too many to remember.
-    pub(crate) fn waiting(&self, limit: usize) -> (Vec<(Owner, Option<Moved>)>, bool, Instant) {
+    /// The chains that have moved, at most so many. And whether, beside none, there were too many to remember.
+    pub(crate) fn waiting(&self, limit: usize) -> (Vec<Candidate>, bool, Instant) {
         let mut state = self.state.lock();
-        let overflow = std::mem::take(&mut state.overflow);
-        let is_known = |waiting: &Waiting| waiting.unsure || waiting.moved.is_some();
-        let look = |(owner, waiting): (&Owner, &Waiting)| (*owner, waiting.moved.filter(|_| !waiting.unsure));
-        let moved = state.owners.iter().filter(|(_, waiting)| is_known(waiting)).map(look).take(limit);
-        (moved.collect(), overflow, Instant::now())
+        let is_known = |waiting: &Waiting| waiting.unsure > 0 || waiting.moved.is_some();
+        let look = |(owner, waiting): (&Owner, &Waiting)| Candidate {
+            owner: *owner,
+            moved: waiting.moved.filter(|_| waiting.unsure == 0),
+            unsure: waiting.unsure,
+        };
+        let candidates = state.owners.iter().filter(|(_, waiting)| is_known(waiting));
+        let candidates: Vec<_> = candidates.map(look).take(limit).collect();
+        let overflow = candidates.is_empty() && std::mem::take(&mut state.overflow);
+        (candidates, overflow, Instant::now())
+    }
+
+    /// Whether there were too many owners to remember, and not all were looked at since.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().overflow
     }
 
     pub(crate) fn overflowed(&self) {
@@ -218,24 +246,31 @@ impl Hub {
 
     pub(crate) fn is_waiting(&self) -> bool {
         let state = self.state.lock();
-        state.overflow || state.owners.values().any(|waiting| waiting.unsure || waiting.moved.is_some())
+        let is_moved = |waiting: &Waiting| waiting.unsure > 0 || waiting.moved.is_some();
+        state.overflow || state.failing.is_some() || state.owners.values().any(is_moved)
     }
 
-    /// An owner's chain was looked at and stands in the log up to here.
-    pub(crate) fn settled(&self, owner: &Owner, moved: Moved) {
+    /// An owner's chain stands in the log up to here, or is not there.
+    pub(crate) fn settled(&self, candidate: &Candidate, moved: Option<Moved>) {
         let mut state = self.state.lock();
-        let Some(waiting) = state.owners.get_mut(owner) else { return };
-        if waiting.open == 0 {
-            waiting.unsure = false;
-        }
-        state.log(owner, moved);
+        let Some(waiting) = state.owners.get_mut(&candidate.owner) else { return };
+        // What was not seen since then is looked at the next time.
+        waiting.unsure = waiting.unsure.saturating_sub(candidate.unsure);
+        let nowhere = Moved { life: Incarnation(0), chain: ChainHead::default() };
+        state.log(&candidate.owner, moved.unwrap_or(nowhere));
     }
 
-    /// Leaves were appended, of what had been committed at a moment.
-    pub(crate) fn logged(&self, leaves: &[Logged], taken: Instant) {
+    /// An owner's chain does not go on from where it was logged: it is logged no more, and nothing more is taken of it.
+    pub(crate) fn condemn(&self, owner: &Owner) {
+        self.state.lock().broken.insert(*owner);
+        self.forget(owner);
+    }
+
+    /// Leaves were appended: of all that had been committed at a moment, or by another process.
+    pub(crate) fn logged(&self, leaves: &[Logged], taken: Option<Instant>) {
         let Some(last) = leaves.last() else { return };
         let mut state = self.state.lock();
-        let since = state.since.unwrap_or(taken);
+        let since = state.since.unwrap_or_else(Instant::now);
         for leaf in leaves {
             let moved = Moved { life: leaf.leaf.life, chain: leaf.leaf.chain };
             if leaf.from > 0 {
@@ -255,8 +290,7 @@ impl Hub {
                 newest.0 = size;
             }
         }
-        state.since = (state.unlogged > 0).then_some(taken);
-        state.failing = None;
+        state.since = taken.or(state.since).filter(|_| state.unlogged > 0);
         drop(state);
         self.logs.notify_waiters();
     }
@@ -292,14 +326,21 @@ impl Hub {
         }
     }
 
-    /// How many of an owner's entries are somewhere on their way.
-    pub(crate) fn left(&self, owner: &Owner) -> u64 {
-        let state = self.state.lock();
-        let unlogged = state.owners.get(owner).map_or(0, |waiting| {
-            waiting.entries + waiting.open + u64::from(waiting.unsure || waiting.moved.is_some())
-        });
-        let most = state.takers.iter().map(|taker| taker.owners.get(owner).copied().unwrap_or(0)).max();
-        unlogged.saturating_add(most.unwrap_or(0))
+    /// Where another process has brought a sink to, and what it has not taken.
+    pub(crate) fn reset(&self, taker: usize, cursor: u64, owners: HashMap<Owner, u64>) {
+        if let Some(taker) = self.state.lock().takers.get_mut(taker) {
+            (taker.cursor, taker.total, taker.owners) = (cursor, owners.values().sum(), owners);
+        }
+    }
+
+    /// Whether a commit of an owner's is under way.
+    pub(crate) fn is_open(&self, owner: &Owner) -> bool {
+        self.state.lock().owners.get(owner).is_some_and(|waiting| waiting.open > 0)
+    }
+
+    /// The least that any sink has taken of the log.
+    pub(crate) fn slowest(&self) -> u64 {
+        self.state.lock().takers.iter().map(|taker| taker.cursor).min().unwrap_or(u64::MAX)
     }
 
     pub(crate) fn cursor(&self, taker: usize) -> u64 {
@@ -313,6 +354,7 @@ impl Hub {
             unlogged: state.unlogged,
             log_fails: state.failing.is_some(),
             sinks: state.takers.iter().map(sink).collect(),
+            broken: state.broken.len() as u64,
         }
     }
 
@@ -323,11 +365,16 @@ impl Hub {
     }
 
     /// An owner's chain ended, and is in the log to its end.
-    pub(crate) fn forget(&self, owner: &Owner) {
+    pub(crate) fn ended(&self, owner: &Owner) {
+        self.state.lock().broken.remove(owner);
+        self.forget(owner);
+    }
+
+    fn forget(&self, owner: &Owner) {
         let mut state = self.state.lock();
         if let Some(waiting) = state.owners.get_mut(owner) {
             let gone = std::mem::take(&mut waiting.entries);
-            (waiting.moved, waiting.unsure) = (None, false);
+            (waiting.moved, waiting.unsure) = (None, 0);
             if waiting.open == 0 {
                 state.owners.remove(owner);
             }
@@ -369,7 +416,7 @@ impl State {
         };
         let gone = waiting.entries - left;
         waiting.entries = left;
-        if waiting.moved.is_none() && waiting.open == 0 && !waiting.unsure {
+        if waiting.moved.is_none() && waiting.open == 0 && waiting.unsure == 0 {
             self.owners.remove(owner);
         }
         self.unlogged = self.unlogged.saturating_sub(gone);
@@ -419,7 +466,7 @@ impl Hub {
             Some(waiting) => {
                 waiting.open = waiting.open.saturating_sub(1);
                 let more = end(waiting);
-                if waiting.open == 0 && waiting.moved.is_none() && !waiting.unsure {
+                if waiting.open == 0 && waiting.moved.is_none() && waiting.unsure == 0 {
                     state.owners.remove(owner);
                 }
                 more
@@ -441,7 +488,7 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if let Some(hub) = self.hub.take() {
             hub.end(&self.owner, |waiting| {
-                waiting.unsure = true;
+                waiting.unsure += 1;
                 0
             });
             hub.moves.notify_one();
@@ -467,4 +514,46 @@ const fn behind() -> Error {
         ErrorKind::AuditUnavailable,
         "nobody takes the audit trail's entries, nothing was written: look after the sinks, and try again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use syntha_store::{Batch, CreateMode, Keyspace, MemoryStore, RecordId, Store, Timestamp, UserTag};
+
+    use crate::{AuditedStore, MemorySigner, MemorySink};
+
+    /// More chains move than are remembered here: all are looked at, and none is left out.
+    #[tokio::test]
+    async fn more_owners_than_are_remembered_are_all_logged() {
+        let inner = Arc::new(MemoryStore::new().unwrap());
+        let deployment = inner.deployment_key().fingerprint();
+        let signer = MemorySigner::new(&deployment).unwrap();
+        let sink = MemorySink::new("one");
+        let store = AuditedStore::new(inner, deployment).unwrap();
+        let store = store.signer(Arc::new(signer)).sink(Arc::new(sink));
+        let batch = || {
+            let id = RecordId::new("a", 0).unwrap();
+            Batch::new(Timestamp(1)).unwrap().put(Keyspace::Context, id, "", "b")
+        };
+        let tag = |number| UserTag::from_bytes([number; 32]).unwrap();
+        for round in 0..3 {
+            for number in 1..=20 {
+                let user = match round {
+                    0 => store.create(tag(number), batch(), CreateMode::New).await.unwrap().0,
+                    _ => store.open(tag(number)).await.unwrap(),
+                };
+                user.commit(batch()).await.unwrap();
+            }
+            store.checkpoint().await.unwrap();
+            for number in 1..=20 {
+                let chain = store.open(tag(number)).await.unwrap().state().await.unwrap().chain;
+                assert_eq!(store.last_leaf(&[number; 32]).await.unwrap().unwrap().1.chain, chain);
+            }
+            assert!(store.shipped().await.unwrap().failed.is_empty());
+            let backlog = store.backlog();
+            assert_eq!((backlog.unlogged, backlog.sinks), (0, vec![("one".to_owned(), 0)]));
+        }
+    }
 }

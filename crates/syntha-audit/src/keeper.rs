@@ -10,7 +10,7 @@ use syntha_store::{
 };
 use tokio::sync::OnceCell;
 
-use crate::hub::{Backlog, Moved, Owner};
+use crate::hub::{Backlog, Candidate, Moved, Owner};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{StoredLink, genesis};
 use crate::log::{At, Checkpoint, Entry, LEAVES_MOST, Log, changed};
@@ -28,6 +28,8 @@ const TRIES: usize = 16;
 pub(crate) const LINKS_PAGE: usize = 64;
 /// How many users a sweep looks at before it lets others go first.
 const USERS_PAGE: usize = 64;
+/// How long the sinks have at the end.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Who signs and who takes entries.
@@ -89,22 +91,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     }
 
     async fn checkpoint_over(&self, log: &Log) -> Result<Checkpoint> {
-        let mut last = None;
         loop {
             let (waiting, overflow, taken) = self.shared.hub.waiting(LEAVES_MOST);
             if overflow && let Err(error) = self.sweep(log).await {
                 self.shared.hub.overflowed();
                 return Err(error);
             }
-            if overflow {
-                continue;
-            }
-            let whole = waiting.len() < LEAVES_MOST;
-            if !waiting.is_empty() || last.is_none() {
-                last = Some(self.append(log, taken, || self.entries(log, &waiting)).await?);
-            }
-            if let (Some(last), true) = (&last, whole) {
-                return Ok(last.clone());
+            let made = self.append(log, Some(taken), || self.entries(log, &waiting)).await?;
+            if waiting.len() < LEAVES_MOST && !overflow && !self.shared.hub.is_over() {
+                return Ok(made);
             }
         }
     }
@@ -113,7 +108,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     pub(crate) async fn append<F>(
         &self,
         log: &Log,
-        taken: std::time::Instant,
+        taken: Option<std::time::Instant>,
         gather: impl Fn() -> F + Send,
     ) -> Result<Checkpoint>
     where
@@ -144,30 +139,34 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let mut seen = self.shared.hub.seen();
         while seen < size {
             let leaves = log.leaves(seen, size, 1_024).await?;
-            self.shared.hub.logged(&leaves, std::time::Instant::now());
+            self.shared.hub.logged(&leaves, None);
             seen = seen.saturating_add(leaves.len() as u64);
             self.shared.hub.saw(seen);
         }
         Ok(())
     }
 
-    async fn entries(&self, log: &Log, waiting: &[(Owner, Option<Moved>)]) -> Result<Vec<Entry>> {
-        let owners: Vec<Owner> = waiting.iter().map(|(owner, _)| *owner).collect();
+    async fn entries(&self, log: &Log, waiting: &[Candidate]) -> Result<Vec<Entry>> {
+        let owners: Vec<Owner> = waiting.iter().map(|candidate| candidate.owner).collect();
         let mut entries = Vec::with_capacity(waiting.len());
-        for ((owner, moved), at) in waiting.iter().zip(log.at(&owners).await?) {
-            let moved = match moved {
-                Some(moved) => Some(*moved),
-                None => self.look(log, owner, at).await?,
+        for (candidate, at) in waiting.iter().zip(log.at(&owners).await?) {
+            let moved = match candidate.moved {
+                Some(moved) => Ok(Some(moved)),
+                None => self.look(log, &candidate.owner, at).await,
             };
-            let Some(moved) = moved else {
-                let nothing = at.map_or(ChainHead::default(), |at| at.chain);
-                let life = at.map_or(syntha_store::Incarnation(0), |at| at.life);
-                self.shared.hub.settled(owner, Moved { life, chain: nothing });
-                continue;
+            let entry = match moved {
+                Ok(Some(moved)) => {
+                    self.entry(&candidate.owner, moved, at).await.map(|entry| (Some(moved), entry))
+                }
+                Ok(None) => Ok((at.map(|at| Moved { life: at.life, chain: at.chain }), None)),
+                Err(error) => Err(error),
             };
-            match self.entry(owner, moved, at).await? {
-                Some(entry) => entries.push(entry),
-                None => self.shared.hub.settled(owner, moved),
+            match entry {
+                Ok((_, Some(entry))) => entries.push(entry),
+                Ok((moved, None)) => self.shared.hub.settled(candidate, moved),
+                // One chain that was tampered with does not keep those of others out of the log.
+                Err(error) if is_broken(&error) => self.shared.hub.condemn(&candidate.owner),
+                Err(error) => return Err(error),
             }
         }
         #[cfg(feature = "faults")]
@@ -305,27 +304,35 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     }
 
     async fn sweep(&self, log: &Log) -> Result<u64> {
-        let mut found = 0;
-        let mut after = None;
-        found += u64::from(self.inspect(&DEPLOYMENT_OWNER, &*log.space).await?);
+        let mut found = u64::from(self.inspect(&DEPLOYMENT_OWNER, &*log.space).await?);
+        let (mut after, mut broken) = (None, None);
         loop {
             let users = self.inner.list(after, USERS_PAGE).await?;
             for user in &users {
-                match self.inner.open(*user).await {
-                    Ok(inner) => found += u64::from(self.inspect(user.as_bytes(), &*inner).await?),
+                let looked = match self.inner.open(*user).await {
+                    Ok(inner) => self.inspect(user.as_bytes(), &*inner).await,
+                    Err(error) => Err(error),
+                };
+                match looked {
+                    Ok(moved) => found += u64::from(moved),
                     Err(error) if is_gone(&error) => {}
+                    Err(error) if is_broken(&error) => {
+                        self.shared.hub.condemn(user.as_bytes());
+                        broken = Some(error);
+                    }
                     Err(error) => return Err(error),
                 }
             }
             if users.len() < USERS_PAGE {
-                return Ok(found);
+                return broken.map_or(Ok(found), Err);
             }
             after = users.last().copied();
             tokio::time::sleep(SWEEP_PAUSE).await;
         }
     }
 
-    /// Whether a process ended without closing the deployment, and nobody has [caught up](Self::catch_up) since.
+    /// Whether a process ended without closing the deployment, and nobody has [caught up](Self::catch_up) since. Where several processes
+    /// share it, one that is silent for 30 seconds has ended.
     ///
     /// # Errors
     ///
@@ -496,11 +503,12 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if self.shared.hub.is_closed() {
             return Ok(());
         }
+        self.shared.hub.close();
         if self.keeper.log.initialized() {
             self.checkpoint().await?;
-            self.shipped().await?;
+            // What is not taken now is taken when the store is opened again.
+            let _ = tokio::time::timeout(CLOSE_DEADLINE, self.shipped()).await;
         }
-        self.shared.hub.close();
         if self.shared.has_begun()
             && let Some(space) = self.space().await?
         {
@@ -515,18 +523,30 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let _erasing = self.shared.hub.erase(&owner);
         let mut end = None;
         match self.inner.open(user).await {
-            Ok(inner) => {
-                self.inspect(&owner, &*inner).await?;
-                self.flush(&owner).await?;
-                let state = inner.state().await?;
-                end = Some(Moved { life: state.stamp.incarnation, chain: state.chain });
-            }
-            Err(error) if is_gone(&error) => {}
+            Ok(inner) => match self.inspect(&owner, &*inner).await {
+                Ok(_) => end = Some(self.flush_to_the_end(log, &owner, &*inner).await?),
+                // What was tampered with can be erased all the same.
+                Err(error) if is_broken(&error) || is_gone(&error) => {}
+                Err(error) => return Err(error),
+            },
+            Err(error) if is_broken(&error) || is_gone(&error) => {}
             Err(error) => return Err(error),
         }
         let erased = self.inner.erase(user).await?;
         self.log_erased(log, &owner, end).await?;
         Ok(erased)
+    }
+
+    /// Takes a chain that nobody appends to any more to all sinks. Gives where it ends.
+    async fn flush_to_the_end(&self, log: &Log, owner: &Owner, user: &dyn UserStore) -> Result<Moved> {
+        for _ in 0..TRIES {
+            let state = user.state().await?;
+            self.flush(log, owner, state.chain.seq).await?;
+            if !self.shared.hub.is_open(owner) && user.state().await?.chain == state.chain {
+                return Ok(Moved { life: state.stamp.incarnation, chain: state.chain });
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "other processes write the user's data all the time, try again"))
     }
 
     /// Logs that an owner's chain ended, if the log doesn't say so yet.
@@ -544,8 +564,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             let leaf = Leaf::new(LeafKind::Erased, *owner, end.life, end.chain);
             Ok(vec![Entry { leaf, from: 0, before: [0; 32], at }])
         };
-        self.append(log, std::time::Instant::now(), gather).await?;
-        self.shared.hub.forget(owner);
+        self.append(log, None, gather).await?;
+        self.shared.hub.ended(owner);
         Ok(())
     }
 }
@@ -561,6 +581,11 @@ pub(crate) async fn links(user: &dyn UserStore, after: u64, last: u64) -> Result
         links.push(StoredLink::decode(&body.unwrap_or_default())?);
     }
     Ok(links)
+}
+
+/// Whether a chain is not what it was.
+pub(crate) fn is_broken(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Tampered | ErrorKind::Corrupt)
 }
 
 /// Whether a user's data is not there any more, or not in this life.

@@ -91,7 +91,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
         self.write_snapshot(&opened).await?;
         let end = self.walk(&*opened.inner, start, before - 1).await?;
-        self.flush(&owner).await?;
+        self.flush(log, &owner, before).await?;
         // INVARIANT: nothing goes before the log says from where on there is something.
         let floor = Floor { seq: before, hash: end.head };
         let leaf_chain = ChainHead { seq: floor.seq, head: floor.hash };
@@ -100,7 +100,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             let at = log.at_of(&owner).await?;
             Ok(vec![Entry { leaf, from: 0, before: [0; 32], at }])
         };
-        self.append(log, std::time::Instant::now(), gather).await?;
+        self.append(log, None, gather).await?;
         let mut from = start;
         while from.seq < end.seq {
             let next =

@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use syntha_store::{Batch, ChainHead, Error, ErrorKind, RecordId, Result, Store, Timestamp, UserStore};
+use syntha_store::{Batch, ChainHead, Error, ErrorKind, RecordId, Result, Store, Timestamp};
 
 use crate::hub::Owner;
-use crate::keeper::{Shipped, is_gone, links, put_back};
+use crate::keeper::{Shipped, is_broken, is_gone, links, put_back};
 use crate::leaf::LeafKind;
 use crate::log::{Log, Logged};
 use crate::retention::floor;
@@ -62,8 +62,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     pub async fn shipped(&self) -> Result<Shipped> {
         self.log().await?;
         let passes = (0..self.keeper.sinks.len()).map(|sink| {
-            let pass: Pin<Box<dyn Future<Output = Result<(u64, bool)>> + Send + '_>> =
-                Box::pin(self.ship_all(sink));
+            let pass: Work<'_, Result<(u64, bool)>> = Box::pin(self.ship_all(sink));
             pass
         });
         let mut shipped = Shipped::default();
@@ -99,6 +98,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let mut partial = partial.lock().await;
         let cursor = read_cursor(log, &**sink).await?.unwrap_or_else(|| self.shared.hub.cursor(number));
         let size = log.published();
+        if cursor != self.shared.hub.cursor(number) {
+            let left = count(log, cursor, self.shared.hub.seen()).await?;
+            self.shared.hub.reset(number, cursor, left);
+        }
         if cursor >= size {
             self.shared.hub.delivered(number, cursor, &HashMap::new());
             return Ok(Step::Done);
@@ -147,52 +150,29 @@ impl<S: Store + ?Sized> AuditedStore<S> {
 
     /// The links that a leaf is the first to name; whether those are all of them.
     async fn load_links(&self, log: &Log, leaf: &Logged, load: &mut Load) -> Result<bool> {
-        let owner = leaf.leaf.owner;
         let start = ChainHead { seq: leaf.from.saturating_sub(1), head: leaf.before };
-        let mut chain = load.partial.map_or(start, |partial| partial.chain);
-        let user = match self.inner_of(&owner).await {
-            Ok(user) => user,
-            Err(error) if is_gone(&error) => return self.is_lost(log, leaf, None).await,
+        let begin = load.partial.map_or(start, |partial| partial.chain);
+        let mut found = Vec::new();
+        let chain = match self.read_links(leaf, begin, load, &mut found).await {
+            Ok(chain) => chain,
+            // Gone with an erasure or a prune, both of which the log names; or tampered with, and then the sink gets the leaf, and nothing
+            // that it could take for the chain.
+            Err(error) if is_gone(&error) || is_broken(&error) => {
+                if !self.is_lost(log, leaf).await? {
+                    if matches!(error.kind(), ErrorKind::Erased | ErrorKind::Gone) {
+                        // The log is going to say so.
+                        return Err(error);
+                    }
+                    self.shared.hub.condemn(&leaf.leaf.owner);
+                }
+                found.clear();
+                leaf.leaf.chain
+            }
             Err(error) => return Err(error),
         };
-        if let Some(floor) = floor(&*user).await?
-            && floor.before().seq > chain.seq
-        {
-            chain = floor.before();
-        }
-        let mut found = Vec::new();
-        while chain.seq < leaf.leaf.chain.seq && !load.is_full() {
-            let page = match links(&*user, chain.seq, leaf.leaf.chain.seq).await {
-                Ok(page) => page,
-                Err(error) if is_gone(&error) => return self.is_lost(log, leaf, None).await,
-                Err(error) => return Err(error),
-            };
-            let mut followed = false;
-            for link in page {
-                let Ok((_, next)) = link.follow(chain) else {
-                    return self.is_lost(log, leaf, Some(&*user)).await;
-                };
-                (chain, followed) = (next, true);
-                let (salt, details) =
-                    link.details.map_or((None, None), |(salt, details)| (Some(salt), Some(details)));
-                found.push(Delivery::Link { owner, seq: chain.seq, text: link.text, salt, details });
-                load.bytes = load.bytes.saturating_add(found.last().map_or(0, Delivery::bytes));
-                if load.entries.len() + found.len() >= ENTRIES_MOST || load.bytes >= BYTES_MOST {
-                    break;
-                }
-            }
-            if !followed {
-                return self.is_lost(log, leaf, Some(&*user)).await;
-            }
-            if load.entries.len() + found.len() >= ENTRIES_MOST {
-                break;
-            }
-        }
         let whole = chain.seq >= leaf.leaf.chain.seq;
-        if whole && chain != leaf.leaf.chain {
-            return self.is_lost(log, leaf, Some(&*user)).await;
-        }
-        *load.counts.entry(owner).or_default() += found.len() as u64;
+        *load.counts.entry(leaf.leaf.owner).or_default() +=
+            chain.seq.min(leaf.leaf.chain.seq).saturating_sub(begin.seq);
         #[cfg(feature = "faults")]
         if self.shared.has(crate::Fault::TailDropped) && found.len() > 1 {
             found.pop();
@@ -202,15 +182,45 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(whole)
     }
 
-    /// Links that are not there, or are others: as they should be if the user was erased since, or the links were pruned.
-    async fn is_lost(&self, log: &Log, leaf: &Logged, user: Option<&dyn UserStore>) -> Result<bool> {
-        let at = log.at_of(&leaf.leaf.owner).await?;
-        let erased = at.is_some_and(|at| leaf.index < at.gone);
-        let pruned = match user {
-            Some(user) => floor(user).await?.is_some_and(|floor| floor.before().seq >= leaf.leaf.chain.seq),
-            None => false,
-        };
-        if erased || pruned { Ok(true) } else { Err(put_back()) }
+    /// Reads links up to where a leaf says, or until the load is full.
+    async fn read_links(
+        &self,
+        leaf: &Logged,
+        begin: ChainHead,
+        load: &mut Load,
+        found: &mut Vec<Delivery>,
+    ) -> Result<ChainHead> {
+        let (owner, end) = (leaf.leaf.owner, leaf.leaf.chain);
+        let user = self.inner_of(&owner).await?;
+        let mut chain = begin;
+        if let Some(floor) = floor(&*user).await?
+            && floor.before().seq > chain.seq
+        {
+            chain = floor.before();
+        }
+        while chain.seq < end.seq {
+            let page = links(&*user, chain.seq, end.seq).await?;
+            if page.is_empty() {
+                return Err(put_back());
+            }
+            for link in page {
+                if load.entries.len() + found.len() >= ENTRIES_MOST || load.bytes >= BYTES_MOST {
+                    return Ok(chain);
+                }
+                chain = link.follow(chain)?.1;
+                let (salt, details) = link.details.unzip();
+                let link = Delivery::Link { owner, seq: chain.seq, text: link.text, salt, details };
+                load.bytes = load.bytes.saturating_add(link.bytes());
+                found.push(link);
+            }
+        }
+        if chain.seq == end.seq && chain != end { Err(put_back()) } else { Ok(chain) }
+    }
+
+    /// Whether the log says that the links of a leaf are gone.
+    async fn is_lost(&self, log: &Log, leaf: &Logged) -> Result<bool> {
+        let erased = |at: crate::log::At| leaf.index < at.gone;
+        Ok(log.at_of(&leaf.leaf.owner).await?.is_some_and(erased))
     }
 
     /// Where each sink stands. One that is new starts here.
@@ -232,16 +242,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                     size
                 }
             };
-            let mut owners: HashMap<Owner, u64> = HashMap::new();
-            let mut next = cursor;
-            while next < size {
-                let leaves = log.leaves(next, size, 1_024).await?;
-                next = next.saturating_add(leaves.len() as u64);
-                for leaf in leaves.iter().filter(|leaf| leaf.links() > 0) {
-                    *owners.entry(leaf.leaf.owner).or_default() += leaf.links();
-                }
-            }
-            takers.push((sink.name(), cursor, owners));
+            takers.push((sink.name(), cursor, count(log, cursor, size).await?));
         }
         for (name, cursor, owners) in takers {
             self.shared.hub.add_taker(name, cursor, owners, size);
@@ -249,17 +250,19 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(())
     }
 
-    /// Logs and ships until nothing of an owner is on its way any more.
+    /// Logs and ships until every sink has an owner's chain up to a link.
     ///
     /// # Errors
     ///
     /// `AuditUnavailable` if that takes too long.
-    pub(crate) async fn flush(&self, owner: &Owner) -> Result<()> {
+    pub(crate) async fn flush(&self, log: &Log, owner: &Owner, seq: u64) -> Result<()> {
         let work = async {
             loop {
                 self.checkpoint().await?;
                 self.shipped().await?;
-                if self.shared.hub.left(owner) == 0 {
+                let at = log.at_of(owner).await?;
+                let is_logged = |at: &crate::log::At| at.chain.seq >= seq && !at.erased;
+                if seq == 0 || at.filter(is_logged).is_some_and(|at| self.shared.hub.slowest() > at.index) {
                     return Ok(());
                 }
                 tokio::time::sleep(FLUSH_PAUSE).await;
@@ -283,6 +286,19 @@ pub(crate) enum Step {
     Took(u64),
     /// The sink failed.
     Failed,
+}
+
+/// How many links of whom leaves are the first to name.
+async fn count(log: &Log, mut from: u64, size: u64) -> Result<HashMap<Owner, u64>> {
+    let mut owners = HashMap::new();
+    while from < size {
+        let leaves = log.leaves(from, size, 1_024).await?;
+        from = from.saturating_add(leaves.len() as u64);
+        for leaf in leaves.iter().filter(|leaf| leaf.links() > 0) {
+            *owners.entry(leaf.leaf.owner).or_default() += leaf.links();
+        }
+    }
+    Ok(owners)
 }
 
 fn cursor_id(sink: &dyn AuditSink) -> Result<RecordId> {

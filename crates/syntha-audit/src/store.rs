@@ -63,6 +63,12 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(Self { inner, shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
+    /// The store below, whose commits take no link.
+    #[must_use]
+    pub const fn inner(&self) -> &Arc<S> {
+        &self.inner
+    }
+
     /// Plants a fault.
     #[cfg(feature = "faults")]
     #[must_use]
