@@ -4,8 +4,8 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use syntha_audit::link::Kind;
 use syntha_store::{
-    CreateMode, Epoch, ErrorKind, Event, Expect, ImportMode, Keyspace, Rule, Scan, Stamp, Subject, UserTag,
-    Verdict, decode_events,
+    CreateMode, ErrorKind, Event, Expect, ImportMode, Keyspace, Rule, Scan, Subject, UserTag, Verdict,
+    decode_events,
 };
 
 use super::{Trail, checks, event, events, filled};
@@ -89,8 +89,8 @@ async fn audit_events_alone_raise_no_epoch(bed: Bed) {
     trail.assert_whole();
     // Who knew the state before knows it still.
     user.commit(put(batch(), "k", "3").expect(Expect::Stamp(before.stamp))).await.unwrap();
-    let stale = Stamp { epoch: Epoch(before.stamp.epoch.0), ..before.stamp };
-    assert_eq!(kind(user.commit(alone().expect(Expect::Stamp(stale))).await), ErrorKind::Conflict);
+    let stale = Expect::Stamp(before.stamp);
+    assert_eq!(kind(user.commit(alone().expect(stale)).await), ErrorKind::Conflict);
     let absent = Expect::Version { space: SPACE, id: id("k"), version: None };
     assert_eq!(kind(user.commit(alone().expect(absent)).await), ErrorKind::Conflict);
     assert_eq!(kind(user.commit(batch().events(events(&[]))).await), ErrorKind::Invalid);

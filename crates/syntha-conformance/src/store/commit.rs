@@ -213,6 +213,16 @@ async fn commit_audit_raises_no_epoch(bed: Bed) {
     let after = user.state().await.unwrap();
     assert_eq!((after.stamp, after.chain.seq), (before.stamp, moved));
     user.commit(put(batch(), "k", "1").expect(Expect::Stamp(before.stamp))).await.unwrap();
+    // Nor does the first commit of the deployment's own space.
+    let space = bed.store().deployment().await.unwrap();
+    let before = space.state().await.unwrap().stamp;
+    let first = if bed.audited() {
+        batch().events(Events::Clear(vec![Event::new(Timestamp(10), Action::Read)]))
+    } else {
+        batch().put(Keyspace::Audit, seq("", 1), "", "event")
+    };
+    assert_eq!(space.commit(first).await.unwrap().stamp, before);
+    assert_eq!(bed.store().deployment().await.unwrap().state().await.unwrap().stamp, before);
 }
 
 async fn commit_usage_is_absolute(bed: Bed) {

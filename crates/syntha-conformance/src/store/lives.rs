@@ -416,13 +416,13 @@ async fn import_follows_a_chain(bed: Bed) {
     assert_eq!(kind(import(&mut elsewhere, ImportMode::Replace).await), ErrorKind::Conflict);
     user.commit(put(batch(), "k", "1")).await.unwrap();
     assert_eq!(bed.who("a").await.as_deref(), Some("newer"));
-    let mut right = of(user.state().await.unwrap().chain).await;
-    import(&mut right, ImportMode::Replace).await.unwrap();
     // Where nothing is, there is no chain to follow.
     absent.owner = bed.tag("b");
     let refused = bed.store().import(bed.tag("b"), &mut absent, ImportMode::New).await;
     assert_eq!(kind(refused), ErrorKind::Conflict);
     assert_eq!(kind(bed.store().open(bed.tag("b")).await), ErrorKind::NotFound);
+    let mut right = of(user.state().await.unwrap().chain).await;
+    import(&mut right, ImportMode::Replace).await.unwrap();
 }
 
 async fn import_takes_the_chain_of_the_end(mut bed: Bed) {
