@@ -4,7 +4,7 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use syntha_encryption::SecretKey;
 use syntha_encryption::envelope::{
-    self, Algorithm, Binding, Content, FrameBinding, RecordBinding, WrapBinding,
+    self, Algorithm, Binding, Content, DetailsBinding, FrameBinding, RecordBinding, WrapBinding,
 };
 use syntha_store::{Incarnation, Result, Timestamp, Version};
 
@@ -52,6 +52,15 @@ pub(crate) fn wrap(what: &str) -> Value {
 
 pub(crate) fn frame(counter: u64, last: bool) -> Value {
     json!({ "part": "frame", "header": hex([0x55; 32]), "counter": counter, "last": last })
+}
+
+pub(crate) fn details() -> Value {
+    json!({
+        "part": "details",
+        "deployment": hex([0x11; 16]),
+        "owner": hex([0x22; 32]),
+        "id": hex([0x66; 16]),
+    })
 }
 
 pub(crate) fn algorithm(case: &Value) -> Algorithm {
@@ -109,6 +118,11 @@ pub(crate) fn with_binding<T>(fields: &Value, call: impl FnOnce(&Binding<'_>) ->
             header: &array(&fields["header"]),
             counter: number("counter"),
             last: fields["last"].as_bool().unwrap(),
+        })),
+        "details" => call(&Binding::Details(DetailsBinding {
+            deployment: &array(&fields["deployment"]),
+            owner: &array(&fields["owner"]),
+            id: &array(&fields["id"]),
         })),
         part => panic!("no such part: {part}"),
     }

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 VERSION, RECORD, COMMITTING = 1, 1, 2
-PARTS = {"head": 1, "body": 2, "note": 3, "wrap": 4, "frame": 5}
+PARTS = {"head": 1, "body": 2, "note": 3, "wrap": 4, "frame": 5, "details": 6}
 PURPOSES = ("value", "history", "audit", "deployment", "note")
 MAGIC = b"syntha-sealed\0\0\x01"
 FRAME = 64 * 1024
@@ -53,6 +53,10 @@ def stored_name(root, space, name):
 
 def archive_key(root):
     return expand(root, b"syntha/v1/archive")
+
+
+def details_key(root):
+    return expand(root, b"syntha/v1/details")
 
 
 # Padding
@@ -92,6 +96,8 @@ def associated_data(binding, algorithm, epoch):
         fields += [binding["provider"].encode(), binding["deployment"], binding["owner"],
                    binding["what"].encode(), binding["life"], number(binding["key_epoch"], 4),
                    binding["extra"]]
+    elif part == 6:
+        fields += [binding["deployment"], binding["owner"], binding["id"]]
     else:
         fields += [binding["header"], number(binding["counter"], 8), number(binding["last"], 1)]
     return b"".join(number(len(field), 4) + field for field in fields)
@@ -181,7 +187,7 @@ def open_stream(source_key, stream):
 
 # The test's side
 
-BYTES = ("deployment", "owner", "life", "name", "extra", "header")
+BYTES = ("deployment", "owner", "life", "name", "extra", "header", "id")
 
 
 def read_binding(fields):
@@ -236,6 +242,8 @@ def check(path):
         expect(subkey(bytes.fromhex(vector["key"]), vector["purpose"]).hex() == vector["subkey"], vector)
     for vector in vectors["roots"]:
         expect(archive_key(bytes.fromhex(vector["root"])).hex() == vector["archive_key"], vector)
+    for vector in vectors["details_keys"]:
+        expect(details_key(bytes.fromhex(vector["root"])).hex() == vector["details_key"], vector)
     for vector in vectors["names"]:
         stored = stored_name(bytes.fromhex(vector["root"]), vector["space"], vector["name"].encode())
         expect(stored.hex() == vector["stored"], vector)

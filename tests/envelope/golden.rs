@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use syntha_encryption::{DataKey, Purpose, Root, SecretKey, padding};
 use syntha_store::Keyspace;
 
-use crate::case::{associated_data, bytes, frame, hex, record, seal, with, wrap};
+use crate::case::{associated_data, bytes, details, frame, hex, record, seal, with, wrap};
 
 pub(crate) fn make() -> Value {
     let sealed = sealed();
@@ -12,6 +12,7 @@ pub(crate) fn make() -> Value {
     json!({
         "subkeys": subkeys(),
         "roots": roots(),
+        "details_keys": details_keys(),
         "names": names(),
         "padding": paddings(),
         "not_padded": ["", "00", "8001", "7f00", "8000000001", "0000000000000000"],
@@ -25,6 +26,13 @@ fn roots() -> [Value; 2] {
         let root = key(which);
         let archive = Root::new(&root);
         json!({ "root": hex(root.as_bytes()), "archive_key": hex(archive.archive_key().as_bytes()) })
+    })
+}
+
+fn details_keys() -> [Value; 2] {
+    [0, 1].map(|which| {
+        let root = Root::new(&key(which));
+        json!({ "root": hex(key(which).as_bytes()), "details_key": hex(root.details_key().as_bytes()) })
     })
 }
 
@@ -135,6 +143,11 @@ fn cases() -> Vec<(String, u8, u32, Value, bool, Vec<u8>)> {
     case("head, the highest epoch", 1, u32::MAX, &record("head"), false, b"abc");
     let provider = json!({ "provider": text, "what": "", "extra": hex([0x80; 28]) });
     case("wrap, a provider of any text", 2, u32::MAX, &with(&wrap("dek"), &provider), false, b"abc");
+    let events = br#"[{"at":7,"do":"push","is":"done","by":{"name":"a"},"on":{"name":"k"},"bytes":3}]"#;
+    case("details, algorithm 1", 1, 0, &details(), false, events);
+    case("details, padded", 1, 0, &details(), true, events);
+    let own = json!({ "owner": hex([0; 32]), "id": hex([0xff; 16]) });
+    case("details of the deployment's own space", 1, 0, &with(&details(), &own), true, b"[]");
     cases
 }
 
@@ -163,7 +176,13 @@ fn sealed() -> Vec<Value> {
 fn refused(sealed: &[Value]) -> Vec<Value> {
     let of = |name: &str| sealed.iter().find(|vector| vector["name"] == name).unwrap();
     let mut refused = Vec::new();
-    for name in ["head, algorithm 1", "body, algorithm 2", "wrap of dek", "frame, algorithm 1"] {
+    for name in [
+        "head, algorithm 1",
+        "body, algorithm 2",
+        "wrap of dek",
+        "frame, algorithm 1",
+        "details, algorithm 1",
+    ] {
         let vector = of(name);
         let mut refuse = |what: &str, with: Value| {
             refused.push(json!({ "of": name, "what": what, "with": with }));
@@ -256,7 +275,7 @@ fn changed_places(vector: &Value, refuse: &mut impl FnMut(&str, Value)) {
         let others = match value {
             Value::String(part) if field == "part" => ["head", "body", "note"]
                 .iter()
-                .filter(|other| !["wrap", "frame"].contains(&part.as_str()) && *other != part)
+                .filter(|other| !["wrap", "frame", "details"].contains(&part.as_str()) && *other != part)
                 .map(|other| json!(other))
                 .collect(),
             Value::String(text) if ["provider", "what"].contains(&field.as_str()) => {
@@ -285,7 +304,7 @@ fn changed_places(vector: &Value, refuse: &mut impl FnMut(&str, Value)) {
             (moved["provider"], moved["what"]) = (json!("filed"), json!("ek"));
             refuse("a byte moved between provider and what", json!({ "binding": moved }));
         }
-        "frame" => {}
+        "frame" | "details" => {}
         _ => {
             let name = bytes(&place["name"]);
             (moved["name"], moved["extra"]) = (hex(&name[..31]), hex(&name[31..]));

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 use syntha_store::ErrorKind;
 
-use crate::case::{bytes, frame, hex, open, record, seal, with, wrap};
+use crate::case::{bytes, details, frame, hex, open, record, seal, with, wrap};
 use crate::vectors;
 
 fn program() -> PathBuf {
@@ -102,7 +102,7 @@ impl Random {
     }
 
     fn binding(&mut self) -> Value {
-        match self.below(5) {
+        match self.below(6) {
             3 => with(
                 &wrap(&self.text()),
                 &json!({
@@ -115,6 +115,14 @@ impl Random {
                 }),
             ),
             4 => with(&frame(self.next(), self.chance()), &json!({ "header": hex(self.bytes(32)) })),
+            5 => with(
+                &details(),
+                &json!({
+                    "deployment": hex(self.bytes(16)),
+                    "owner": hex(self.bytes(32)),
+                    "id": hex(self.bytes(16)),
+                }),
+            ),
             part => with(
                 &record(["head", "body", "note"][part]),
                 &json!({

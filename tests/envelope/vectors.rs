@@ -90,6 +90,10 @@ fn keys_names_and_padding_are_those_of_the_file() {
         let root = Root::new(&SecretKey::from_bytes(&array(&vector["root"])));
         assert_eq!(hex(root.archive_key().as_bytes()), vector["archive_key"]);
     }
+    for vector in list(&stored, "details_keys") {
+        let root = Root::new(&SecretKey::from_bytes(&array(&vector["root"])));
+        assert_eq!(hex(root.details_key().as_bytes()), vector["details_key"]);
+    }
     for vector in list(&stored, "names") {
         let root = Root::new(&SecretKey::from_bytes(&array(&vector["root"])));
         let space = Keyspace::from_code(vector["space"].as_u64().unwrap().try_into().unwrap()).unwrap();

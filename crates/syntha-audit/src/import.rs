@@ -55,6 +55,9 @@ pub(crate) async fn import<S: Store + ?Sized>(
             (state.chain, state.stamp.epoch, records)
         }
     };
+    if snapshot.follows().is_some_and(|named| named != follows) {
+        return Err(Error::new(ErrorKind::Conflict, "the data that is replaced moved on, try again"));
+    }
     #[allow(unused_mut, reason = "a fault changes it")]
     let mut own = if follows.seq > 0 { Some(Own::of(follows, records)?) } else { None };
     #[cfg(feature = "faults")]

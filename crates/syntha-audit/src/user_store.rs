@@ -151,6 +151,7 @@ fn salt() -> Result<[u8; SALT_BYTES]> {
 }
 
 /// The details of a link: what was sealed above, or events whose names are hashed here.
+#[allow(unused_variables, reason = "faults are planted in it")]
 pub(crate) fn details(shared: &Shared, digests: &Digests, batch: &Batch) -> Result<Option<(u32, Bytes)>> {
     #[cfg(feature = "faults")]
     if shared.has(crate::Fault::EventsDropped) {

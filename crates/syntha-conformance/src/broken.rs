@@ -158,6 +158,25 @@ pub fn encryption_faults() -> Vec<(&'static str, syntha_encryption::Mode, syntha
     sealed.into_iter().map(of(Mode::Sealed)).chain(values.into_iter().map(of(Mode::Values))).collect()
 }
 
+/// Every fault of the audit layer, with its name.
+#[cfg(feature = "audit")]
+#[must_use]
+pub fn audit_faults() -> Vec<(&'static str, syntha_audit::Fault)> {
+    use syntha_audit::Fault;
+    vec![
+        ("audit-link-missing", Fault::LinkMissing),
+        ("audit-link-apart", Fault::LinkApart),
+        ("audit-chain-restarted", Fault::ChainRestarted),
+        ("audit-tail-ignored", Fault::TailIgnored),
+        ("audit-trace-omitted", Fault::TraceOmitted),
+        ("audit-details-uncovered", Fault::DetailsUncovered),
+        ("audit-fork-allowed", Fault::ForkAllowed),
+        ("audit-events-dropped", Fault::EventsDropped),
+        ("audit-names-shown", Fault::NamesShown),
+        ("audit-keyspace-open", Fault::KeyspaceOpen),
+    ]
+}
+
 /// A broken store over the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokenHarness {

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use syntha_encryption::{EncryptedStore, Fault, Kek, KeyCache, Keychain, Keystore, Mode, SecretKey};
-use syntha_store::{DeploymentKey, Store};
+use syntha_encryption::{EncryptedStore, Fault, Kek, KeyCache, Keychain, Keystore, Mode, Owner, SecretKey};
+use syntha_store::{DeploymentKey, Event, Store, UserTag};
 
 use crate::harness::{Harness, Instance};
 
@@ -40,7 +40,7 @@ impl<H: Harness> Harness for EncryptedHarness<H> {
     }
 
     async fn fresh(&self) -> Box<dyn Instance> {
-        let (inner, keystore) = (self.inner.fresh().await, self.inner.fresh().await);
+        let (inner, keystore) = (self.inner.fresh().await, self.inner.fresh_keystore().await);
         let mut instance = EncryptedInstance {
             inner,
             keystore,
@@ -97,6 +97,14 @@ impl Instance for EncryptedInstance {
 
     fn over(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
         Some(self.seal(below))
+    }
+
+    fn bare(&self) -> Arc<dyn Store> {
+        self.inner.bare()
+    }
+
+    async fn open_details(&self, user: UserTag, sealed: &[u8]) -> Option<syntha_store::Result<Vec<Event>>> {
+        Some(self.keychains[0].open_details(Owner::User(user), sealed).await)
     }
 
     async fn reopen(&mut self) {

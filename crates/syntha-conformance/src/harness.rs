@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use syntha_mesh::{ManualClock, Mesh, MeshConfig, Opening};
 use syntha_store::{
-    Batch, CreateMode, DeploymentKey, ErrorKind, MemoryStore, Store, Timestamp, UserId, UserStore, UserTag,
+    Batch, CreateMode, DeploymentKey, ErrorKind, Event, MemoryStore, Store, Timestamp, UserId, UserStore,
+    UserTag,
 };
 
 use crate::report::{Report, Row};
@@ -19,6 +20,11 @@ pub trait Harness: Send + Sync {
 
     /// An empty store of its own.
     async fn fresh(&self) -> Box<dyn Instance>;
+
+    /// An empty store for the keys of a layer above: of the same backend, without the layers that are for data.
+    async fn fresh_keystore(&self) -> Box<dyn Instance> {
+        self.fresh().await
+    }
 }
 
 /// One store of a backend.
@@ -41,6 +47,17 @@ pub trait Instance: Send + Sync {
     /// The layer that is checked, with its keys, over another store than its own, where there is a layer.
     fn over(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
         drop(below);
+        None
+    }
+
+    /// The backend below all layers.
+    fn bare(&self) -> Arc<dyn Store> {
+        self.store()
+    }
+
+    /// Opens the details of a user's trail; `None` where no layer seals them.
+    async fn open_details(&self, user: UserTag, sealed: &[u8]) -> Option<syntha_store::Result<Vec<Event>>> {
+        let _ = (user, sealed);
         None
     }
 
@@ -108,9 +125,33 @@ impl Bed {
         self.instance.keys().expect("a check of sealed data runs on a layer with keys")
     }
 
-    #[cfg(feature = "encryption")]
+    #[cfg(any(feature = "encryption", feature = "audit"))]
     pub(crate) fn over(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
         self.instance.over(below).expect("a check of a layer runs on a layer")
+    }
+
+    /// Whether a layer keeps an audit trail.
+    pub(crate) fn audited(&self) -> bool {
+        self.store().capabilities().audited
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn bare(&self) -> Arc<dyn Store> {
+        self.instance.bare()
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn key(&self) -> DeploymentKey {
+        self.instance.key()
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) async fn open_details(
+        &self,
+        user: UserTag,
+        sealed: &[u8],
+    ) -> Option<syntha_store::Result<Vec<Event>>> {
+        self.instance.open_details(user, sealed).await
     }
 
     pub(crate) fn tag(&self, user: &str) -> UserTag {

@@ -8,6 +8,10 @@
     reason = "a check fails by panicking"
 )]
 
+#[cfg(feature = "audit")]
+mod audit;
+#[cfg(feature = "audit")]
+mod audited;
 pub mod broken;
 #[cfg(feature = "encryption")]
 mod encrypted;
@@ -22,6 +26,10 @@ mod sealed_rotation;
 mod sqlite;
 mod store;
 
+#[cfg(feature = "audit")]
+pub use audit::audit_checks;
+#[cfg(feature = "audit")]
+pub use audited::AuditedHarness;
 #[cfg(feature = "encryption")]
 pub use encrypted::EncryptedHarness;
 pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
@@ -35,6 +43,9 @@ pub use sealed_rotation::{RotationCheck, rotation_checks, run_rotation};
 pub use sqlite::{SharedSqliteHarness, SqliteHarness};
 pub use store::store_checks;
 
+/// The audit layer, whose faults a run may set.
+#[cfg(feature = "audit")]
+pub use syntha_audit;
 /// The encryption layer, whose mode and faults a run may set.
 #[cfg(feature = "encryption")]
 pub use syntha_encryption;

@@ -34,6 +34,27 @@ fn names(tables: &[Vec<Check>]) -> String {
     tables.iter().flatten().map(|check| format!("{}\n", check.name)).collect()
 }
 
+/// The same of the checks over a trail.
+#[cfg(feature = "audit")]
+#[test]
+fn no_audit_check_has_vanished() {
+    let found = names(&[syntha_conformance::audit_checks()]);
+    compare_text("checks-audit.txt", &found);
+    compare_bullets("audit", &found);
+}
+
+/// Each bullet of a table's module is a check, and each check a bullet.
+#[cfg(any(feature = "audit", feature = "encryption"))]
+fn compare_bullets(table: &str, found: &str) {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(table).join("mod.rs");
+    let text = std::fs::read_to_string(module).unwrap();
+    let bullets = text.split("//! - `").skip(1).filter_map(|rest| rest.split('`').next());
+    let (mut bullets, mut checks): (Vec<_>, Vec<_>) = (bullets.collect(), found.lines().collect());
+    bullets.sort_unstable();
+    checks.sort_unstable();
+    assert_eq!(bullets, checks, "each bullet is a check, and each check a bullet");
+}
+
 /// The same of the checks over what seals: what both modes have in common, and what each has of its own.
 #[cfg(feature = "encryption")]
 #[test]
@@ -43,13 +64,7 @@ fn no_sealed_check_has_vanished() {
     own.retain(|check| !sealed_checks(Mode::Sealed).iter().any(|other| other.name == check.name));
     let found = names(&[sealed_checks(Mode::Sealed), own]);
     compare_text("checks-sealed.txt", &found);
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sealed/mod.rs");
-    let text = std::fs::read_to_string(module).unwrap();
-    let bullets = text.split("//! - `").skip(1).filter_map(|rest| rest.split('`').next());
-    let (mut bullets, mut checks): (Vec<_>, Vec<_>) = (bullets.collect(), found.lines().collect());
-    bullets.sort_unstable();
-    checks.sort_unstable();
-    assert_eq!(bullets, checks, "each bullet is a check, and each check a bullet");
+    compare_bullets("sealed", &found);
 }
 
 /// Both tables: a fault of a store shows in either, one of a mesh only in its own.
@@ -128,6 +143,32 @@ async fn broken_meshes_fail_as_they_should() {
         }
     }
     compare("broken-mesh.txt", &found);
+}
+
+/// A fault of the audit layer shows in its own table.
+#[cfg(feature = "audit")]
+#[tokio::test]
+async fn broken_audit_fails_as_it_should() {
+    let mut found = BTreeMap::new();
+    for (name, fault) in syntha_conformance::broken::audit_faults() {
+        let harness = syntha_conformance::AuditedHarness { name, inner: MemoryHarness, fault: Some(fault) };
+        found.insert(name, run(&harness, &syntha_conformance::audit_checks()).await.failed());
+    }
+    // Details are sealed by the layer above, which has faults of its own.
+    #[cfg(feature = "encryption")]
+    {
+        use syntha_conformance::syntha_encryption::{Fault, Mode};
+        for (name, fault) in [
+            ("sealed-details-in-clear", Fault::DetailsInClear),
+            ("sealed-details-under-data-key", Fault::DetailsUnderDataKey),
+        ] {
+            let inner = syntha_conformance::AuditedHarness { name, inner: MemoryHarness, fault: None };
+            let both =
+                syntha_conformance::EncryptedHarness { name, inner, mode: Mode::Sealed, fault: Some(fault) };
+            found.insert(name, run(&both, &syntha_conformance::audit_checks()).await.failed());
+        }
+    }
+    compare("broken-audit.txt", &found);
 }
 
 #[cfg(feature = "encryption")]

@@ -31,7 +31,13 @@ fn main() -> ExitCode {
                 let shared = syntha_conformance::SharedSqliteHarness { fault: None };
                 trials.push(trial(table, encrypted("shared-sealed", shared, Mode::Sealed), check));
             }
+            #[cfg(feature = "audit")]
+            audited_trials(table, check, false, &mut trials);
         }
+    }
+    #[cfg(feature = "audit")]
+    for check in syntha_conformance::audit_checks() {
+        audited_trials("audit", check, true, &mut trials);
     }
     #[cfg(feature = "encryption")]
     for mode in [Mode::Sealed, Mode::Values] {
@@ -39,6 +45,12 @@ fn main() -> ExitCode {
         for check in sealed_checks(mode) {
             let memory = encrypted(name("memory-sealed", "memory-values"), MemoryHarness, mode);
             trials.push(trial("sealed", memory, check));
+            #[cfg(feature = "audit")]
+            {
+                let memory = audited("memory-audited", MemoryHarness);
+                let both = encrypted(name("memory-both", "memory-both-values"), memory, mode);
+                trials.push(trial("sealed", both, check));
+            }
             #[cfg(feature = "sqlite")]
             {
                 let sqlite = syntha_conformance::SqliteHarness { fault: None };
@@ -60,6 +72,42 @@ fn encrypted<H: Harness>(
     mode: Mode,
 ) -> syntha_conformance::EncryptedHarness<H> {
     syntha_conformance::EncryptedHarness { name, inner, mode, fault: None }
+}
+
+/// A check over the audit layer, and over that and the one that seals: of the mode `values` and of shared files, what is of the trail
+/// alone.
+#[cfg(feature = "audit")]
+fn audited_trials(table: &str, check: Check, is_own: bool, trials: &mut Vec<Trial>) {
+    trials.push(trial(table, audited("memory-audited", MemoryHarness), check));
+    #[cfg(feature = "encryption")]
+    {
+        let memory = || audited("memory-audited", MemoryHarness);
+        trials.push(trial(table, encrypted("memory-both", memory(), Mode::Sealed), check));
+        if is_own {
+            trials.push(trial(table, encrypted("memory-both-values", memory(), Mode::Values), check));
+        }
+    }
+    #[cfg(feature = "sqlite")]
+    {
+        let sqlite = || audited("sqlite-audited", syntha_conformance::SqliteHarness { fault: None });
+        let shared = || audited("shared-audited", syntha_conformance::SharedSqliteHarness { fault: None });
+        trials.push(trial(table, sqlite(), check));
+        if is_own {
+            trials.push(trial(table, shared(), check));
+        }
+        #[cfg(feature = "encryption")]
+        {
+            trials.push(trial(table, encrypted("sqlite-both", sqlite(), Mode::Sealed), check));
+            if is_own {
+                trials.push(trial(table, encrypted("shared-both", shared(), Mode::Sealed), check));
+            }
+        }
+    }
+}
+
+#[cfg(feature = "audit")]
+fn audited<H: Harness>(name: &'static str, inner: H) -> syntha_conformance::AuditedHarness<H> {
+    syntha_conformance::AuditedHarness { name, inner, fault: None }
 }
 
 fn trial(table: &str, harness: impl Harness + 'static, check: Check) -> Trial {

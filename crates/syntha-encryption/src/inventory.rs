@@ -132,6 +132,7 @@ pub const PARTS: [PartRow; 3 * Keyspace::COUNT] = [
     part(K::History, Name, Keyed, Visible),
     part(K::History, Head, Hidden, Visible),
     part(K::History, Body, Hidden, Hidden),
+    // Where no audit trail is kept. Where one is, the layer below writes these records: see "audit trail" in `AROUND`.
     part(K::Audit, Name, Keyed, Visible),
     part(K::Audit, Head, Hidden, Visible),
     part(K::Audit, Body, Hidden, Hidden),
@@ -356,6 +357,27 @@ pub const AROUND: &[Row] = &[
         Hidden,
         "the tag, the deployment's id, the size",
         "it is restored where its keystore is, and nowhere else",
+    ),
+    row(
+        "audit trail: links",
+        Visible,
+        Visible,
+        "of each commit: when, in which run of a process, how many records of which kind were put or deleted, sizes, which of them are the same one, how many events",
+        "who has not the user's data could not verify it; records are keyed hashes, under a key that lies with the data",
+    ),
+    row(
+        "audit trail: details",
+        Hidden,
+        Hidden,
+        "sizes: padded in `sealed`, exact in `values`; agents, names and versions are hidden in both",
+        "62 bytes, and padding in `sealed`",
+    ),
+    row(
+        "audit trail: its key",
+        Visible,
+        Visible,
+        "in `sealed` nothing, as names are keyed hashes and the rest is sealed; in `values`, to who guesses, whether a name or head was there, deleted ones too",
+        "the trail could not be compared with the data without the user's key",
     ),
     row(
         "plain export",

@@ -227,7 +227,8 @@ impl Image {
     }
 
     fn apply(&mut self, batch: Batch) -> Commit {
-        if batch.raises_epoch() || (self.stamp.epoch == Epoch(0)) {
+        // A create raises it whatever it holds. The deployment's own space is made by nobody.
+        if batch.raises_epoch() || (self.stamp.epoch == Epoch(0) && !self.deployment) {
             self.stamp.epoch.0 += 1;
         }
         let version = Version(self.stamp.epoch.0);

@@ -3,7 +3,7 @@
 use syntha_store::{ErrorKind, Keyspace, Note};
 
 use super::attacker::drained;
-use super::{Called, Filled, TARGETS, assert_refused, assert_tampered, checks, kind, open_forged, rewrite};
+use super::{Called, Filled, assert_refused, assert_tampered, checks, kind, open_forged, rewrite};
 use crate::harness::Bed;
 
 checks![sealed_changed_bytes, sealed_stripped, sealed_plaintext, sealed_note_changed];
@@ -129,7 +129,7 @@ async fn sealed_plaintext(bed: Bed) {
         let raw = filled.raw.with(&place, head, b"{}");
         assert_tampered(&bed, filled.tag, raw, called, true, "a readable record").await;
     }
-    for called in TARGETS.iter().copied() {
+    for called in filled.targets() {
         let place = filled.place(called);
         let record = &filled.raw.records[&place];
         for plain in [&b"{}"[..], b"1", head, &[0; 200], b"a-k-1"] {

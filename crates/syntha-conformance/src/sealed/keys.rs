@@ -11,7 +11,7 @@ use syntha_store::{CreateMode, ErrorKind, ImportMode, MemoryStore, RecordId, Sto
 
 use super::attacker::{Forged, Raw, opened};
 use super::lens::{self, Lens};
-use super::{Filled, SPACES, assert_tampered, checks, kind, named, open_forged, seq};
+use super::{Filled, assert_tampered, checks, kind, named, open_forged, seq, spaces};
 use crate::encrypted::KEK;
 use crate::harness::Bed;
 use crate::store::batch;
@@ -62,7 +62,7 @@ async fn sealed_wrong_key_changes_nothing(bed: Bed) {
     let after = Raw::of_user(&*bed.below(), filled.tag).await;
     assert!(after.records == filled.raw.records && after.state == filled.raw.state, "data was written");
     assert!(Raw::of_deployment(&*bed.below()).await.state == deployment.state);
-    opened(&*bed.open("a").await, &SPACES).await.unwrap();
+    opened(&*bed.open("a").await, &spaces(&bed)).await.unwrap();
 }
 
 async fn sealed_other_keystore_refused(bed: Bed) {
@@ -123,7 +123,7 @@ async fn sealed_key_of_another_user_refused(mut bed: Bed) {
     assert_eq!(kind(bed.store().open(b.tag).await), ErrorKind::Tampered);
     lens::put_rows(&*bed.keys(), &[row(&b, true), row(&b, false)]).await;
     bed.reopen().await;
-    opened(&*bed.open("b").await, &SPACES).await.unwrap();
+    opened(&*bed.open("b").await, &spaces(&bed)).await.unwrap();
 }
 
 async fn sealed_header_changed_refused(bed: Bed) {
@@ -215,7 +215,7 @@ async fn sealed_import_destroys_former_keys(mut bed: Bed) {
     assert_eq!(lives.count(), 1, "the former life's keys are left");
     bed.reopen().await;
     assert_eq!(kind(open_forged(&bed, filled.tag, filled.raw.clone()).await), ErrorKind::KeyRefused);
-    opened(&*bed.open("a").await, &SPACES).await.unwrap();
+    opened(&*bed.open("a").await, &spaces(&bed)).await.unwrap();
 }
 
 async fn sealed_debug_shows_no_key(bed: Bed) {
@@ -224,7 +224,7 @@ async fn sealed_debug_shows_no_key(bed: Bed) {
     let keychain = Keychain::open(keystore.clone(), &kek(), KeyCache::default()).await.unwrap();
     let store = EncryptedStore::new(bed.below(), &keychain).unwrap();
     let user = store.open(filled.tag).await.unwrap();
-    opened(&*user, &SPACES).await.unwrap();
+    opened(&*user, &spaces(&bed)).await.unwrap();
     let snapshot_error =
         open_forged(&bed, filled.tag, Raw { state: filled.before.state, ..filled.raw.clone() }).await;
     let secret = SecretKey::from_bytes(KEK);

@@ -100,6 +100,11 @@ const SPACES: [Keyspace; 9] = [
     Keyspace::Interactions,
 ];
 
+/// Those that are written from above: a trail is not.
+fn spaces(bed: &Bed) -> Vec<Keyspace> {
+    SPACES.into_iter().filter(|space| !bed.audited() || *space != Keyspace::Audit).collect()
+}
+
 /// What a record is called above the layer.
 type Called = (Keyspace, &'static str, u64);
 
@@ -113,14 +118,15 @@ struct Filled {
     lens: Lens,
     before: Raw,
     raw: Raw,
+    spaces: Vec<Keyspace>,
 }
 
 impl Filled {
     async fn new(bed: &Bed, user: &str) -> Self {
         let tag = bed.tag(user);
         let handle = bed.user(user).await;
-        let mut next = batch();
-        for space in SPACES {
+        let (mut next, spaces) = (batch(), spaces(bed));
+        for space in spaces.iter().copied() {
             for name in ["k", "l"] {
                 for n in 0..2 {
                     next = next.put(space, seq(name, n), text("head"), text(&format!("{user}-{name}-{n}")));
@@ -144,17 +150,21 @@ impl Filled {
             .unwrap();
         let raw = Raw::of_user(&*bed.below(), tag).await;
         let life = raw.state.stamp.incarnation;
-        Self { tag, lens: Lens::of(&*bed.keys(), *tag.as_bytes(), life).await, before, raw }
+        Self { tag, lens: Lens::of(&*bed.keys(), *tag.as_bytes(), life).await, before, raw, spaces }
     }
 
     fn place(&self, (space, name, seq): Called) -> (Keyspace, RecordId) {
         self.lens.place(space, name, seq)
     }
 
+    fn targets(&self) -> Vec<Called> {
+        TARGETS.iter().filter(|(space, ..)| self.spaces.contains(space)).copied().collect()
+    }
+
     /// Every record that was written by name, and not only in a keyspace's four.
     fn called(&self) -> Vec<Called> {
-        let mut all = TARGETS.to_vec();
-        for space in SPACES {
+        let mut all = self.targets();
+        for space in self.spaces.iter().copied() {
             all.extend([(space, "k", 0), (space, "k", 1), (space, "l", 0), (space, "l", 1)]);
         }
         all.sort_unstable();

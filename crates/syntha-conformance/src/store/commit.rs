@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use syntha_store::{
-    BatchId, ChainHead, Changes, Epoch, ErrorKind, Expect, HEAD_BYTES, Incarnation, Keyspace, OUTCOMES_KEPT,
-    Op, Outcome, Scan, Stamp, Timestamp, Usage, UserStore, Version,
+    Action, BatchId, ChainHead, Changes, Epoch, ErrorKind, Event, Events, Expect, HEAD_BYTES, Incarnation,
+    Keyspace, OUTCOMES_KEPT, Op, Outcome, Scan, Stamp, Timestamp, Usage, UserStore, Version,
 };
 
 use super::{SPACE, batch, checks, id, kind, put, record_body, seq};
@@ -95,6 +95,19 @@ async fn commit_stale_version_conflicts(bed: Bed) {
 
 async fn commit_stale_chain_conflicts(bed: Bed) {
     let user = bed.user("a").await;
+    if bed.audited() {
+        // The layer moves the chain by itself, and nobody else does.
+        let seq = user.state().await.unwrap().chain.seq;
+        let next = |expected| put(batch(), "k", "1").expect(Expect::Chain(expected));
+        assert_eq!(user.commit(next(seq)).await.unwrap().chain.seq, seq + 1);
+        assert_eq!(kind(user.commit(next(seq)).await), ErrorKind::Conflict);
+        assert_eq!(user.state().await.unwrap().chain.seq, seq + 1);
+        user.commit(next(seq + 1)).await.unwrap();
+        let mut own = put(batch(), "k", "2");
+        own.chain = Some(ChainHead { seq: seq + 3, head: [1; 32] });
+        assert_eq!(kind(user.commit(own).await), ErrorKind::Invalid);
+        return;
+    }
     let chained = |seq, expected| {
         let mut next = put(batch(), "k", "1").expect(Expect::Chain(expected));
         next.chain = Some(ChainHead { seq, head: [1; 32] });
@@ -189,11 +202,27 @@ async fn commit_audit_raises_no_epoch(bed: Bed) {
     let before = user.state().await.unwrap();
     let mut flush = batch().put(Keyspace::Audit, seq("", 1), "", "event");
     flush.chain = Some(ChainHead { seq: 1, head: [2; 32] });
+    if bed.audited() {
+        // The layer writes the records, of events that it is given.
+        assert_eq!(kind(user.commit(flush).await), ErrorKind::Invalid);
+        flush = batch().events(Events::Clear(vec![Event::new(Timestamp(10), Action::Read)]));
+    }
+    let moved = before.chain.seq + 1;
     let commit = user.commit(flush).await.unwrap();
-    assert_eq!((commit.stamp, commit.chain.seq), (before.stamp, 1));
+    assert_eq!((commit.stamp, commit.chain.seq), (before.stamp, moved));
     let after = user.state().await.unwrap();
-    assert_eq!((after.stamp, after.chain.seq), (before.stamp, 1));
+    assert_eq!((after.stamp, after.chain.seq), (before.stamp, moved));
     user.commit(put(batch(), "k", "1").expect(Expect::Stamp(before.stamp))).await.unwrap();
+    // Nor does the first commit of the deployment's own space.
+    let space = bed.store().deployment().await.unwrap();
+    let before = space.state().await.unwrap().stamp;
+    let first = if bed.audited() {
+        batch().events(Events::Clear(vec![Event::new(Timestamp(10), Action::Read)]))
+    } else {
+        batch().put(Keyspace::Audit, seq("", 1), "", "event")
+    };
+    assert_eq!(space.commit(first).await.unwrap().stamp, before);
+    assert_eq!(bed.store().deployment().await.unwrap().state().await.unwrap().stamp, before);
 }
 
 async fn commit_usage_is_absolute(bed: Bed) {

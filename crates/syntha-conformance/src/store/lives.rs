@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use syntha_store::{
-    CreateMode, EPOCH_JUMP, Error, ErrorKind, Fence, ImportMode, Incarnation, Keyspace, Note, Result, Scan,
-    Snapshot, Stamp, StoredRecord, Usage, UserState, UserTag, archive,
+    ChainHead, CreateMode, EPOCH_JUMP, Error, ErrorKind, Fence, ImportMode, Incarnation, Keyspace, Note,
+    Result, Scan, Snapshot, Stamp, StoredRecord, Usage, UserState, UserTag, Version, archive,
 };
 
-use super::{batch, checks, id, kind, put, record_body};
+use super::{batch, checks, id, kind, put, record_body, seq};
 use crate::harness::Bed;
 
 checks![
@@ -38,6 +39,8 @@ checks![
     import_replaces_everything,
     import_erased_refused,
     import_broken_leaves_old,
+    import_follows_a_chain,
+    import_takes_the_chain_of_the_end,
     import_takes_life_and_note,
     list_pages_in_order,
     deployment_is_no_user,
@@ -127,7 +130,9 @@ async fn open_after_reopen_keeps_everything(mut bed: Bed) {
     let user = bed.user("a").await;
     let usage = Usage { contexts: 1, agents: 2, context_bytes: 3, history_bytes: 4 };
     let mut full = put(batch(), "k", "v").usage(usage);
-    full.chain = Some(syntha_store::ChainHead { seq: 5, head: [6; 32] });
+    if !bed.audited() {
+        full.chain = Some(syntha_store::ChainHead { seq: 5, head: [6; 32] });
+    }
     user.commit(full).await.unwrap();
     let before = user.state().await.unwrap();
     drop(user);
@@ -230,9 +235,12 @@ async fn collect(snapshot: &mut dyn Snapshot) -> Vec<StoredRecord> {
     all
 }
 
+/// A user's row, and every record that the user's layers have written: those of a trail go their own way.
 async fn records(bed: &Bed, user: &str) -> (UserState, Vec<StoredRecord>) {
     let mut snapshot = bed.open(user).await.snapshot().await.unwrap();
-    (snapshot.state(), collect(&mut *snapshot).await)
+    let mut records = collect(&mut *snapshot).await;
+    records.retain(|stored| !bed.audited() || stored.space != Keyspace::Audit);
+    (snapshot.state(), records)
 }
 
 async fn import_equals_snapshot(bed: Bed) {
@@ -242,10 +250,17 @@ async fn import_equals_snapshot(bed: Bed) {
     let (before, old) = records(&bed, "a").await;
     let mut snapshot = bed.open("a").await.snapshot().await.unwrap();
     user.commit(put(batch(), "k", "later")).await.unwrap();
+    let present = user.state().await.unwrap();
     bed.store().import(bed.tag("a"), &mut *snapshot, ImportMode::Replace).await.unwrap();
     let (after, new) = records(&bed, "a").await;
     assert_eq!(old, new);
-    assert_eq!((before.usage, before.chain, before.time), (after.usage, after.chain, after.time));
+    assert_eq!((before.usage, before.time), (after.usage, after.time));
+    if bed.audited() {
+        // A trail goes on where it is.
+        assert_eq!(after.chain.seq, present.chain.seq + 1);
+    } else {
+        assert_eq!(before.chain, after.chain);
+    }
 }
 
 async fn import_is_a_new_life(bed: Bed) {
@@ -342,6 +357,97 @@ async fn import_broken_leaves_old(bed: Bed) {
     let mut broken = Failing(bed.tag("b"), state, Some(old));
     bed.store().import(bed.tag("b"), &mut broken, ImportMode::New).await.unwrap_err();
     assert_eq!(kind(bed.store().open(bed.tag("b")).await), ErrorKind::NotFound);
+}
+
+/// A snapshot that follows a chain, or has another one at its end than it says before.
+struct Chained {
+    owner: UserTag,
+    inner: Box<dyn Snapshot>,
+    follows: Option<ChainHead>,
+    end: Option<ChainHead>,
+    /// What comes last.
+    last: Option<StoredRecord>,
+    ended: bool,
+}
+
+#[async_trait]
+impl Snapshot for Chained {
+    fn owner(&self) -> UserTag {
+        self.owner
+    }
+
+    fn state(&self) -> UserState {
+        let state = self.inner.state();
+        let end = self.end.filter(|_| self.ended);
+        UserState { chain: end.unwrap_or(state.chain), ..state }
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
+        self.follows
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        match self.inner.next().await? {
+            Some(chunk) => Ok(Some(chunk)),
+            None => {
+                self.ended = true;
+                Ok(self.last.take().map(|last| vec![last]))
+            }
+        }
+    }
+}
+
+async fn import_follows_a_chain(bed: Bed) {
+    let user = bed.user("a").await;
+    let end = user.state().await.unwrap().chain;
+    let of = async |follows| {
+        let inner = bed.open("a").await.snapshot().await.unwrap();
+        Chained { owner: bed.tag("a"), inner, follows: Some(follows), end: None, last: None, ended: false }
+    };
+    let other = ChainHead { seq: end.seq + 1, head: [9; 32] };
+    let mut elsewhere = of(other).await;
+    let mut absent = of(other).await;
+    user.commit(put(batch(), "who", "newer")).await.unwrap();
+    let import = async |snapshot: &mut Chained, mode| bed.store().import(bed.tag("a"), snapshot, mode).await;
+    assert_eq!(kind(import(&mut elsewhere, ImportMode::Replace).await), ErrorKind::Conflict);
+    user.commit(put(batch(), "k", "1")).await.unwrap();
+    assert_eq!(bed.who("a").await.as_deref(), Some("newer"));
+    // Where nothing is, there is no chain to follow.
+    absent.owner = bed.tag("b");
+    let refused = bed.store().import(bed.tag("b"), &mut absent, ImportMode::New).await;
+    assert_eq!(kind(refused), ErrorKind::Conflict);
+    assert_eq!(kind(bed.store().open(bed.tag("b")).await), ErrorKind::NotFound);
+    let mut right = of(user.state().await.unwrap().chain).await;
+    import(&mut right, ImportMode::Replace).await.unwrap();
+}
+
+async fn import_takes_the_chain_of_the_end(mut bed: Bed) {
+    let user = bed.user("a").await;
+    let inner = user.snapshot().await.unwrap();
+    let before = user.state().await.unwrap();
+    let end = ChainHead { seq: before.chain.seq + 7, head: [7; 32] };
+    let id = seq("", end.seq);
+    let head = syntha_store::Head::new(id.clone(), Bytes::new(), Version(1), Version(1), None);
+    let record = syntha_store::Record::new(head, Bytes::from_static(b"a link"));
+    let last = Some(StoredRecord { space: Keyspace::Audit, record });
+    let mut late = Chained { owner: bed.tag("a"), inner, follows: None, end: Some(end), last, ended: false };
+    let imported = bed.store().import(bed.tag("a"), &mut late, ImportMode::Replace).await;
+    if bed.audited() {
+        // That is no link, and not how the trail ends: refused by the layer that knows.
+        assert_eq!(kind(imported), ErrorKind::Corrupt);
+        assert_eq!(user.state().await.unwrap(), before);
+        return;
+    }
+    imported.unwrap();
+    bed.reopen().await;
+    let user = bed.open("a").await;
+    assert_eq!(user.state().await.unwrap().chain, end);
+    let read = user.read(Keyspace::Audit, &[id]).await.unwrap().value;
+    assert_eq!(&read[0].as_ref().unwrap().body[..], b"a link");
 }
 
 async fn list_pages_in_order(bed: Bed) {
