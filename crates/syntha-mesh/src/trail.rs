@@ -36,8 +36,8 @@ pub enum AuditPolicy {
     Strict,
 }
 
-/// The most events that wait. Reads beyond wait for a flush.
-const WAITING_MOST: usize = 10_000;
+/// The most events that are not committed. Reads beyond wait for a flush.
+const WAITING_MOST: u64 = 10_000;
 /// So many do not wait for the second to pass.
 const WAITING: usize = 1_000;
 /// How long an event waits at most.
@@ -118,7 +118,8 @@ impl Trail {
         let mut buffer = self.buffer.lock();
         let buffer = &mut *buffer;
         event.at = event.at.max(buffer.floor);
-        let waiting = buffer.events.len();
+        // Those that are being committed may come back.
+        let pending = buffer.taken + buffer.events.len() as u64 - buffer.done;
         if buffer.closed {
             return Pushed::Closed;
         }
@@ -126,7 +127,7 @@ impl Trail {
             && last.is_like(&event)
         {
             add(last, &event);
-        } else if waiting >= WAITING_MOST {
+        } else if pending >= WAITING_MOST {
             return Pushed::Full(event);
         } else {
             buffer.events.push_back(event);
