@@ -82,8 +82,17 @@ impl Agent {
         let key = key.as_ref();
         let found = self.find(key).await;
         if self.mesh.tells_reads() {
-            let read = found.as_ref().map(Option::as_ref);
-            self.mesh.note_read(Some(&self.name), key, read).await?;
+            match &found {
+                Ok(Some(entry)) => {
+                    if let Some(pushed) = self.mesh.note_found(Some(&self.name), entry) {
+                        Box::pin(self.mesh.core.note_slow(pushed)).await?;
+                    }
+                }
+                other => {
+                    let read = other.as_ref().map(Option::as_ref);
+                    Box::pin(self.mesh.note_read(Some(&self.name), key, read)).await?;
+                }
+            }
         }
         let found = found?;
         if self.mesh.core.config.interactions == InteractionLog::All

@@ -529,7 +529,8 @@ impl Mesh {
     }
 
     /// Tells the audit trail of something that was done outside of this mesh, as it is told of a read: for the host's own events, like
-    /// the beginning and the end of a session. Nothing happens where no trail is told. An event without a session gets this handle's.
+    /// the beginning and the end of a session. Nothing happens where no trail is told. An event without a session gets this handle's,
+    /// and one of time 0 the present.
     ///
     /// # Errors
     ///

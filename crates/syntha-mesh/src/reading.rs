@@ -10,6 +10,7 @@ use crate::events::{Doer, NAMED, verdict};
 use crate::fault::Fault;
 use crate::mesh::Mesh;
 use crate::names::{AgentName, EntryKey};
+use crate::trail::{NOW, Pushed};
 
 /// What is being read, and by whom. Where no reads are told it does nothing.
 pub(crate) struct Reading<'a> {
@@ -32,7 +33,13 @@ impl Mesh {
     }
 
     pub(crate) fn doer<'a>(&self, agent: Option<&'a AgentName>) -> Doer<'a> {
-        Doer { at: self.core.config.clock.wall(), agent, session: self.guard.session() }
+        Doer { at: NOW, agent, session: self.guard.session() }
+    }
+
+    /// Tells of an entry that was read, or says what is in the way: the quick form of [`note_read`](Self::note_read).
+    #[inline]
+    pub(crate) fn note_found(&self, agent: Option<&AgentName>, entry: &Entry) -> Option<Pushed> {
+        self.core.note_quick(of(self.doer(agent), Action::Read, entry))
     }
 
     /// Tells of an entry that was read, that there was none, or that it was refused.
@@ -64,6 +71,7 @@ impl Mesh {
     }
 }
 
+#[inline]
 fn of(doer: Doer<'_>, action: Action, entry: &Entry) -> Event {
     let event = doer.event(action).on(Arc::clone(&entry.key)).version(Some(entry.version));
     if action == Action::Read { event.bytes(u64::from(entry.size)) } else { event }

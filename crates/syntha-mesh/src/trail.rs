@@ -11,6 +11,7 @@ use syntha_store::{
 };
 
 use crate::change::Change;
+use crate::clock::Clock;
 use crate::config::MeshConfig;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,14 +37,16 @@ pub enum AuditPolicy {
     Strict,
 }
 
-/// The most events that wait. Reads beyond wait for a flush.
-const WAITING_MOST: usize = 10_000;
+/// The most events that are not committed. Reads beyond wait for a flush.
+const WAITING_MOST: u64 = 10_000;
 /// So many do not wait for the second to pass.
 const WAITING: usize = 1_000;
 /// How long an event waits at most.
 const DELAY: Duration = Duration::from_secs(1);
 /// The most bytes of events, roughly, that one commit takes: less than a batch may have, for its own are not counted exactly.
 const BYTES: usize = syntha_store::EVENTS_BYTES / 4 * 3;
+/// The time of an event that is told when it happens.
+pub(crate) const NOW: Timestamp = Timestamp(0);
 /// How much room for events is kept in memory when none wait.
 const ROOM_KEPT: usize = 64;
 /// How often the last events of a mesh that ends are tried to be written down.
@@ -73,7 +76,7 @@ struct Buffer {
 }
 
 /// What became of an event.
-enum Pushed {
+pub(crate) enum Pushed {
     /// It waits, in this place, and somebody has to see to a flush.
     Waiting(u64, Option<When>),
     /// There is no room.
@@ -83,7 +86,7 @@ enum Pushed {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
+pub(crate) enum When {
     Later,
     Now,
 }
@@ -114,11 +117,11 @@ impl Trail {
     }
 
     #[inline]
-    fn push(&self, mut event: Event) -> Pushed {
+    fn push(&self, mut event: Event, clock: &dyn Clock) -> Pushed {
         let mut buffer = self.buffer.lock();
         let buffer = &mut *buffer;
-        event.at = event.at.max(buffer.floor);
-        let waiting = buffer.events.len();
+        // Those that are being committed may come back.
+        let pending = buffer.taken + buffer.events.len() as u64 - buffer.done;
         if buffer.closed {
             return Pushed::Closed;
         }
@@ -126,9 +129,13 @@ impl Trail {
             && last.is_like(&event)
         {
             add(last, &event);
-        } else if waiting >= WAITING_MOST {
+        } else if pending >= WAITING_MOST {
             return Pushed::Full(event);
         } else {
+            if event.at == NOW.0 {
+                event.at = clock.wall().0;
+            }
+            event.at = event.at.max(buffer.floor);
             buffer.events.push_back(event);
         }
         let waiting = buffer.events.len();
@@ -154,7 +161,8 @@ impl Trail {
         }
         let events: Vec<_> = buffer.events.drain(..count).collect();
         buffer.taken += count as u64;
-        if buffer.events.is_empty() {
+        // While many come, the room is needed again at once.
+        if buffer.events.is_empty() && count < WAITING {
             buffer.events.shrink_to(ROOM_KEPT);
         }
         Taken { trail: self, events }
@@ -241,16 +249,32 @@ fn weight(event: &Event) -> usize {
 impl Core {
     /// Tells the trail of something. If nothing is in the way that is one short lock.
     pub(crate) async fn note(self: &Arc<Self>, event: Event) -> Result<()> {
+        match self.note_quick(event) {
+            None => Ok(()),
+            Some(pushed) => Box::pin(self.note_slow(pushed)).await,
+        }
+    }
+
+    /// Tells the trail of something, or says what is in the way.
+    #[inline]
+    pub(crate) fn note_quick(self: &Arc<Self>, event: Event) -> Option<Pushed> {
+        let trail = self.trail.as_ref()?;
+        match trail.push(event, &*self.config.clock) {
+            Pushed::Waiting(_, None) if !trail.is_strict() => None,
+            pushed => Some(pushed),
+        }
+    }
+
+    pub(crate) async fn note_slow(self: &Arc<Self>, pushed: Pushed) -> Result<()> {
         let Some(trail) = &self.trail else { return Ok(()) };
-        match trail.push(event) {
-            Pushed::Waiting(_, None) if !trail.is_strict() => Ok(()),
+        match pushed {
             Pushed::Waiting(place, when) => {
                 if let Some(when) = when {
                     self.see_to(when);
                 }
-                if trail.is_strict() { Box::pin(self.recorded(trail, place)).await } else { Ok(()) }
+                if trail.is_strict() { self.recorded(trail, place).await } else { Ok(()) }
             }
-            Pushed::Full(event) => Box::pin(self.note_late(trail, event)).await,
+            Pushed::Full(event) => self.note_late(trail, event).await,
             Pushed::Closed => Err(Error::new(ErrorKind::Gone, GONE)),
         }
     }
@@ -259,7 +283,7 @@ impl Core {
     pub(crate) async fn note_all(self: &Arc<Self>, mut events: Vec<Event>) -> Result<()> {
         let (Some(trail), Some(last)) = (&self.trail, events.pop()) else { return Ok(()) };
         for event in events {
-            match trail.push(event) {
+            match trail.push(event, &*self.config.clock) {
                 Pushed::Waiting(_, None) => {}
                 Pushed::Waiting(_, Some(when)) => self.see_to(when),
                 Pushed::Full(event) => Box::pin(self.note_late(trail, event)).await?,
@@ -274,7 +298,7 @@ impl Core {
         let Some(trail) = &self.trail else { return Ok(()) };
         let mut events = events.into_iter();
         while let Some(event) = events.next() {
-            match trail.push(event) {
+            match trail.push(event, &*self.config.clock) {
                 Pushed::Waiting(_, None) => {}
                 Pushed::Waiting(_, Some(when)) => self.see_to(when),
                 Pushed::Full(event) => return Err(std::iter::once(event).chain(events).collect()),
@@ -289,7 +313,7 @@ impl Core {
         let until = tokio::time::Instant::now() + trail.deadline;
         let place = loop {
             self.flush_until(until).await?;
-            match trail.push(event) {
+            match trail.push(event, &*self.config.clock) {
                 Pushed::Waiting(place, when) => {
                     if let Some(when) = when {
                         self.see_to(when);
@@ -366,7 +390,7 @@ impl Core {
     /// Tells of a write that did not come to be, if there is room: what failed it may fail the trail too.
     pub(crate) fn failed(self: &Arc<Self>, change: &Change, session: Option<u64>, error: &Error) {
         if self.trail.is_some() {
-            let doer = Doer { at: self.config.clock.wall(), agent: None, session };
+            let doer = Doer { at: NOW, agent: None, session };
             let _ = self.note_soon(events::refused(doer, change, error));
         }
     }

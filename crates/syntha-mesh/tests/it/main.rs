@@ -1,0 +1,16 @@
+//! What a mesh tells the audit layer, read back from the links of its user's chain.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod bed;
+mod changes;
+mod faults;
+mod reads;
+mod refusals;
+mod strict;
