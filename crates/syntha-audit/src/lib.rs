@@ -3,6 +3,7 @@
 
 mod background;
 mod digests;
+mod export;
 #[cfg(feature = "faults")]
 mod fault;
 mod file_sink;
@@ -12,6 +13,7 @@ mod keeper;
 pub mod leaf;
 pub mod link;
 mod log;
+pub mod replay;
 mod retention;
 mod run;
 mod shipping;
@@ -19,19 +21,19 @@ mod signer;
 mod signer_file;
 mod signer_keys;
 mod sink;
-pub mod replay;
 mod store;
 pub mod trail;
 mod user_store;
+pub mod verify;
 #[cfg(feature = "webhook")]
 mod webhook_sink;
-pub mod verify;
 
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 
 pub use background::Background;
 pub use digests::KEY_BYTES;
+pub use export::{ExportReport, Whose};
 pub use file_sink::FileSink;
 pub use hub::Backlog;
 pub use keeper::Shipped;

@@ -109,7 +109,7 @@ impl Directory {
     }
 
     /// The deployment's own space, for copies of the whole.
-    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    #[cfg(any(feature = "audit", all(feature = "encryption", feature = "sqlite")))]
     pub(crate) fn space(&self) -> &dyn UserStore {
         &*self.space
     }

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "audit")]
 mod audit;
+#[cfg(feature = "audit")]
+mod audit_trail;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod backup;
 mod context_mesh;
@@ -29,14 +31,16 @@ mod newborn;
 mod notes;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod recovery;
+mod registry;
 #[cfg(feature = "encryption")]
 mod sealed_export;
-mod registry;
 mod session;
 mod turns;
 
 #[cfg(feature = "audit")]
 pub use audit::Audit;
+#[cfg(feature = "audit")]
+pub use audit_trail::{AuditEntry, AuditPage, AuditQuery, AuditReport, AuditScope, AuditTrail};
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use backup::{BackupReport, SkipReason, SkippedUser, UserProgress};
 pub use context_mesh::ContextMesh;
@@ -67,6 +71,10 @@ pub use syntha_mesh::{
     Topic, TopicDeleted, TopicInfo, Watch, WatchConfig, WatchEvent,
 };
 pub use syntha_store::archive::ArchiveInfo;
+#[cfg(feature = "audit")]
+pub use syntha_store::{
+    Action as AuditAction, Event as AuditEvent, Rule as AuditRule, Verdict as AuditVerdict,
+};
 pub use syntha_store::{Timestamp, UserId, UserTag, Version};
 pub use syntha_tools::{
     Access, AgentTools, BuiltPrompt, ErrorKind as ToolErrorKind, HostTool, HybridHandler, Level, Placement,

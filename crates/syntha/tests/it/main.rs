@@ -5,6 +5,8 @@
 
 mod archives;
 mod attacks;
+#[cfg(feature = "audit")]
+mod audit;
 mod backup;
 mod encryption_attacks;
 mod erasure;

@@ -1,0 +1,214 @@
+//! Trails written from a live store, for an auditor to take away.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use syntha_store::{
+    ChainHead, DEPLOYMENT_OWNER, ErrorKind, Keyspace, Result, Scan, Store, Subject, UserStore, UserTag,
+};
+
+use crate::digests::Digests;
+use crate::link::StoredLink;
+use crate::log::Checkpoint;
+use crate::retention::floor;
+use crate::signer::origin;
+use crate::store::AuditedStore;
+use crate::trail::{Header, Item, TrailWriter};
+use crate::user_store::{key_id, link_id};
+use crate::verify::TrustedKeys;
+
+/// How many links a page has.
+const PAGE: usize = 256;
+/// How many users a page has.
+const USERS: usize = 1_000;
+
+/// Whose trails are exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whose {
+    /// These users', each with the leaf that names its end and that leaf's proof.
+    Users(Vec<UserTag>),
+    /// The deployment's own: who was made, erased, restored, and refused.
+    Deployment,
+    /// Everybody's and the deployment's own, with every leaf of the log: no chain in it can end early, and none can be left out.
+    All,
+}
+
+/// What an export holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// How many chains.
+    pub chains: u64,
+    /// How many links.
+    pub links: u64,
+    /// How many leaves of the log.
+    pub leaves: u64,
+    /// The checkpoint that the leaves are proved by, where there is a signer.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl<S: Store + ?Sized> AuditedStore<S> {
+    /// Writes trails, in the form of docs/audit-v1.md. Everything is logged and signed first, where there is a signer. `redacted`: without
+    /// details, which verifies as well and tells less.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a user who is not there; as [`checkpoint`](Self::checkpoint); `Unavailable` if the sink fails.
+    pub async fn export<W: Write + Send>(
+        &self,
+        whose: &Whose,
+        redacted: bool,
+        sink: W,
+    ) -> Result<ExportReport> {
+        let checkpoint = match self.keeper.signer {
+            Some(_) => Some(self.checkpoint().await?),
+            None => None,
+        };
+        let mut export = Export { writer: TrailWriter::new(sink), redacted, report: ExportReport::default() };
+        export.report.checkpoint.clone_from(&checkpoint);
+        let space = self.inner.deployment().await?;
+        let mut owners = Vec::new();
+        match whose {
+            Whose::Deployment => {
+                self.chain(&mut export, &*space, DEPLOYMENT_OWNER).await?;
+                owners.push(DEPLOYMENT_OWNER);
+            }
+            Whose::Users(users) => {
+                for user in users {
+                    let opened = self.inner.open(*user).await?;
+                    self.chain(&mut export, &*opened, *user.as_bytes()).await?;
+                    owners.push(*user.as_bytes());
+                }
+            }
+            Whose::All => {
+                self.chain(&mut export, &*space, DEPLOYMENT_OWNER).await?;
+                let mut after = None;
+                loop {
+                    let page = self.inner.list(after, USERS).await?;
+                    for user in &page {
+                        match self.inner.open(*user).await {
+                            // Erased meanwhile: its leaf says so.
+                            Err(error) if matches!(error.kind(), ErrorKind::Erased | ErrorKind::Gone) => {}
+                            opened => self.chain(&mut export, &*opened?, *user.as_bytes()).await?,
+                        }
+                    }
+                    if page.len() < USERS {
+                        break;
+                    }
+                    after = page.last().copied();
+                }
+            }
+        }
+        if let Some(checkpoint) = checkpoint {
+            let size = checkpoint.head.size;
+            if *whose == Whose::All {
+                for index in 0..size {
+                    let leaf = self.leaf(index).await?;
+                    export.put(Item::Leaf { index, leaf })?;
+                    export.report.leaves += 1;
+                }
+            } else {
+                for owner in owners {
+                    let Some((index, leaf)) = self.last_leaf(&owner).await? else { continue };
+                    // One of a later checkpoint is not in this one.
+                    if index < size {
+                        export.put(Item::Leaf { index, leaf })?;
+                        let hashes = self.inclusion(index, size).await?;
+                        export.put(Item::Proof { index, size, hashes })?;
+                        export.report.leaves += 1;
+                    }
+                }
+            }
+            export.put(Item::Checkpoint { note: checkpoint.note.to_string() })?;
+        }
+        export.writer.finish()?;
+        Ok(export.report)
+    }
+
+    async fn chain<W: Write>(
+        &self,
+        export: &mut Export<W>,
+        user: &dyn UserStore,
+        owner: [u8; 32],
+    ) -> Result<()> {
+        let deployment = self.shared.deployment;
+        let floor = floor(user).await?.map(|floor| floor.before());
+        let end = user.state().await?.chain;
+        export.put(Item::Trail(Header::new(origin(&deployment), deployment, owner).with_floor(floor)))?;
+        let mut from = floor.map_or(0, |floor| floor.seq);
+        while from < end.seq {
+            let scan = Scan::records(Keyspace::Audit, PAGE).name(Bytes::new()).from(link_id(from)?);
+            let page = user.scan(scan).await?.value;
+            if page.records.is_empty() {
+                break;
+            }
+            for (head, body) in page.records {
+                from = head.id.seq();
+                if from > end.seq {
+                    break;
+                }
+                let stored = StoredLink::decode(&body.unwrap_or_default())?;
+                export.put(Item::Link { seq: from, stored })?;
+                export.report.links += 1;
+            }
+        }
+        export.put(Item::End(end))?;
+        export.report.chains += 1;
+        Ok(())
+    }
+
+    /// The keys that checkpoints are verified with, as a verifier takes them. An auditor keeps them from another time than the trail's.
+    ///
+    /// # Errors
+    ///
+    /// As [`signer_keys`](Self::signer_keys).
+    pub async fn trusted_keys(&self) -> Result<TrustedKeys> {
+        TrustedKeys::parse(&self.trusted_keys_text().await?)
+    }
+
+    /// The same as text: on each line a size of the log and the C2SP verifier key that signs from there on.
+    ///
+    /// # Errors
+    ///
+    /// As [`signer_keys`](Self::signer_keys).
+    pub async fn trusted_keys_text(&self) -> Result<String> {
+        let keys = self.signer_keys().await?;
+        Ok(keys.keys().map(|(from, key)| format!("{from} {key}\n")).collect())
+    }
+
+    /// Where a user's chain begins, if it was pruned: after this.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a user who is not there; those of the store.
+    pub async fn floor(&self, user: UserTag) -> Result<Option<ChainHead>> {
+        let opened = self.inner.open(user).await?;
+        Ok(floor(&*opened).await?.map(|floor| floor.before()))
+    }
+
+    /// What stands for a name in the events of a user's trail where nobody seals them; `None` if the user has no trail.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a user who is not there; those of the store.
+    pub async fn subject(&self, user: UserTag, name: &str) -> Result<Option<Subject>> {
+        let opened = self.inner.open(user).await?;
+        let read = opened.read(Keyspace::Audit, &[key_id()?]).await?;
+        let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
+        Ok(Some(Digests::new(&record.body)?.subject(name)))
+    }
+}
+
+struct Export<W: Write> {
+    writer: TrailWriter<W>,
+    redacted: bool,
+    report: ExportReport,
+}
+
+impl<W: Write> Export<W> {
+    fn put(&mut self, item: Item) -> Result<()> {
+        let item = if self.redacted { item.redacted() } else { item };
+        self.writer.write(&item)
+    }
+}
