@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
 
+mod audit;
 mod data;
 mod doctor;
 mod history;
@@ -81,6 +82,9 @@ enum Command {
     /// Shows, rotates and wraps again the keys that the data is sealed with
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Shows, verifies, exports, signs and prunes the audit trail
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Copies all users' data, the directory and the keystore into a new folder
     Backup(whole::Copy),
     /// Makes a data folder and its keystore from such a copy; needs the key
@@ -125,6 +129,7 @@ impl Command {
             Self::Export(export) => Some(export.user()),
             Self::Import(import) => import.user(),
             Self::Keys(command) => command.user(),
+            Self::Audit(command) => command.user(),
             Self::Quickstart
             | Self::Backup(_)
             | Self::Restore(_)
@@ -187,6 +192,11 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
     if let Command::Keys(keys::Command::NewKeyFile { file }) = &command {
         return keys::new_key_file(file).map(right);
     }
+    if let Command::Audit(command) = &command
+        && let Some(verify) = command.file()
+    {
+        return audit::verify_file(verify);
+    }
     let opening = Opening::new(settings::settle(settings, matches)?)?;
     let command = match command {
         Command::Doctor => return doctor::run(&opening, shared).await,
@@ -208,7 +218,7 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
     };
     let answer = answer(command, &opening, passphrase, &users, &host).await;
     users.shutdown().await?;
-    answer.map(right)
+    answer
 }
 
 const fn right(answer: Answer) -> (Answer, bool) {
@@ -226,7 +236,7 @@ async fn answer(
     passphrase: Option<syntha::SecretBytes>,
     users: &UserManager,
     host: &HostAuthority,
-) -> Result {
+) -> Result<(Answer, bool)> {
     match (&passphrase, command.user()) {
         (None, _) => {}
         (Some(_), None) => {
@@ -235,7 +245,8 @@ async fn answer(
         (Some(_), Some(_)) if command.keeps_passphrase() => {}
         (Some(passphrase), Some(user)) => users.unlock_user(user, passphrase).await?,
     }
-    match command {
+    let answer = match command {
+        Command::Audit(command) => return audit::run(command, users).await,
         Command::Quickstart => quickstart::run(opening, users, host).await,
         Command::User(command) => users::run(command, passphrase.as_ref(), users).await,
         Command::Push(push) => data::push(push, users, host).await,
@@ -252,5 +263,6 @@ async fn answer(
         Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor => {
             Err("the command opens the data itself".into())
         }
-    }
+    };
+    answer.map(right)
 }

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use syntha::sqlite::{KeyPlace, key_place};
-use syntha::{Encryption, HostAuthority, Kek, SealingMode, UserManager, default_key_file, default_keystore};
+use syntha::{
+    Audit, AuditPolicy, Encryption, HostAuthority, Kek, SealingMode, UserManager, default_key_file,
+    default_keystore,
+};
 
 use crate::Result;
 use crate::passphrase;
-use crate::settings::{Settings, Source};
+use crate::settings::{Audit as Policy, Settings, Source};
 
 /// Who else may have the data.
 #[derive(Clone, Copy)]
@@ -103,6 +106,19 @@ impl Opening {
                 builder.encryption(self.encryption(Kek::file(&key_file)))
             }
             Sealing::Unsaid => builder,
+        };
+        let policy = match self.settings.audit {
+            Some(Policy::Writes) => Some(AuditPolicy::Writes),
+            Some(Policy::Buffered) => Some(AuditPolicy::Buffered),
+            Some(Policy::Strict) => Some(AuditPolicy::Strict),
+            Some(Policy::Off) | None => None,
+        };
+        let builder = match (policy, self.settings.audit, &self.settings.audit_key_file) {
+            (Some(policy), _, Some(path)) => builder.audit(Audit::new(policy).key_file(path)),
+            (Some(policy), _, None) => builder.audit(policy),
+            (None, Some(_), _) => builder.no_audit(),
+            (None, None, Some(_)) => return Err("--audit-key-file goes with --audit".into()),
+            (None, None, None) => builder,
         };
         let opened = builder.open().await;
         // Also if it failed: the file is there, and the next time it is nothing new.

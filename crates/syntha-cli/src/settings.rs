@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args};
+use clap::{ArgMatches, Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::Result;
@@ -34,6 +34,12 @@ pub(crate) struct Flags {
     /// For a new data folder: values and messages are sealed, names of keys, topics and agents are not
     #[arg(long, global = true, env = "SYNTHA_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
     values: bool,
+    /// What the audit trail is told. Without it, data that has a trail goes on with it, and other data gets none
+    #[arg(long, global = true, env = "SYNTHA_AUDIT", value_enum, value_name = "POLICY")]
+    audit: Option<Audit>,
+    /// The file of the key that signs the audit log. Default: the data folder's name with `.audit.key` after it
+    #[arg(long, global = true, env = "SYNTHA_AUDIT_KEY_FILE", value_name = "FILE")]
+    audit_key_file: Option<PathBuf>,
     /// The address of the Vault or OpenBao that the key is kept in
     #[cfg(feature = "vault")]
     #[arg(long, global = true, env = "SYNTHA_VAULT", value_name = "ADDRESS")]
@@ -51,6 +57,20 @@ pub(crate) struct Flags {
     user_passphrase_file: Option<PathBuf>,
 }
 
+/// What the audit trail is told.
+#[derive(Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Audit {
+    /// There is no trail; data that has one is refused
+    Off,
+    /// Changes, and what was refused
+    Writes,
+    /// That, and reads, within a second
+    Buffered,
+    /// That, and reads before they are answered
+    Strict,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
@@ -63,6 +83,8 @@ struct File {
     plain: bool,
     #[serde(default)]
     values: bool,
+    audit: Option<Audit>,
+    audit_key_file: Option<PathBuf>,
     #[cfg(feature = "vault")]
     vault: Option<String>,
     #[cfg(feature = "vault")]
@@ -79,6 +101,8 @@ pub(crate) struct Settings {
     pub(crate) keystore: Option<PathBuf>,
     pub(crate) values: bool,
     pub(crate) user_passphrase: Option<PathBuf>,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) audit_key_file: Option<PathBuf>,
 }
 
 /// Where the key is.
@@ -147,6 +171,8 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         keystore: flags.keystore.or(file.keystore),
         values: flags.values || file.values,
         user_passphrase: flags.user_passphrase_file,
+        audit: flags.audit.or(file.audit),
+        audit_key_file: flags.audit_key_file.or(file.audit_key_file),
     })
 }
 

@@ -252,7 +252,7 @@ async fn nothing_is_done_while_nobody_takes_the_trail() {
     let (_folder, data) = super::data();
     let sink = MemorySink::new("outside");
     let audit =
-        Audit::new(AuditPolicy::Writes).sink(Arc::new(sink.clone())).bounds(8, Duration::from_secs(600));
+        Audit::new(AuditPolicy::Writes).sink(Arc::new(sink.clone())).bounds(40, Duration::from_secs(600));
     let (users, host) = UserManager::builder().sqlite(&data).audit(audit).open().await.unwrap();
     let session = users.create_user_session(&host, "alice").await.unwrap();
     let agent = session.agent("a").unwrap();
