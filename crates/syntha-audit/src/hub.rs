@@ -393,7 +393,8 @@ impl State {
         }
         let share = (entries / 4).max(1);
         let is_behind = |taker: &Taker| {
-            let oldest = self.moments.iter().find(|(size, _)| *size > taker.cursor).map(|(_, since)| *since);
+            let behind = self.moments.partition_point(|(size, _)| *size <= taker.cursor);
+            let oldest = self.moments.get(behind).map(|(_, since)| *since);
             let own = taker.owners.get(owner).copied().unwrap_or(0).saturating_add(waiting);
             taker.total.saturating_add(self.unlogged) >= entries
                 || is_old(oldest.or(self.since))
