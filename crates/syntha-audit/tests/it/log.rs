@@ -241,6 +241,63 @@ async fn one_user_that_is_put_back_is_found() {
     store.close().await.unwrap();
 }
 
+/// A user's data that is put back and goes on otherwise, past where it was logged.
+#[tokio::test]
+async fn a_chain_that_forks_past_the_log_is_found() {
+    let (bed, twin) = (Memory::new(), Memory::new());
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    commits(&user, 2).await;
+    // The same user with another history, which is as long and longer, in the place of this one.
+    let other = syntha_audit::AuditedStore::new(std::sync::Arc::new(twin.raw()), bed.deployment()).unwrap();
+    let forked = create(&other, 1).await;
+    commits(&forked, 9).await;
+    store.checkpoint().await.unwrap();
+    let raw = bed.raw();
+    let mut snapshot = forked.snapshot().await.unwrap();
+    raw.import(tag(1), &mut *snapshot, syntha_store::ImportMode::Replace).await.unwrap();
+    // With the life and the place that its last link names, so that nothing but the log knows.
+    let state = raw.open(tag(1)).await.unwrap().state().await.unwrap();
+    assert_eq!(state.chain, forked.state().await.unwrap().chain);
+    let store = bed.open(&[]);
+    assert_eq!(store.catch_up().await.unwrap_err().kind(), ErrorKind::Tampered);
+    assert_eq!(store.backlog().broken, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_signers_with_copies_of_one_key_make_one_log() {
+    const ROUNDS: u64 = 100;
+    let bed = Memory::new();
+    bed.open(&[]).checkpoint().await.unwrap();
+    let barrier = Arc::new(tokio::sync::Barrier::new(2));
+    let mut tasks = Vec::new();
+    for number in 1..=2 {
+        let signer = Arc::new(bed.signer.copy());
+        let store = syntha_audit::AuditedStore::new(Arc::new(bed.raw()), bed.deployment()).unwrap();
+        let (store, barrier) = (store.signer(signer), Arc::clone(&barrier));
+        tasks.push(tokio::spawn(async move {
+            let user = create(&store, number).await;
+            for _ in 0..ROUNDS {
+                user.commit(batch("again")).await.unwrap();
+                barrier.wait().await;
+                store.checkpoint().await.unwrap();
+            }
+            store
+        }));
+    }
+    for task in tasks {
+        let store = task.await.unwrap();
+        let last = store.last_checkpoint().await.unwrap().unwrap();
+        let mut leaves = Vec::new();
+        for index in 0..last.head.size {
+            leaves.push(Bytes::copy_from_slice(&store.leaf(index).await.unwrap().encode()));
+        }
+        assert_eq!(last.head.root, tree(&leaves));
+        let all = store.checkpoint().await.unwrap();
+        assert_eq!(all.head.size, 2 * ROUNDS);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_make_one_log() {
     let folder = tempfile::tempdir().unwrap();
