@@ -415,3 +415,72 @@ async fn a_signature_that_was_never_published_is_forgotten() {
     // One that knows of none at all is another key's, as far as anybody can tell.
     assert_eq!(open(Arc::new(before)).checkpoint().await.unwrap_err().kind(), ErrorKind::KeyRefused);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_taken_away_is_found_and_can_be_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let signer = MemorySigner::new(&key().fingerprint()).unwrap();
+    let open = || sqlite(&data, Mode::Exclusive, Arc::new(signer.clone()));
+    let store = open().await.unwrap();
+    let user = create(&store, 1).await;
+    let mut archive = user.snapshot().await.unwrap();
+    let mut kept = Vec::new();
+    let state = archive.state();
+    while let Some(records) = archive.next().await.unwrap() {
+        kept.extend(records);
+    }
+    commits(&user, 3).await;
+    drop((archive, user));
+    store.close().await.unwrap();
+    let listed = std::process::Command::new("find").arg(&data).args(["-type", "f"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let own: Vec<_> = listed.lines().filter(|path| path.contains(&tag(1).to_string())).collect();
+    assert!(!own.is_empty());
+    for path in own {
+        std::fs::remove_file(path).unwrap();
+    }
+    let store = open().await.unwrap();
+    assert_eq!(store.open(tag(1)).await.unwrap_err().kind(), ErrorKind::Tampered);
+    let made = store.create(tag(1), batch("first"), syntha_store::CreateMode::New).await;
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::Tampered);
+    // An archive brings it back, and the log says where the lost chain ended.
+    let before = store.last_checkpoint().await.unwrap().unwrap().head.size;
+    let mut archive = Kept { state, records: Some(kept) };
+    store.import(tag(1), &mut archive, syntha_store::ImportMode::New).await.unwrap();
+    let last = store.checkpoint().await.unwrap();
+    assert_eq!(store.leaf(before).await.unwrap().kind, LeafKind::Erased);
+    assert_eq!(last.head.size, before + 2);
+    store.open(tag(1)).await.unwrap();
+    assert_eq!(store.catch_up().await.unwrap(), 0);
+    store.close().await.unwrap();
+}
+
+/// An archive of one user.
+struct Kept {
+    state: syntha_store::UserState,
+    records: Option<Vec<syntha_store::StoredRecord>>,
+}
+
+#[async_trait::async_trait]
+impl syntha_store::Snapshot for Kept {
+    fn owner(&self) -> syntha_store::UserTag {
+        tag(1)
+    }
+
+    fn state(&self) -> syntha_store::UserState {
+        self.state
+    }
+
+    fn life(&self) -> Option<syntha_store::Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<syntha_store::ChainHead> {
+        None
+    }
+
+    async fn next(&mut self) -> syntha_store::Result<Option<Vec<syntha_store::StoredRecord>>> {
+        Ok(self.records.take())
+    }
+}

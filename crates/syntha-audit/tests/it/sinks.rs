@@ -235,6 +235,23 @@ async fn a_commit_whose_end_nobody_saw_is_logged() {
     whole(&store, &sink, &bed.deployment(), &[1]).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_another_process_delivered_counts_as_delivered() {
+    let bed = Memory::new();
+    let sink = MemorySink::new("one");
+    let (first, second) = (bed.open(&[&sink]), bed.open(&[&sink]));
+    let user = create(&first, 1).await;
+    second.open(tag(1)).await.unwrap();
+    commits(&user, 9).await;
+    first.checkpoint().await.unwrap();
+    second.checkpoint().await.unwrap();
+    assert_eq!(first.backlog().sinks, [("one".to_owned(), 10)]);
+    assert_eq!(second.shipped().await.unwrap().links, 10);
+    assert_eq!(first.shipped().await.unwrap().links, 0);
+    assert_eq!(first.backlog().sinks, [("one".to_owned(), 0)]);
+    whole(&first, &sink, &bed.deployment(), &[1]).await.unwrap();
+}
+
 /// Counts events of the sink's target.
 #[cfg(feature = "tracing")]
 struct Counter(Arc<std::sync::atomic::AtomicU64>);
