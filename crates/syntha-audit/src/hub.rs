@@ -393,7 +393,8 @@ impl State {
         }
         let share = (entries / 4).max(1);
         let is_behind = |taker: &Taker| {
-            let oldest = self.moments.iter().find(|(size, _)| *size > taker.cursor).map(|(_, since)| *since);
+            let behind = self.moments.partition_point(|(size, _)| *size <= taker.cursor);
+            let oldest = self.moments.get(behind).map(|(_, since)| *since);
             let own = taker.owners.get(owner).copied().unwrap_or(0).saturating_add(waiting);
             taker.total.saturating_add(self.unlogged) >= entries
                 || is_old(oldest.or(self.since))
@@ -555,5 +556,35 @@ mod tests {
             let backlog = store.backlog();
             assert_eq!((backlog.unlogged, backlog.sinks), (0, vec![("one".to_owned(), 0)]));
         }
+    }
+
+    /// A commit whose caller goes before its end: the chain is looked at, and logged.
+    #[tokio::test]
+    async fn a_commit_whose_end_was_not_seen_is_logged() {
+        let inner = Arc::new(MemoryStore::new().unwrap());
+        let deployment = inner.deployment_key().fingerprint();
+        let signer = Arc::new(MemorySigner::new(&deployment).unwrap());
+        let store = AuditedStore::new(Arc::clone(&inner), deployment).unwrap().signer(signer);
+        let unseen = AuditedStore::new(inner, deployment).unwrap();
+        let batch = || {
+            let id = RecordId::new("a", 0).unwrap();
+            Batch::new(Timestamp(1)).unwrap().put(Keyspace::Context, id, "", "b")
+        };
+        let tag = UserTag::from_bytes([1; 32]).unwrap();
+        store.create(tag, batch(), CreateMode::New).await.unwrap();
+        store.checkpoint().await.unwrap();
+        let ticket = store.shared.admit(&[1; 32]).await.unwrap();
+        // It is under way: nothing can be said of it yet.
+        store.checkpoint().await.unwrap();
+        let user = unseen.open(tag).await.unwrap();
+        user.commit(batch()).await.unwrap();
+        drop(ticket);
+        assert!(store.shared.hub.is_waiting());
+        store.checkpoint().await.unwrap();
+        let (_, leaf) = store.last_leaf(&[1; 32]).await.unwrap().unwrap();
+        assert_eq!(leaf.chain, user.state().await.unwrap().chain);
+        store.checkpoint().await.unwrap();
+        assert!(!store.shared.hub.is_waiting());
+        assert_eq!(store.backlog().unlogged, 0);
     }
 }

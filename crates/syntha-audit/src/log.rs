@@ -538,3 +538,35 @@ fn wanted(run: impl FnOnce(&Wanted)) -> Vec<u64> {
 pub(crate) const fn changed() -> Error {
     Error::new(ErrorKind::Tampered, "the audit log is not as it was written, verify it")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_checkpoints_are_kept_and_some_of_the_older_ones() {
+        let mut kept = BTreeSet::new();
+        for number in 1..=20_000 {
+            kept.insert(number);
+            let old: Vec<u64> = outdated(number).collect();
+            assert!(old.len() as u64 <= CHECKPOINTS_STEP);
+            for old in old {
+                assert!(kept.remove(&old), "{old} goes twice");
+                assert!(number - old >= CHECKPOINTS_NEWEST);
+            }
+        }
+        let older: Vec<u64> = kept.range(..20_000 - CHECKPOINTS_NEWEST - CHECKPOINTS_STEP).copied().collect();
+        assert_eq!(older, (1..=15).map(|n| n * CHECKPOINTS_EACH).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn where_a_chain_was_logged_is_read_as_it_was_written() {
+        let chain = ChainHead { seq: 3, head: [4; 32] };
+        let at = At { erased: true, life: Incarnation(2), chain, index: 5, gone: 6 };
+        assert_eq!(At::decode(&at.encode()).unwrap(), at);
+        assert!(At::decode(&at.encode()[1..]).is_err());
+        assert!(At::decode(&[0; 74]).is_err());
+    }
+}

@@ -241,6 +241,63 @@ async fn one_user_that_is_put_back_is_found() {
     store.close().await.unwrap();
 }
 
+/// A user's data that is put back and goes on otherwise, past where it was logged.
+#[tokio::test]
+async fn a_chain_that_forks_past_the_log_is_found() {
+    let (bed, twin) = (Memory::new(), Memory::new());
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    commits(&user, 2).await;
+    // The same user with another history, which is as long and longer, in the place of this one.
+    let other = syntha_audit::AuditedStore::new(std::sync::Arc::new(twin.raw()), bed.deployment()).unwrap();
+    let forked = create(&other, 1).await;
+    commits(&forked, 9).await;
+    store.checkpoint().await.unwrap();
+    let raw = bed.raw();
+    let mut snapshot = forked.snapshot().await.unwrap();
+    raw.import(tag(1), &mut *snapshot, syntha_store::ImportMode::Replace).await.unwrap();
+    // With the life and the place that its last link names, so that nothing but the log knows.
+    let state = raw.open(tag(1)).await.unwrap().state().await.unwrap();
+    assert_eq!(state.chain, forked.state().await.unwrap().chain);
+    let store = bed.open(&[]);
+    assert_eq!(store.catch_up().await.unwrap_err().kind(), ErrorKind::Tampered);
+    assert_eq!(store.backlog().broken, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_signers_with_copies_of_one_key_make_one_log() {
+    const ROUNDS: u64 = 100;
+    let bed = Memory::new();
+    bed.open(&[]).checkpoint().await.unwrap();
+    let barrier = Arc::new(tokio::sync::Barrier::new(2));
+    let mut tasks = Vec::new();
+    for number in 1..=2 {
+        let signer = Arc::new(bed.signer.copy());
+        let store = syntha_audit::AuditedStore::new(Arc::new(bed.raw()), bed.deployment()).unwrap();
+        let (store, barrier) = (store.signer(signer), Arc::clone(&barrier));
+        tasks.push(tokio::spawn(async move {
+            let user = create(&store, number).await;
+            for _ in 0..ROUNDS {
+                user.commit(batch("again")).await.unwrap();
+                barrier.wait().await;
+                store.checkpoint().await.unwrap();
+            }
+            store
+        }));
+    }
+    for task in tasks {
+        let store = task.await.unwrap();
+        let last = store.last_checkpoint().await.unwrap().unwrap();
+        let mut leaves = Vec::new();
+        for index in 0..last.head.size {
+            leaves.push(Bytes::copy_from_slice(&store.leaf(index).await.unwrap().encode()));
+        }
+        assert_eq!(last.head.root, tree(&leaves));
+        let all = store.checkpoint().await.unwrap();
+        assert_eq!(all.head.size, 2 * ROUNDS);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_make_one_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -357,4 +414,73 @@ async fn a_signature_that_was_never_published_is_forgotten() {
     assert_eq!(open(behind).checkpoint().await.unwrap(), last);
     // One that knows of none at all is another key's, as far as anybody can tell.
     assert_eq!(open(Arc::new(before)).checkpoint().await.unwrap_err().kind(), ErrorKind::KeyRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_taken_away_is_found_and_can_be_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let signer = MemorySigner::new(&key().fingerprint()).unwrap();
+    let open = || sqlite(&data, Mode::Exclusive, Arc::new(signer.clone()));
+    let store = open().await.unwrap();
+    let user = create(&store, 1).await;
+    let mut archive = user.snapshot().await.unwrap();
+    let mut kept = Vec::new();
+    let state = archive.state();
+    while let Some(records) = archive.next().await.unwrap() {
+        kept.extend(records);
+    }
+    commits(&user, 3).await;
+    drop((archive, user));
+    store.close().await.unwrap();
+    let listed = std::process::Command::new("find").arg(&data).args(["-type", "f"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let own: Vec<_> = listed.lines().filter(|path| path.contains(&tag(1).to_string())).collect();
+    assert!(!own.is_empty());
+    for path in own {
+        std::fs::remove_file(path).unwrap();
+    }
+    let store = open().await.unwrap();
+    assert_eq!(store.open(tag(1)).await.unwrap_err().kind(), ErrorKind::Tampered);
+    let made = store.create(tag(1), batch("first"), syntha_store::CreateMode::New).await;
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::Tampered);
+    // An archive brings it back, and the log says where the lost chain ended.
+    let before = store.last_checkpoint().await.unwrap().unwrap().head.size;
+    let mut archive = Kept { state, records: Some(kept) };
+    store.import(tag(1), &mut archive, syntha_store::ImportMode::New).await.unwrap();
+    let last = store.checkpoint().await.unwrap();
+    assert_eq!(store.leaf(before).await.unwrap().kind, LeafKind::Erased);
+    assert_eq!(last.head.size, before + 2);
+    store.open(tag(1)).await.unwrap();
+    assert_eq!(store.catch_up().await.unwrap(), 0);
+    store.close().await.unwrap();
+}
+
+/// An archive of one user.
+struct Kept {
+    state: syntha_store::UserState,
+    records: Option<Vec<syntha_store::StoredRecord>>,
+}
+
+#[async_trait::async_trait]
+impl syntha_store::Snapshot for Kept {
+    fn owner(&self) -> syntha_store::UserTag {
+        tag(1)
+    }
+
+    fn state(&self) -> syntha_store::UserState {
+        self.state
+    }
+
+    fn life(&self) -> Option<syntha_store::Incarnation> {
+        None
+    }
+
+    fn follows(&self) -> Option<syntha_store::ChainHead> {
+        None
+    }
+
+    async fn next(&mut self) -> syntha_store::Result<Option<Vec<syntha_store::StoredRecord>>> {
+        Ok(self.records.take())
+    }
 }

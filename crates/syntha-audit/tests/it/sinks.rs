@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use syntha_audit::{AuditSink, Background, Behaviour, Delivery, MemorySink};
+use syntha_audit::{AuditSink, Background, Behaviour, DELIVERY_DEADLINE, Delivery, MemorySink};
 use syntha_store::{ErrorKind, Store};
 
 use crate::{LONG, Memory, batch, commits, create, tag, whole};
@@ -72,10 +72,18 @@ async fn bounded(behaviour: Behaviour) {
         }
         store.checkpoint().await.unwrap();
         if number % 8 == 0 {
+            let begun = tokio::time::Instant::now();
             assert_eq!(store.shipped().await.unwrap().failed.len(), 2);
+            // The clock stands still but for what waits: both sinks at once, once each.
+            assert!(begun.elapsed() <= DELIVERY_DEADLINE + Duration::from_millis(10));
         }
     }
     assert_eq!(taken, BOUND);
+    // Another process counts what waits before it takes anything.
+    let again = bed.open(&[&sinks[0], &sinks[1]]).bounds(BOUND, LONG);
+    let user = again.open(tag(1)).await.unwrap();
+    assert_eq!(commits(&user, 3).await, 0);
+    drop((user, again));
     // One that is back is enough to go on; the other one is not waited for.
     sinks[0].behave(Behaviour::Take);
     store.shipped().await.unwrap();
@@ -225,4 +233,63 @@ async fn a_commit_whose_end_nobody_saw_is_logged() {
     store.shipped().await.unwrap();
     assert_eq!(store.backlog().unlogged, 0);
     whole(&store, &sink, &bed.deployment(), &[1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_process_delivered_counts_as_delivered() {
+    let bed = Memory::new();
+    let sink = MemorySink::new("one");
+    let (first, second) = (bed.open(&[&sink]), bed.open(&[&sink]));
+    let user = create(&first, 1).await;
+    second.open(tag(1)).await.unwrap();
+    commits(&user, 9).await;
+    first.checkpoint().await.unwrap();
+    second.checkpoint().await.unwrap();
+    assert_eq!(first.backlog().sinks, [("one".to_owned(), 10)]);
+    assert_eq!(second.shipped().await.unwrap().links, 10);
+    assert_eq!(first.shipped().await.unwrap().links, 0);
+    assert_eq!(first.backlog().sinks, [("one".to_owned(), 0)]);
+    whole(&first, &sink, &bed.deployment(), &[1]).await.unwrap();
+}
+
+/// Counts events of the sink's target.
+#[cfg(feature = "tracing")]
+struct Counter(Arc<std::sync::atomic::AtomicU64>);
+
+#[cfg(feature = "tracing")]
+impl tracing::Subscriber for Counter {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "syntha::audit"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        assert!(event.metadata().fields().field("entry").is_some());
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn entries_are_events_of_tracing() {
+    let count = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let _guard = tracing::subscriber::set_default(Counter(Arc::clone(&count)));
+    let bed = Memory::new();
+    let store = bed.open(&[]).sink(Arc::new(syntha_audit::TracingSink::new("events")));
+    commits(&create(&store, 1).await, 4).await;
+    store.checkpoint().await.unwrap();
+    assert_eq!(store.shipped().await.unwrap().links, 5);
+    // The links, a leaf and a checkpoint.
+    assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 7);
 }
