@@ -78,6 +78,8 @@ fn encrypted<H: Harness>(
 /// alone.
 #[cfg(feature = "audit")]
 fn audited_trials(table: &str, check: Check, is_own: bool, trials: &mut Vec<Trial>) {
+    #[cfg(not(any(feature = "encryption", feature = "sqlite")))]
+    let _ = is_own;
     trials.push(trial(table, audited("memory-audited", MemoryHarness), check));
     #[cfg(feature = "encryption")]
     {

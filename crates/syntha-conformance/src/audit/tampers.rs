@@ -62,7 +62,8 @@ async fn audit_row_of_before_is_noticed(bed: Bed) {
             handle.commit(batch().events(events(&[event("agent", "k")]))).await.unwrap();
         }
         let mut trail = Trail::of(&bed, user).await;
-        (trail.links.pop(), trail.stored.pop());
+        trail.links.pop();
+        trail.stored.pop();
         write_below(&*bed.bare().open(bed.tag(user)).await.unwrap(), Vec::new(), Some(trail.end())).await;
         assert_opens_not(&bed, user).await;
     }
