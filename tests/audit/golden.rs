@@ -52,9 +52,10 @@ fn the_golden_trail_is_clean() {
     let report = verified(TRAIL.as_bytes());
     assert_eq!((report.verdict(), report.users.len()), (Verdict::Clean, 3));
     assert_eq!((report.leaves, report.rebuilt, report.lines), (43, 43, TRAIL.lines().count() as u64));
-    let (links, anchored) = report.users.iter().fold((0, 0), |(links, anchored), user| {
-        (links + user.to, anchored + user.anchored_to.unwrap())
-    });
+    let (links, anchored) = report
+        .users
+        .iter()
+        .fold((0, 0), |(links, anchored), user| (links + user.to, anchored + user.anchored_to.unwrap()));
     assert_eq!((links, anchored), GOLDEN);
 }
 

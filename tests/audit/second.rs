@@ -41,8 +41,7 @@ struct Second {
 
 impl Second {
     fn start() -> Self {
-        let mut child =
-            python().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = python().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let requests = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
         Self { child, requests, answers }
@@ -133,7 +132,8 @@ async fn both_say_the_same() {
         };
         let (rust, python) = (of(&verify(&bytes, kept, scope)), second.ask(&bytes, kept, scope));
         assert_eq!(rust, python, "number {number}, {scope:?}");
-        verdicts[["clean", "torn", "bad"].iter().position(|verdict| rust["verdict"] == **verdict).unwrap()] += 1;
+        verdicts
+            [["clean", "torn", "bad"].iter().position(|verdict| rust["verdict"] == **verdict).unwrap()] += 1;
     }
     assert!(verdicts.iter().all(|of| *of > 0), "{verdicts:?}");
     println!(

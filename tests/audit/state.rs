@@ -221,7 +221,9 @@ async fn a_changed_row_shows() {
         assert_eq!(report.chain.findings, []);
         found += 1;
     }
-    println!("evidence: {found} changes of one row below the trail, each found and named by a replay of the chain");
+    println!(
+        "evidence: {found} changes of one row below the trail, each found and named by a replay of the chain"
+    );
 }
 
 #[tokio::test]
@@ -301,9 +303,14 @@ async fn a_replay_beside_writers_is_of_one_moment() {
     assert!(replays > 0);
     // The deployment's own space has no snapshot, and is replayed as well.
     let own = world.processes[0].deployment().await.unwrap();
-    own.commit(Batch::new(Timestamp(1)).unwrap().put(Keyspace::Directory, name("a"), Bytes::new(), Bytes::new()))
-        .await
-        .unwrap();
+    own.commit(Batch::new(Timestamp(1)).unwrap().put(
+        Keyspace::Directory,
+        name("a"),
+        Bytes::new(),
+        Bytes::new(),
+    ))
+    .await
+    .unwrap();
     let bare = world.bare.deployment().await.unwrap();
     let report = replay(&*bare, &world.trail.deployment, &[0; 32], None).await.unwrap();
     assert!(report.is_clean() && report.records == 1, "{report:?}");

@@ -122,9 +122,8 @@ impl Trail {
 
     /// The last link of the chain that a leaf covers, whether it was erased or not.
     pub(crate) fn covered(&self, owner: &[u8; 32]) -> u64 {
-        self.logged(owner).max(
-            self.leaves.iter().rev().find(|leaf| leaf.owner == *owner).map_or(0, |leaf| leaf.chain.seq),
-        )
+        self.logged(owner)
+            .max(self.leaves.iter().rev().find(|leaf| leaf.owner == *owner).map_or(0, |leaf| leaf.chain.seq))
     }
 
     fn chain_items(&self) -> Vec<Item> {

@@ -180,7 +180,12 @@ impl World {
             let Ok(store) = self.bare.open(*user).await else { continue };
             let (owner, state) = (*user.as_bytes(), store.state().await.unwrap());
             if self.logged.insert(owner, state.chain.seq) != Some(state.chain.seq) {
-                self.trail.leaves.push(Leaf::new(LeafKind::Head, owner, state.stamp.incarnation, state.chain));
+                self.trail.leaves.push(Leaf::new(
+                    LeafKind::Head,
+                    owner,
+                    state.stamp.incarnation,
+                    state.chain,
+                ));
             }
         }
         let size = self.trail.leaves.len() as u64;

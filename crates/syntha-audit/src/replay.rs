@@ -125,13 +125,19 @@ pub async fn replay(
     let (mut chain, _) = chain.finish(None);
     // The caller has it from the log.
     chain.findings.retain(|finding| finding.problem != Problem::Floor);
-    let mut report =
-        StateReport { chain, stamp: state.stamp, records: data.len() as u64, findings: replayed.findings.clone() };
+    let mut report = StateReport {
+        chain,
+        stamp: state.stamp,
+        records: data.len() as u64,
+        findings: replayed.findings.clone(),
+    };
     match key.as_ref().map(|key| Digests::new(key)) {
         Some(Ok(digests)) if !links.is_empty() => replayed.compare(&digests, &state, &data, &mut report),
         _ => report.findings.push(StateFinding { difference: Difference::NoChain, place: None, seq: None }),
     }
-    report.findings.sort_by_key(|finding| (finding.place.map(|place| place.space), finding.seq, finding.place));
+    report
+        .findings
+        .sort_by_key(|finding| (finding.place.map(|place| place.space), finding.seq, finding.place));
     Ok(report)
 }
 
@@ -251,7 +257,8 @@ impl Replayed {
         }
         if matches!(link.kind, Kind::Snapshot | Kind::Restore) && !link.more {
             let listed = std::mem::take(&mut self.listed);
-            let differing = |one: &BTreeMap<Place, (Expected, u64)>, other: &BTreeMap<Place, (Expected, u64)>| {
+            let differing = |one: &BTreeMap<Place, (Expected, u64)>,
+                             other: &BTreeMap<Place, (Expected, u64)>| {
                 let differs = |(place, (expected, _)): (&Place, &(Expected, u64))| {
                     other.get(place).is_none_or(|(there, _)| there != expected)
                 };
@@ -347,7 +354,8 @@ impl Replayed {
         }
         for (place, version, body_version) in added {
             let like = |(at, (expected, _)): (&Place, &(Expected, u64))| {
-                at.space == place.space && (expected.version, expected.body_version) == (version, body_version)
+                at.space == place.space
+                    && (expected.version, expected.body_version) == (version, body_version)
             };
             let moved = self.records.iter().any(like);
             let difference = if moved { Difference::Moved } else { Difference::Added };

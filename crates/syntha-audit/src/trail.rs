@@ -313,7 +313,9 @@ enum Wire<'a> {
 }
 
 /// A member that may be missing, and is not `null` where it is there.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Option<T>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> std::result::Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 

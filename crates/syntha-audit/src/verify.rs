@@ -189,7 +189,9 @@ impl Verifier {
         let mut absent: Vec<_> = judged
             .eras
             .iter()
-            .filter(|(owner, eras)| !self.owners.contains(*owner) && eras.last().is_some_and(|era| !era.erased()))
+            .filter(|(owner, eras)| {
+                !self.owners.contains(*owner) && eras.last().is_some_and(|era| !era.erased())
+            })
             .map(|(owner, _)| *owner)
             .collect();
         absent.sort_unstable();

@@ -49,7 +49,9 @@ struct Last {
 
 impl Chain {
     pub(crate) fn new(header: &Header, line: u64) -> Self {
-        let start = header.floor.map_or_else(|| (1, genesis(&header.deployment, &header.owner)), |floor| (floor.seq, floor.head));
+        let start = header
+            .floor
+            .map_or_else(|| (1, genesis(&header.deployment, &header.owner)), |floor| (floor.seq, floor.head));
         Self {
             owner: header.owner,
             line,
@@ -186,9 +188,8 @@ impl Chain {
     /// Which of its user's lives in the log this chain is: the one that it shares a life with, else the one that has not ended.
     pub(super) fn era<'a>(&self, eras: &'a [Era]) -> Option<&'a Era> {
         let shares = |era: &&Era| {
-            let known = |(_, leaf): &(u64, crate::leaf::Leaf)| {
-                self.lives.iter().any(|(_, life)| *life == leaf.life)
-            };
+            let known =
+                |(_, leaf): &(u64, crate::leaf::Leaf)| self.lives.iter().any(|(_, life)| *life == leaf.life);
             era.leaves.iter().any(known)
         };
         eras.iter().rev().find(shares).or_else(|| eras.last().filter(|era| !era.erased()))

@@ -86,15 +86,22 @@ impl Checkpoint {
         let (checkpoint, note) = read(note)
             .ok_or_else(|| Error::new(ErrorKind::Invalid, "the kept checkpoint is not of its form"))?;
         keys.check(&note, checkpoint.size).map_err(|_| {
-            Error::new(ErrorKind::Tampered, "the kept checkpoint is not signed by the trusted key of its size")
+            Error::new(
+                ErrorKind::Tampered,
+                "the kept checkpoint is not signed by the trusted key of its size",
+            )
         })?;
         Ok(checkpoint)
     }
 
     /// Reads a checkpoint of a trail. With it whether it is signed as it must be; nobody can tell without keys.
-    pub(super) fn judge(note: &str, keys: &TrustedKeys) -> Option<(Self, std::result::Result<bool, Problem>)> {
+    pub(super) fn judge(
+        note: &str,
+        keys: &TrustedKeys,
+    ) -> Option<(Self, std::result::Result<bool, Problem>)> {
         let (checkpoint, note) = read(note)?;
-        let signed = if keys.is_empty() { Ok(false) } else { keys.check(&note, checkpoint.size).map(|()| true) };
+        let signed =
+            if keys.is_empty() { Ok(false) } else { keys.check(&note, checkpoint.size).map(|()| true) };
         Some((checkpoint, signed))
     }
 }

@@ -2,9 +2,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tlog_tiles::{Error, HashReader, check_record, check_tree, record_hash, stored_hashes, tree_hash};
 
+use super::Scope;
 use super::keys::{Checkpoint, TrustedKeys};
 use super::report::{CheckpointReport, Finding, Problem};
-use super::Scope;
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::Hash;
 
@@ -94,7 +94,8 @@ impl Log {
         self.read_notes(keys, origin, &mut judged);
         // The auditor's own speaks for itself: beside a trail of another log it says nothing.
         if let Some(known) = known {
-            let newest = judged.checkpoints.iter().filter(|checkpoint| checkpoint.signed).map(|it| it.size).max();
+            let newest =
+                judged.checkpoints.iter().filter(|checkpoint| checkpoint.signed).map(|it| it.size).max();
             if origin.is_some_and(|origin| origin != known.origin) {
                 judged.findings.push(Finding::new(Problem::Foreign, 0));
             } else {
@@ -147,7 +148,8 @@ impl Log {
         }
         let (mut good, mut last): (Vec<CheckpointReport>, u64) = (Vec::new(), 0);
         for checkpoint in &judged.checkpoints {
-            let same = good.iter().any(|other| other.size == checkpoint.size && other.root != checkpoint.root);
+            let same =
+                good.iter().any(|other| other.size == checkpoint.size && other.root != checkpoint.root);
             if same {
                 judged.findings.push(Finding::new(Problem::Fork, checkpoint.line));
                 continue;
@@ -199,7 +201,8 @@ impl Log {
 
     /// The leaves that are in the log by the leaves themselves or by a proof.
     fn prove(&self, linked: &[CheckpointReport], trusted: bool, judged: &mut Judged) -> BTreeSet<u64> {
-        let mut proven: BTreeSet<u64> = self.leaves.range(..judged.rebuilt).map(|(index, _)| *index).collect();
+        let mut proven: BTreeSet<u64> =
+            self.leaves.range(..judged.rebuilt).map(|(index, _)| *index).collect();
         for proof in &self.proofs {
             let checkpoint = linked.iter().find(|checkpoint| checkpoint.size == proof.size);
             let problem = match (self.leaves.get(&proof.of), checkpoint) {
@@ -226,8 +229,11 @@ impl Log {
         if judged.findings.iter().any(|finding| finding.problem == Problem::Root) {
             return;
         }
-        let unproven = self.leaves.range(..top).map(|(index, _)| *index).find(|index| !proven.contains(index));
-        let missing = if scope == Scope::Part || judged.rebuilt >= top { None } else {
+        let unproven =
+            self.leaves.range(..top).map(|(index, _)| *index).find(|index| !proven.contains(index));
+        let missing = if scope == Scope::Part || judged.rebuilt >= top {
+            None
+        } else {
             (0..top).find(|index| !self.leaves.contains_key(index))
         };
         if let Some(first) = unproven.into_iter().chain(missing).min() {
@@ -244,7 +250,8 @@ impl Log {
             }
             let Some(era) = eras.last_mut() else { continue };
             let before = era.leaves.iter().rev().find(|(_, leaf)| leaf.kind != LeafKind::Floor);
-            let is_back = leaf.kind != LeafKind::Floor && before.is_some_and(|(_, before)| leaf.chain.seq < before.chain.seq);
+            let is_back = leaf.kind != LeafKind::Floor
+                && before.is_some_and(|(_, before)| leaf.chain.seq < before.chain.seq);
             if is_back && era.rewound.is_none() {
                 era.rewound = Some(leaf.chain.seq);
             }
