@@ -265,7 +265,7 @@ async fn a_trail_that_was_deleted_shows() {
         records.retain(|stored| stored.space != Keyspace::Audit || stored.record.head.id.seq() != 2);
     });
     let first = report.await.chain.findings[0];
-    assert_eq!((first.problem, first.seq), (Problem::Number, Some(2)));
+    assert_eq!((first.problem, first.until), (Problem::Number, Some(2)));
     // In the live store: it does not open any more, and a replay says why.
     let bare = world.bare_user(user).await;
     bare.commit(Batch::new(Timestamp(1)).unwrap().op(Op::Clear { space: Keyspace::Audit })).await.unwrap();

@@ -114,10 +114,6 @@ pub(crate) struct Trail {
 }
 
 impl Trail {
-    pub(crate) fn chain(&mut self, owner: &[u8; 32]) -> &mut Chain {
-        self.chains.iter_mut().find(|chain| chain.owner == *owner).unwrap()
-    }
-
     /// The last link of a chain that the log has.
     pub(crate) fn logged(&self, owner: &[u8; 32]) -> u64 {
         let of = self.leaves.iter().filter(|leaf| leaf.owner == *owner);

@@ -245,6 +245,8 @@ class Chain:
             self.find("rewound", era.rewound)
         if not floor:
             self.find("floor", self.start)
+        self.findings = [(problem, min(seq, good + 1) if problem == "number" else seq, until)
+                         for problem, seq, until in self.findings]
         if self.lost is None and self.ended and self.last and self.last.more:
             self.find("pieces", last + 1)
         if not self.ended:

@@ -247,6 +247,10 @@ impl Chain {
         if !floor {
             self.find(Finding::new(Problem::Floor, self.line).at(self.from));
         }
+        // A link that was put in before it takes its number, and only the next one shows it.
+        for finding in self.findings.iter_mut().filter(|finding| finding.problem == Problem::Number) {
+            finding.seq = finding.seq.map(|seq| seq.min(good.saturating_add(1)));
+        }
         self.check_end(last, good, told);
         let report = UserReport {
             owner: self.owner,
