@@ -172,8 +172,13 @@ impl Trail {
         self.buffer.lock().events.is_empty()
     }
 
-    fn is_done(&self, place: u64) -> bool {
-        self.buffer.lock().done >= place
+    /// Whether an event was committed. Of a mesh that has ended nobody is told any more.
+    fn is_done(&self, place: u64) -> Result<bool> {
+        let buffer = self.buffer.lock();
+        match buffer.done >= place {
+            false if buffer.closed => Err(Error::new(ErrorKind::Gone, GONE)),
+            done => Ok(done),
+        }
     }
 
     fn last_place(&self) -> u64 {
@@ -324,7 +329,7 @@ impl Core {
                 Pushed::Closed => return Err(Error::new(ErrorKind::Gone, GONE)),
             }
         };
-        while trail.is_strict() && !trail.is_done(place) {
+        while trail.is_strict() && !trail.is_done(place)? {
             self.flush_until(until).await?;
         }
         Ok(())
@@ -333,7 +338,7 @@ impl Core {
     /// Waits until an event is committed.
     async fn recorded(self: &Arc<Self>, trail: &Trail, place: u64) -> Result<()> {
         let until = tokio::time::Instant::now() + trail.deadline;
-        while !trail.is_done(place) {
+        while !trail.is_done(place)? {
             self.flush_until(until).await?;
         }
         Ok(())
@@ -355,7 +360,7 @@ impl Core {
     pub(crate) async fn flush_trail(self: &Arc<Self>) -> Result<()> {
         let Some(trail) = &self.trail else { return Ok(()) };
         let (place, until) = (trail.last_place(), tokio::time::Instant::now() + trail.deadline);
-        while !trail.is_done(place) {
+        while !trail.is_done(place)? {
             self.flush_until(until).await?;
         }
         Ok(())
