@@ -85,7 +85,7 @@ pub(crate) mod folders {
             crate::encryption::sqlite::prove(&deployment.sealed, &name, layers.sealing).await?;
             return Ok(deployment);
         }
-        let (files, base) = files(config, layers).await?;
+        let (files, base) = released(config, layers).await?;
         let key = files.deployment_key().clone();
         let turns = if mode == Mode::Shared { Turns::Shared(files) } else { Turns::Alone };
         let deployment = Arc::new(Deployment::new(base, key, mesh, turns).await?);
@@ -93,6 +93,35 @@ pub(crate) mod folders {
         folders.insert(name, (Arc::downgrade(&deployment), wanted));
         Ok(deployment)
     }
+
+    /// Opens the files. What was dropped without being closed gives the folder up a moment later, when the last commit's task has ended.
+    async fn released(config: SqliteConfig, layers: Layers) -> Result<(Arc<SqliteStore>, Base)> {
+        let mut tries = 0;
+        loop {
+            match files(config.clone(), layers.clone()).await {
+                Err(error) if tries < TRIES && is_own(&error) => tries += 1,
+                opened => return opened,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether it is this process that has the folder.
+    fn is_own(error: &Error) -> bool {
+        let own = format!("process {}", std::process::id());
+        let mut cause = std::error::Error::source(error);
+        while let Some(source) = cause {
+            if source.to_string() == own {
+                return error.kind() == ErrorKind::Locked;
+            }
+            cause = source.source();
+        }
+        false
+    }
+
+    /// Together one second.
+    const TRIES: u32 = 100;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
     #[cfg(feature = "encryption")]
     async fn files(config: SqliteConfig, layers: Layers) -> Result<(Arc<SqliteStore>, Base)> {

@@ -38,7 +38,8 @@ fn a_trail_is_begun_shown_exported_and_verified_without_the_data() {
     assert!(report["users"].as_array().unwrap().iter().all(|user| user["anchored_to"] == user["to"]));
     // A line is taken out.
     let whole = std::fs::read_to_string(&trail).unwrap();
-    let cut: Vec<_> = whole.lines().enumerate().filter(|(number, _)| *number != 2).map(|(_, line)| line).collect();
+    let cut: Vec<_> =
+        whole.lines().enumerate().filter(|(number, _)| *number != 2).map(|(_, line)| line).collect();
     std::fs::write(&trail, cut.join("\n") + "\n").unwrap();
     let found = syntha(&data, &[&["--json"], &of_file[..]].concat());
     assert!(!found.status.success());
