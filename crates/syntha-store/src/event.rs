@@ -111,6 +111,8 @@ pub enum Verdict {
     Denied,
     /// It was allowed and failed.
     Failed,
+    /// It begins: something outside the data, whose end is told too.
+    Begun,
 }
 
 /// Which rule refused it.

@@ -72,6 +72,10 @@ impl ContextMesh {
         user: syntha_store::UserId,
         layers: crate::layers::Layers,
     ) -> crate::Result<Self> {
+        use std::sync::Arc;
+
+        use syntha_store::{Action, Event};
+
         use crate::error::{Error, ErrorKind};
 
         let deployment =
@@ -84,7 +88,9 @@ impl ContextMesh {
         }
         let mesh = deployment.mesh(&user, true).await?;
         let (guard, _) = syntha_mesh::Guard::new();
-        Ok(Self(mesh.guarded(guard.keeping(deployment))))
+        let mesh = mesh.guarded(guard.keeping(Arc::clone(&deployment)));
+        mesh.note_event(Event::new(deployment.now(), Action::OpenSession)).await?;
+        Ok(Self(mesh))
     }
 }
 

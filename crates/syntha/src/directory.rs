@@ -249,8 +249,7 @@ impl Directory {
         if done {
             batch = batch.op(Op::Delete { space: Keyspace::Directory, id: id(tag)? });
         }
-        // Begun, and ended.
-        let verdict = if done { Verdict::Done } else { Verdict::Nothing };
+        let verdict = if done { Verdict::Done } else { Verdict::Begun };
         let event = Event::new(at, Action::EraseUser).on(tag.to_string().into()).ended(verdict, None);
         batch = batch.events(self.events([event]));
         self.space.commit(batch).await?;

@@ -7,7 +7,7 @@ use syntha_encryption::{
     Census, Kek, KeyStatus, Mode, Owner, PassphraseParameters, Progress, Rewrap, RewrapStatus, Rewrapped,
     Rotated, SecretBytes,
 };
-use syntha_store::UserId;
+use syntha_store::{Action, UserId};
 
 use crate::directory::UserEntry;
 use crate::encryption::Sealed;
@@ -122,8 +122,9 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let owner = self.owner(user)?;
-        Ok(self.keys()?.store.rotate(owner, &mut progress).await?)
+        let tag = self.tag(user)?;
+        let work = async { Ok(self.keys()?.store.rotate(Owner::User(tag), &mut progress).await?) };
+        self.deployment.told(Action::RotateKey, Some(tag.to_string().into()), work).await
     }
 
     /// Turns a rotation back that did not end.
@@ -140,8 +141,9 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let owner = self.owner(user)?;
-        Ok(self.keys()?.store.rotate_back(owner, &mut progress).await?)
+        let tag = self.tag(user)?;
+        let work = async { Ok(self.keys()?.store.rotate_back(Owner::User(tag), &mut progress).await?) };
+        self.deployment.told(Action::RotateKey, Some(tag.to_string().into()), work).await
     }
 
     /// Seals the deployment's own data under new keys: who there is, and who was erased.
@@ -150,7 +152,8 @@ impl UserManager {
     ///
     /// As [`rotate_keys`](Self::rotate_keys).
     pub async fn rotate_deployment_keys(&self, mut progress: impl FnMut(Progress) + Send) -> Result<Rotated> {
-        Ok(self.keys()?.store.rotate(Owner::Deployment, &mut progress).await?)
+        let work = async { Ok(self.keys()?.store.rotate(Owner::Deployment, &mut progress).await?) };
+        self.deployment.told(Action::RotateKey, None, work).await
     }
 
     /// Turns a rotation of the deployment's own data back.
@@ -162,7 +165,8 @@ impl UserManager {
         &self,
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<Rotated> {
-        Ok(self.keys()?.store.rotate_back(Owner::Deployment, &mut progress).await?)
+        let work = async { Ok(self.keys()?.store.rotate_back(Owner::Deployment, &mut progress).await?) };
+        self.deployment.told(Action::RotateKey, None, work).await
     }
 
     /// Rotates the keys of every user, one after the other, and not the deployment's own. Users who hold their keys are passed over
@@ -182,8 +186,10 @@ impl UserManager {
             let Some(last) = page.last() else { return Ok(all) };
             after = Some(last.tag);
             for user in page {
-                let done = sealed.store.rotate(Owner::User(user.tag), &mut |at| progress(&user, at)).await;
-                match done.map_err(Error::from) {
+                let target = Some(user.tag.to_string().into());
+                let mut at = |at| progress(&user, at);
+                let work = async { Ok(sealed.store.rotate(Owner::User(user.tag), &mut at).await?) };
+                match self.deployment.told(Action::RotateKey, target, work).await {
                     Ok(rotated) => {
                         all.rotated += 1;
                         all.sealed += rotated.sealed;
@@ -209,7 +215,8 @@ impl UserManager {
     ///
     /// `Invalid` if the data is not sealed; `Denied` for a key that none of the given ones opens; `KeyUnavailable`; `Storage`.
     pub async fn rewrap_keys(&self, mut progress: impl FnMut(Rewrap) + Send) -> Result<Rewrapped> {
-        Ok(self.keys()?.keychain.rewrap(&mut progress).await?)
+        let work = async { Ok(self.keys()?.keychain.rewrap(&mut progress).await?) };
+        self.deployment.told(Action::RewrapKeys, None, work).await
     }
 
     /// Wraps every key again under another key: `new` is what opens from now on. To end one that did not end, open with both keys,
@@ -220,14 +227,17 @@ impl UserManager {
     /// As [`rewrap_keys`](Self::rewrap_keys); `Denied` for a key that is weak or can't be read, before anything is changed.
     pub async fn change_key(&self, new: &Kek, mut progress: impl FnMut(Rewrap) + Send) -> Result<Rewrapped> {
         let keychain = &self.keys()?.keychain;
-        if keychain.rewrap_status().await?.under_way {
-            let ended = keychain.rewrap(&mut progress).await?;
-            // The change that did not end may have been this one.
-            if keychain.prove(new).await.is_ok() {
-                return Ok(ended);
+        let work = async {
+            if keychain.rewrap_status().await?.under_way {
+                let ended = keychain.rewrap(&mut progress).await?;
+                // The change that did not end may have been this one.
+                if keychain.prove(new).await.is_ok() {
+                    return Ok(ended);
+                }
             }
-        }
-        Ok(keychain.change_passphrase(new, &mut progress).await?)
+            Ok(keychain.change_passphrase(new, &mut progress).await?)
+        };
+        self.deployment.told(Action::RewrapKeys, None, work).await
     }
 
     /// Lets a user hold the keys: from now on nobody reads or writes the user's data before they are
@@ -253,7 +263,8 @@ impl UserManager {
                 _ => error,
             });
         }
-        Ok(sealed.keychain.hold_key(tag, passphrase).await?)
+        let work = async { Ok(sealed.keychain.hold_key(tag, passphrase).await?) };
+        self.deployment.told(Action::HoldKey, Some(tag.to_string().into()), work).await
     }
 
     /// Gives a user's keys back to the deployment. They must be unlocked.
@@ -268,7 +279,8 @@ impl UserManager {
     {
         let tag = self.tag(user)?;
         self.deployment.enter_known(tag).await?;
-        Ok(self.keys()?.keychain.give_back_key(tag).await?)
+        let work = async { Ok(self.keys()?.keychain.give_back_key(tag).await?) };
+        self.deployment.told(Action::HoldKey, Some(tag.to_string().into()), work).await
     }
 
     /// Unlocks the keys of a user who holds them, in this process.
@@ -283,7 +295,8 @@ impl UserManager {
     {
         let tag = self.tag(user)?;
         self.deployment.enter_known(tag).await?;
-        Ok(self.keys()?.keychain.unlock(tag, passphrase).await?)
+        let work = async { Ok(self.keys()?.keychain.unlock(tag, passphrase).await?) };
+        self.deployment.told(Action::HoldKey, Some(tag.to_string().into()), work).await
     }
 
     /// Locks them in this process, at once.
@@ -298,6 +311,7 @@ impl UserManager {
     {
         let tag = self.tag(user)?;
         self.keys()?.keychain.lock(tag);
+        self.deployment.looked(Action::HoldKey);
         Ok(())
     }
 

@@ -295,6 +295,7 @@ impl UserManager {
     ///
     /// `Storage`.
     pub async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
+        self.deployment.looked(Action::ListUsers);
         self.deployment.directory.page(after, limit).await
     }
 
@@ -389,6 +390,7 @@ impl UserManager {
     ///
     /// `Storage`.
     pub async fn unfinished_erasures(&self) -> Result<Vec<UserTag>> {
+        self.deployment.looked(Action::ListUsers);
         self.deployment.directory.unfinished_erasures().await
     }
 
@@ -411,6 +413,7 @@ impl UserManager {
     ///
     /// `Storage`. Users whose files are damaged or refused are counted as `unreadable`.
     pub async fn totals(&self) -> Result<Totals> {
+        self.deployment.looked(Action::ListUsers);
         let (mut totals, mut after) = (Totals::default(), None);
         loop {
             let page = self.deployment.directory.page(after, 1_000).await?;

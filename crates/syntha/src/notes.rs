@@ -73,6 +73,27 @@ impl Deployment {
         self.directory.note(vec![event], at).await
     }
 
+    /// Does what is done outside the trail's own data (a key service, a file): the trail is told before that it begins, and how it ended.
+    pub(crate) async fn told<T>(
+        &self,
+        action: Action,
+        target: Option<Arc<str>>,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.note(action, target.clone(), Verdict::Begun).await?;
+        let done = work.await;
+        let verdict = if done.is_ok() { Verdict::Done } else { Verdict::Failed };
+        self.note(action, target, verdict).await?;
+        done
+    }
+
+    /// Tells the trail of what only looks at the deployment, within a second and with all that came meanwhile.
+    pub(crate) fn looked(self: &Arc<Self>, action: Action) {
+        if self.tells() {
+            self.later(Event::new(self.now(), action));
+        }
+    }
+
     /// Takes down that a session was refused.
     ///
     /// INVARIANT: nobody has shown who they are yet. So it costs the same for users who are there and for others, and goes into no
@@ -88,7 +109,10 @@ impl Deployment {
             ErrorKind::Denied => (Verdict::Denied, Some(Rule::Host)),
             _ => (Verdict::Failed, None),
         };
-        let event = Event::new(self.now(), Action::OpenSession).on(user.as_str().into()).ended(verdict, rule);
+        self.later(Event::new(self.now(), Action::OpenSession).on(user.as_str().into()).ended(verdict, rule));
+    }
+
+    fn later(self: &Arc<Self>, event: Event) {
         if self.refusals.take(event)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
