@@ -11,6 +11,7 @@ use syntha_store::{
 
 use crate::digests::Digests;
 use crate::link::{CHANGES_MOST, Hash, Kind, StoredLink, Trace, genesis};
+use crate::retention::{Floor, floor_id};
 use crate::store::AuditedStore;
 use crate::user_store::{AuditedUser, Draft, Shared, broken, key_id, link_id};
 
@@ -155,19 +156,32 @@ struct Walk {
     start: ChainHead,
     at: ChainHead,
     has_key: bool,
+    /// Links of a pruned chain, until it is known where it begins.
+    early: Vec<Record>,
 }
 
 impl Walk {
     const fn new(genesis: Hash) -> Self {
         let start = ChainHead { seq: 0, head: genesis };
-        Self { start, at: start, has_key: false }
+        Self { start, at: start, has_key: false, early: Vec::new() }
     }
 
     /// # Errors
     ///
     /// `Corrupt` for a link that is not the next.
     fn pass(&mut self, stored: &Record) -> Result<()> {
-        if stored.head.id.name().is_empty() {
+        if stored.head.id == floor_id()? && self.at == self.start {
+            let floor = Floor::decode(&stored.body)?;
+            self.start = floor.before();
+            self.at = self.start;
+            for link in std::mem::take(&mut self.early) {
+                self.pass(&link)?;
+            }
+        } else if stored.head.id.name().is_empty() {
+            if self.at.seq == 0 && stored.head.id.seq() > 1 {
+                self.early.push(stored.clone());
+                return Ok(());
+            }
             let link = StoredLink::decode(&stored.body)?;
             let (read, end) = link.follow(self.at)?;
             if read.seq != stored.head.id.seq() {
@@ -190,7 +204,7 @@ impl Walk {
     fn ends_in(&self, chain: ChainHead) -> Result<bool> {
         let none = self.at == self.start;
         let named = if none { chain == ChainHead::default() } else { chain == self.at };
-        if named && self.has_key != none {
+        if named && self.has_key != none && self.early.is_empty() {
             return Ok(!none);
         }
         Err(Error::new(

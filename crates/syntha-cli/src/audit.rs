@@ -1,5 +1,7 @@
 //! The audit trail: shown, verified, exported, signed.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what is absent")]
+
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt;

@@ -72,8 +72,6 @@ impl ContextMesh {
         user: syntha_store::UserId,
         layers: crate::layers::Layers,
     ) -> crate::Result<Self> {
-        use std::sync::Arc;
-
         use syntha_store::{Action, Event};
 
         use crate::error::{Error, ErrorKind};
@@ -88,8 +86,9 @@ impl ContextMesh {
         }
         let mesh = deployment.mesh(&user, true).await?;
         let (guard, _) = syntha_mesh::Guard::new();
-        let mesh = mesh.guarded(guard.keeping(Arc::clone(&deployment)));
-        mesh.note_event(Event::new(deployment.now(), Action::OpenSession)).await?;
+        let (at, kept) = (deployment.now(), deployment);
+        let mesh = mesh.guarded(guard.keeping(kept));
+        mesh.note_event(Event::new(at, Action::OpenSession)).await?;
         Ok(Self(mesh))
     }
 }

@@ -125,3 +125,27 @@ async fn nothing_is_pruned_that_is_not_outside() {
     let left = user.scan(Scan::heads(Keyspace::Audit, 1_000).name("")).await.unwrap().value.records;
     assert_eq!(left.first().unwrap().0.id.seq(), 1);
 }
+
+#[tokio::test]
+async fn a_pruned_chain_comes_back_from_an_archive() {
+    let bed = Memory::new();
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    commits(&user, 20).await;
+    store.checkpoint().await.unwrap();
+    let pruned = store.prune(tag(1), 12).await.unwrap();
+    assert_eq!(pruned.first, 12);
+    commits(&user, 3).await;
+    let end = user.state().await.unwrap().chain;
+    let empty =
+        syntha_store::MemoryStore::with_key(syntha_store::DeploymentKey::generate().unwrap()).unwrap();
+    let elsewhere = syntha_audit::AuditedStore::new(std::sync::Arc::new(empty), bed.deployment()).unwrap();
+    let mut snapshot = user.snapshot().await.unwrap();
+    elsewhere.import(tag(1), &mut *snapshot, syntha_store::ImportMode::New).await.unwrap();
+    let restored = elsewhere.open(tag(1)).await.unwrap();
+    assert_eq!(restored.state().await.unwrap().chain.seq, end.seq + 1);
+    commits(&restored, 2).await;
+    let links = restored.scan(Scan::records(Keyspace::Audit, 100).name("")).await.unwrap().value.records;
+    assert_eq!(links.first().unwrap().0.id.seq(), 12);
+    assert_eq!(links.len() as u64, end.seq + 3 - 11);
+}

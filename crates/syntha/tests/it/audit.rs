@@ -44,10 +44,8 @@ async fn actions(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> 
 
 async fn is_clean(users: &UserManager, scope: &AuditScope, data: bool) -> bool {
     let report = users.audit().unwrap().verify(scope, data).await.unwrap();
-    if !report.is_clean() {
-        println!("{:?} {:?}", report.trail.all().collect::<Vec<_>>(), report.data);
-    }
-    report.is_clean()
+    assert!(report.is_clean(), "{:?} {:?}", report.trail.all().collect::<Vec<_>>(), report.data);
+    true
 }
 
 #[tokio::test]
