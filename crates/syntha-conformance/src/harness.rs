@@ -97,6 +97,8 @@ impl Check {
 /// What a check works on.
 pub struct Bed {
     instance: Box<dyn Instance>,
+    /// Asked for once: an instance of two stores gives them by turns.
+    audited: bool,
     clock: Arc<ManualClock>,
     config: MeshConfig,
 }
@@ -131,8 +133,8 @@ impl Bed {
     }
 
     /// Whether a layer keeps an audit trail.
-    pub(crate) fn audited(&self) -> bool {
-        self.store().capabilities().audited
+    pub(crate) const fn audited(&self) -> bool {
+        self.audited
     }
 
     #[cfg(feature = "audit")]
@@ -191,7 +193,7 @@ impl Bed {
     }
 
     fn opening(&self) -> Opening {
-        Opening::new().audited(self.store().capabilities().audited)
+        Opening::new().audited(self.audited)
     }
 
     async fn open_or_create(&self, user: &str) -> Arc<dyn UserStore> {
@@ -239,7 +241,9 @@ pub async fn run_with(
         let clock = Arc::new(ManualClock::new(START));
         let mut config = config.clone();
         config.clock = Arc::clone(&clock) as _;
-        let bed = Bed { instance: harness.fresh().await, clock, config };
+        let instance = harness.fresh().await;
+        let audited = instance.store().capabilities().audited;
+        let bed = Bed { instance, audited, clock, config };
         let task = tokio::spawn((check.run)(bed));
         let failure = match tokio::time::timeout(Duration::from_secs(30), task).await {
             Ok(Ok(())) => None,
