@@ -97,6 +97,25 @@ async fn what_a_kill_might_leave_is_found() {
     }
 }
 
+/// What is sealed begins with random bytes, now and then with what a trail in clear begins with.
+#[tokio::test]
+async fn sealed_entries_are_read_whatever_they_begin_with() {
+    // One in 256 begins so: that there is none in these happens once in a million runs.
+    const READS: usize = 3_500;
+    let key = syntha::SecretKey::generate().unwrap();
+    let builder = UserManager::builder().memory().encryption(syntha::Kek::from_key(key));
+    let (users, host) = builder.audit(AuditPolicy::Strict).open().await.unwrap();
+    let session = users.create_user_session(&host, "user").await.unwrap();
+    let agent = session.agent("agent").unwrap();
+    agent.push("key", 1).await.unwrap();
+    for _ in 0..READS {
+        agent.get::<u64>("key").await.unwrap();
+    }
+    let scope = AuditScope::User(UserId::new("user").unwrap());
+    let read = AuditQuery::new().action(AuditAction::Read);
+    assert_eq!(all(&users, &scope, 0, &read).await.unwrap().len(), READS);
+}
+
 /// One folder, over many lives of the child.
 struct Run {
     data: std::path::PathBuf,
