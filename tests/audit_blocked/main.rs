@@ -170,7 +170,7 @@ impl Bed {
             let first = Batch::new(Timestamp(1)).unwrap();
             let (user, _) = audited.create(tag, first, CreateMode::New).await.unwrap();
             let mut config = MeshConfig::default();
-            config.audit = if number % 2 == 0 { AuditPolicy::Strict } else { AuditPolicy::Buffered };
+            config.audit = if number.is_multiple_of(2) { AuditPolicy::Strict } else { AuditPolicy::Buffered };
             let mesh = Mesh::open(user, Opening::new().audited(true), config).await.unwrap();
             users.push(tag);
             agents.push(mesh.agent("agent").unwrap());
@@ -197,15 +197,15 @@ impl Bed {
     async fn run(&mut self, ops: usize) -> Found {
         let rounds = ops.div_ceil(AT_ONCE);
         for round in 0..rounds {
-            if round % 40 == 0 {
+            if round.is_multiple_of(40) {
                 self.turn();
             }
-            if round % 4 == 0 {
+            if round.is_multiple_of(4) {
                 tokio::time::sleep(Duration::from_millis(400)).await;
             }
             self.round(round).await?;
             self.check_bound().await?;
-            if round % rounds.div_ceil(REPLAYS) == 0 {
+            if round.is_multiple_of(rounds.div_ceil(REPLAYS)) {
                 self.check_data().await?;
             }
         }
@@ -373,7 +373,7 @@ impl Bed {
             }
             let done = self.done[number];
             // What nobody knows the end of may have been done.
-            let is_told = |told: u64, done_: u64| (done_..=done_ + done.unknown).contains(&told);
+            let is_told = |told: u64, least: u64| (least..=least + done.unknown).contains(&told);
             if !is_told(told.pushes, done.pushes) || told.removes < done.removes || told.reads < done.reads {
                 return Err(format!(
                     "user {number}: {} pushes, {} removes and {} reads were answered and {} are unknown; told are {}, {} and {}",
