@@ -106,6 +106,20 @@ const RUNS: &[Run] = &[
         count: "500",
     },
     Run {
+        what: "audit kills",
+        package: "syntha-tests",
+        filter: "test(audit_kills_leave_a_whole_trail)",
+        variable: "SYNTHA_AUDIT_ENTRIES",
+        count: "1000000",
+    },
+    Run {
+        what: "audit blocked",
+        package: "syntha-tests",
+        filter: "test(audit_blocked_loses_nothing)",
+        variable: "SYNTHA_BLOCKED_OPS",
+        count: "100000",
+    },
+    Run {
         what: "second verifier",
         package: "syntha-tests",
         filter: "binary(audit) & test(both_say_the_same)",

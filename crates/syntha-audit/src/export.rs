@@ -8,7 +8,7 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
-use crate::link::StoredLink;
+use crate::link::{StoredLink, genesis};
 use crate::log::Checkpoint;
 use crate::retention::floor;
 use crate::signer::origin;
@@ -153,6 +153,12 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 export.report.links += 1;
             }
         }
+        // A chain that nobody began ends where it begins.
+        let end = if end == ChainHead::default() {
+            ChainHead { seq: 0, head: genesis(&deployment, &owner) }
+        } else {
+            end
+        };
         export.put(Item::End(end))?;
         export.report.chains += 1;
         Ok(())

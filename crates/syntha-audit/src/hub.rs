@@ -489,8 +489,10 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if let Some(hub) = self.hub.take() {
             hub.end(&self.owner, |waiting| {
+                // It may have been committed: it counts until somebody has looked.
                 waiting.unsure += 1;
-                0
+                waiting.entries += 1;
+                1
             });
             hub.moves.notify_one();
         }

@@ -42,6 +42,7 @@ async fn actions(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> 
     entries.iter().filter_map(|entry| entry.event.as_ref().map(|event| event.action)).collect()
 }
 
+#[allow(clippy::print_stdout, reason = "a test that fails says what was found")]
 async fn is_clean(users: &UserManager, scope: &AuditScope, data: bool) -> bool {
     let report = users.audit().unwrap().verify(scope, data).await.unwrap();
     assert!(report.is_clean(), "{:?} {:?}", report.trail.all().collect::<Vec<_>>(), report.data);
