@@ -133,10 +133,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         owner: [u8; 32],
     ) -> Result<()> {
         let deployment = self.shared.deployment;
-        let floor = floor(user).await?.map(|floor| floor.before());
+        let floor = floor(user).await?.map(|floor| floor.start());
         let end = user.state().await?.chain;
         export.put(Item::Trail(Header::new(origin(&deployment), deployment, owner).with_floor(floor)))?;
-        let mut from = floor.map_or(0, |floor| floor.seq);
+        let mut from = floor.map_or(0, |floor| floor.seq.saturating_sub(1));
         while from < end.seq {
             let scan = Scan::records(Keyspace::Audit, PAGE).name(Bytes::new()).from(link_id(from)?);
             let page = user.scan(scan).await?.value;
@@ -177,14 +177,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(keys.keys().map(|(from, key)| format!("{from} {key}\n")).collect())
     }
 
-    /// Where a user's chain begins, if it was pruned: after this.
+    /// Where a user's chain begins, if it was pruned: the number of the first link that is left, and the hash of the one before.
     ///
     /// # Errors
     ///
     /// `NotFound` for a user who is not there; those of the store.
     pub async fn floor(&self, user: UserTag) -> Result<Option<ChainHead>> {
         let opened = self.inner.open(user).await?;
-        Ok(floor(&*opened).await?.map(|floor| floor.before()))
+        Ok(floor(&*opened).await?.map(|floor| floor.start()))
     }
 
     /// What stands for a name in the events of a user's trail where nobody seals them; `None` if the user has no trail.

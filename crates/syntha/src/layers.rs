@@ -81,15 +81,34 @@ impl Auditing {
     }
 }
 
+/// A folder's store with its trail where it has one, and nobody who signs: for what is done to a whole deployment that nobody has open.
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+#[cfg_attr(not(feature = "audit"), allow(clippy::needless_pass_by_value, reason = "a layer takes it"))]
+pub(crate) fn unsigned(
+    store: Arc<dyn Store>,
+    #[cfg_attr(not(feature = "audit"), allow(unused_variables, reason = "no layer"))]
+    key: &syntha_store::DeploymentKey,
+    audited: bool,
+) -> Result<Arc<dyn Store>> {
+    if !audited {
+        return Ok(store);
+    }
+    #[cfg(feature = "audit")]
+    return Ok(Arc::new(syntha_audit::AuditedStore::new(store, key.fingerprint())?));
+    #[cfg(not(feature = "audit"))]
+    Err(needs_audit())
+}
+
 /// INVARIANT: nobody writes past a trail that is there: what it says and what is there would differ for ever.
 pub(crate) async fn refuse_audited(store: &dyn Store) -> Result<()> {
-    if is_audited(store).await? {
-        return Err(Error::new(
-            ErrorKind::Denied,
-            "the data has an audit trail: open it audited, with a build that has the feature `audit`",
-        ));
-    }
-    Ok(())
+    if is_audited(store).await? { Err(needs_audit()) } else { Ok(()) }
+}
+
+const fn needs_audit() -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        "the data has an audit trail: open it audited, with a build that has the feature `audit`",
+    )
 }
 
 /// Whether the data of a bare store has a trail.
