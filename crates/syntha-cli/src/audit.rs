@@ -251,6 +251,9 @@ fn value(entry: &AuditEntry) -> Result<Value> {
             value[side] = text.into();
         }
     }
+    if entry.closed {
+        value["details"] = "closed".into();
+    }
     value["seq"] = entry.seq.into();
     value["epoch"] = entry.epoch.into();
     value["records"] = entry.records.into();

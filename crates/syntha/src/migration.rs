@@ -72,6 +72,8 @@ pub struct MigrationReport {
     pub records: u64,
     /// Where the old folder is now, if it was not removed.
     pub old: Option<PathBuf>,
+    /// Where the audit trail of before is, if there was one; `None` also if an earlier run has carried everything over.
+    pub trail: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,7 +320,9 @@ impl Sides<'_> {
         progress: &mut (dyn FnMut(UserProgress) + Send),
     ) -> Result<Option<KeyFile>> {
         carry(&*source.store, target, report, progress).await?;
-        source.trail.keep(self.folder).await
+        let Some((trail, key)) = source.trail.keep(self.folder).await? else { return Ok(None) };
+        report.trail = Some(trail);
+        Ok(Some(key))
     }
 }
 

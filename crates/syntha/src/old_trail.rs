@@ -97,7 +97,7 @@ mod audited {
     use syntha_audit::{AuditedStore, FileSigner, Whose};
     use syntha_store::{DeploymentKey, Keyspace, Scan, Store};
 
-    use super::{KeyFile, OldTrail, Path, now, trail_file};
+    use super::{KeyFile, OldTrail, Path, PathBuf, now, trail_file};
     use crate::audit::default_key_file;
     use crate::error::{Error, ErrorKind, Result};
     use crate::files;
@@ -144,8 +144,8 @@ mod audited {
             }
         }
 
-        /// Writes the whole trail beside the folder, and says which key is to be put aside.
-        pub(crate) async fn keep(&self, folder: &Path) -> Result<Option<KeyFile>> {
+        /// Writes the whole trail beside the folder. Says where, and which key is to be put aside.
+        pub(crate) async fn keep(&self, folder: &Path) -> Result<Option<(PathBuf, KeyFile)>> {
             let Some(audited) = &self.audited else { return Ok(None) };
             let stamp = now();
             let path = trail_file(folder, stamp);
@@ -154,7 +154,7 @@ mod audited {
             audited.export(&Whose::All, false, &mut file).await?;
             let file = file.into_inner().map_err(|error| files::failed(error.into_error()))?;
             files::publish(file, &part, &path)?;
-            Ok(Some(KeyFile::new(self.key.clone(), stamp)))
+            Ok(Some((path, KeyFile::new(self.key.clone(), stamp))))
         }
     }
 }
@@ -166,7 +166,7 @@ mod without {
 
     use syntha_store::{DeploymentKey, Store};
 
-    use super::{KeyFile, OldTrail, Path};
+    use super::{KeyFile, OldTrail, Path, PathBuf};
     use crate::error::Result;
 
     impl OldTrail {
@@ -188,7 +188,7 @@ mod without {
             Arc::clone(files) as _
         }
 
-        pub(crate) async fn keep(&self, _: &Path) -> Result<Option<KeyFile>> {
+        pub(crate) async fn keep(&self, _: &Path) -> Result<Option<(PathBuf, KeyFile)>> {
             Ok(None)
         }
     }

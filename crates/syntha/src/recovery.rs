@@ -44,6 +44,8 @@ pub struct RestoreReport {
     pub lost: Vec<UserTag>,
     /// Whether the data is sealed.
     pub sealed: bool,
+    /// Whether the data has an audit trail.
+    pub audited: bool,
 }
 
 /// Builds a data folder, and its keystore, from a backup that [`UserManager::backup_all`] made. Nothing else is needed than the key that the
@@ -102,6 +104,7 @@ pub async fn restore_all(
     let report = RestoreReport::default();
     let mut recovery = Recovery { backup, manifest, rows, report, built: false };
     recovery.report.sealed = encryption.is_some();
+    recovery.report.audited = recovery.manifest.audited;
     recovery.built = resumed && files::is_there(&data) && !files::is_there(&building);
     let place = if recovery.built { &data } else { &building };
     if !recovery.built {
