@@ -135,6 +135,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let deployment = self.shared.deployment;
         let floor = floor(user).await?.map(|floor| floor.start());
         let end = user.state().await?.chain;
+        if end.seq == 0 {
+            // Data from before the trail, that nobody has written since.
+            return Ok(());
+        }
         export.put(Item::Trail(Header::new(origin(&deployment), deployment, owner).with_floor(floor)))?;
         let mut from = floor.map_or(0, |floor| floor.seq.saturating_sub(1));
         while from < end.seq {

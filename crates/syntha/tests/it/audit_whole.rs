@@ -271,7 +271,7 @@ async fn a_trail_is_read_beside_its_holder() {
         let size = users.audit().unwrap().checkpoint().await.unwrap().head.size;
         let exe = std::env::current_exe().unwrap();
         let child = std::process::Command::new(exe)
-            .args(["audit_whole::beside_child", "--exact", "--ignored", "--nocapture"])
+            .args(["audit_whole::beside_child", "--exact", "--nocapture"])
             .env("SYNTHA_BESIDE", &data)
             .env("SYNTHA_BESIDE_SEALED", is_sealed.to_string())
             .output()
@@ -284,9 +284,8 @@ async fn a_trail_is_read_beside_its_holder() {
     }
 }
 
-/// The other process of the test above.
+/// The other process of the test above; by itself it does nothing.
 #[tokio::test]
-#[ignore = "run by another test"]
 async fn beside_child() {
     let Some(data) = std::env::var_os("SYNTHA_BESIDE") else { return };
     let builder = UserManager::builder().sqlite_beside(&data);
