@@ -42,6 +42,7 @@ pub(crate) async fn actions(users: &UserManager, scope: &AuditScope, query: Audi
     entries.iter().filter_map(|entry| entry.event.as_ref().map(|event| event.action)).collect()
 }
 
+#[allow(clippy::print_stdout, reason = "it says what is wrong")]
 pub(crate) async fn is_clean(users: &UserManager, scope: &AuditScope, data: bool) -> bool {
     let report = users.audit().unwrap().verify(scope, data).await.unwrap();
     if !report.is_clean() {
