@@ -26,6 +26,7 @@ pub struct Audit {
 #[derive(Clone)]
 enum Signing {
     /// Nobody: chains go on, and no log is kept.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
     Nobody,
     Beside,
     File(PathBuf),
@@ -146,6 +147,7 @@ impl Auditing {
             _ => None,
         };
         let signer: Option<Arc<dyn Signer>> = match (audit.signer, of_file) {
+            #[cfg(all(feature = "encryption", feature = "sqlite"))]
             (Signing::Nobody, _) => None,
             (Signing::Signer(signer), _) => Some(signer),
             // Who only reads makes none.

@@ -26,6 +26,7 @@ pub(crate) struct Auditing(());
 /// What a host asked for.
 #[derive(Clone, Default)]
 pub(crate) struct Layers {
+    #[cfg_attr(not(feature = "encryption"), allow(dead_code, reason = "there is nothing to say"))]
     pub(crate) sealing: Wanted,
     pub(crate) auditing: Auditing,
 }
@@ -44,6 +45,7 @@ pub(crate) struct Place<'a> {
     #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "the trail's key lies beside it"))]
     pub(crate) folder: Option<&'a Path>,
     /// Nothing is written: another process has it.
+    #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "the trail alone asks"))]
     pub(crate) reads: bool,
 }
 
