@@ -303,3 +303,28 @@ async fn beside_child() {
     assert!(!reads.is_empty());
     users.shutdown().await.unwrap();
 }
+
+/// Between the renames: the old key is still in its place, and what is to be done with it is written down.
+#[tokio::test]
+async fn a_seal_that_was_stopped_at_its_end_puts_the_key_aside() {
+    let (_folder, data) = super::data();
+    made(&data, false).await;
+    seal(&data).await.unwrap();
+    let (aside, key_file) =
+        (beside(&data, "data.audit.key.before-", "").remove(0), data.with_file_name("data.audit.key"));
+    std::fs::rename(&data, data.with_file_name("data.sealing")).unwrap();
+    std::fs::rename(&aside, &key_file).unwrap();
+    let pending = [key_file.to_str().unwrap(), aside.to_str().unwrap()].join("\0");
+    std::fs::write(data.with_file_name("data.audit.pending"), pending).unwrap();
+    let refused = UserManager::builder().sqlite(&data).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+    // One rename further, the old key refuses to sign a log that it does not know.
+    std::fs::rename(data.with_file_name("data.sealing"), &data).unwrap();
+    let refused = UserManager::builder().sqlite(&data).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Tampered);
+    assert_eq!(seal(&data).await.unwrap().users, 0);
+    assert!(aside.exists() && !key_file.exists() && !data.with_file_name("data.audit.pending").exists());
+    let (users, _host) = UserManager::builder().sqlite(&data).open().await.unwrap();
+    check_whole(&users).await;
+    users.shutdown().await.unwrap();
+}
