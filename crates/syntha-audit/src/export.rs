@@ -8,6 +8,7 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
+use crate::leaf::{Leaf, LeafKind};
 use crate::link::StoredLink;
 use crate::log::Checkpoint;
 use crate::retention::floor;
@@ -19,6 +20,8 @@ use crate::verify::TrustedKeys;
 
 /// How many links a page has.
 const PAGE: usize = 256;
+/// How many leaves are read at a time.
+const LEAVES: usize = 1_024;
 /// How many users a page has.
 const USERS: usize = 1_000;
 
@@ -110,6 +113,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 }
             } else {
                 for owner in owners {
+                    let begins = floor(&*self.inner_of(&owner).await?).await?;
+                    if let Some(begins) = begins
+                        && let Some((index, leaf)) = self.floor_leaf(&owner, begins.start(), size).await?
+                    {
+                        export.put(Item::Leaf { index, leaf })?;
+                        let hashes = self.inclusion(index, size).await?;
+                        export.put(Item::Proof { index, size, hashes })?;
+                        export.report.leaves += 1;
+                    }
                     let Some((index, leaf)) = self.last_leaf(&owner).await? else { continue };
                     // One of a later checkpoint is not in this one.
                     if index < size {
@@ -124,6 +136,25 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
         export.writer.finish()?;
         Ok(export.report)
+    }
+
+    /// The leaf that says where a pruned chain begins. All leaves are looked through: there is one such leaf for each prune.
+    async fn floor_leaf(
+        &self,
+        owner: &[u8; 32],
+        begins: ChainHead,
+        size: u64,
+    ) -> Result<Option<(u64, Leaf)>> {
+        let Some(log) = self.log().await? else { return Ok(None) };
+        let (mut from, mut found) = (0, None);
+        while from < size {
+            let leaves = log.leaves(from, size, LEAVES).await?;
+            from = from.saturating_add(leaves.len() as u64);
+            let floor =
+                |leaf: &Leaf| leaf.kind == LeafKind::Floor && leaf.owner == *owner && leaf.chain == begins;
+            found = leaves.iter().rfind(|logged| floor(&logged.leaf)).map(|l| (l.index, l.leaf)).or(found);
+        }
+        Ok(found)
     }
 
     async fn chain<W: Write>(
