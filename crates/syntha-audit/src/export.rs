@@ -8,6 +8,7 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
+use crate::leaf::{Leaf, LeafKind};
 use crate::link::{StoredLink, genesis};
 use crate::log::Checkpoint;
 use crate::retention::floor;
@@ -19,6 +20,8 @@ use crate::verify::TrustedKeys;
 
 /// How many links a page has.
 const PAGE: usize = 256;
+/// How many leaves are read at a time.
+const LEAVES: usize = 1_024;
 /// How many users a page has.
 const USERS: usize = 1_000;
 
@@ -110,6 +113,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 }
             } else {
                 for owner in owners {
+                    let begins = floor(&*self.inner_of(&owner).await?).await?;
+                    if let Some(begins) = begins
+                        && let Some((index, leaf)) = self.floor_leaf(&owner, begins.start(), size).await?
+                    {
+                        export.put(Item::Leaf { index, leaf })?;
+                        let hashes = self.inclusion(index, size).await?;
+                        export.put(Item::Proof { index, size, hashes })?;
+                        export.report.leaves += 1;
+                    }
                     let Some((index, leaf)) = self.last_leaf(&owner).await? else { continue };
                     // One of a later checkpoint is not in this one.
                     if index < size {
@@ -126,6 +138,25 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(export.report)
     }
 
+    /// The leaf that says where a pruned chain begins. All leaves are looked through: there is one such leaf for each prune.
+    async fn floor_leaf(
+        &self,
+        owner: &[u8; 32],
+        begins: ChainHead,
+        size: u64,
+    ) -> Result<Option<(u64, Leaf)>> {
+        let Some(log) = self.log().await? else { return Ok(None) };
+        let (mut from, mut found) = (0, None);
+        while from < size {
+            let leaves = log.leaves(from, size, LEAVES).await?;
+            from = from.saturating_add(leaves.len() as u64);
+            let floor =
+                |leaf: &Leaf| leaf.kind == LeafKind::Floor && leaf.owner == *owner && leaf.chain == begins;
+            found = leaves.iter().rfind(|logged| floor(&logged.leaf)).map(|l| (l.index, l.leaf)).or(found);
+        }
+        Ok(found)
+    }
+
     async fn chain<W: Write>(
         &self,
         export: &mut Export<W>,
@@ -133,10 +164,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         owner: [u8; 32],
     ) -> Result<()> {
         let deployment = self.shared.deployment;
-        let floor = floor(user).await?.map(|floor| floor.before());
+        let floor = floor(user).await?.map(|floor| floor.start());
         let end = user.state().await?.chain;
+        if end.seq == 0 {
+            // Data from before the trail, that nobody has written since.
+            return Ok(());
+        }
         export.put(Item::Trail(Header::new(origin(&deployment), deployment, owner).with_floor(floor)))?;
-        let mut from = floor.map_or(0, |floor| floor.seq);
+        let mut from = floor.map_or(0, |floor| floor.seq.saturating_sub(1));
         while from < end.seq {
             let scan = Scan::records(Keyspace::Audit, PAGE).name(Bytes::new()).from(link_id(from)?);
             let page = user.scan(scan).await?.value;
@@ -183,14 +218,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(keys.keys().map(|(from, key)| format!("{from} {key}\n")).collect())
     }
 
-    /// Where a user's chain begins, if it was pruned: after this.
+    /// Where a user's chain begins, if it was pruned: the number of the first link that is left, and the hash of the one before.
     ///
     /// # Errors
     ///
     /// `NotFound` for a user who is not there; those of the store.
     pub async fn floor(&self, user: UserTag) -> Result<Option<ChainHead>> {
         let opened = self.inner.open(user).await?;
-        Ok(floor(&*opened).await?.map(|floor| floor.before()))
+        Ok(floor(&*opened).await?.map(|floor| floor.start()))
     }
 
     /// What stands for a name in the events of a user's trail where nobody seals them; `None` if the user has no trail.

@@ -151,48 +151,51 @@ impl Own {
     }
 }
 
-/// An archive's own chain, followed from its beginning while its records pass.
+/// An archive's own chain, followed from its beginning while its records pass. Where a pruned one begins is said after its links.
 struct Walk {
     start: ChainHead,
     at: ChainHead,
     has_key: bool,
-    /// Links of a pruned chain, until it is known where it begins.
-    early: Vec<Record>,
+    waiting: Vec<(u64, StoredLink)>,
 }
 
 impl Walk {
     const fn new(genesis: Hash) -> Self {
         let start = ChainHead { seq: 0, head: genesis };
-        Self { start, at: start, has_key: false, early: Vec::new() }
+        Self { start, at: start, has_key: false, waiting: Vec::new() }
     }
 
     /// # Errors
     ///
     /// `Corrupt` for a link that is not the next.
     fn pass(&mut self, stored: &Record) -> Result<()> {
-        if stored.head.id == floor_id()? && self.at == self.start {
-            let floor = Floor::decode(&stored.body)?;
-            self.start = floor.before();
-            self.at = self.start;
-            for link in std::mem::take(&mut self.early) {
-                self.pass(&link)?;
-            }
-        } else if stored.head.id.name().is_empty() {
-            if self.at.seq == 0 && stored.head.id.seq() > 1 {
-                self.early.push(stored.clone());
-                return Ok(());
-            }
+        let id = &stored.head.id;
+        if id.name().is_empty() {
             let link = StoredLink::decode(&stored.body)?;
-            let (read, end) = link.follow(self.at)?;
-            if read.seq != stored.head.id.seq() {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "a link of the audit chain stands in another's place",
-                ));
+            if !self.waiting.is_empty() || (self.at == self.start && id.seq() > 1) {
+                self.waiting.push((id.seq(), link));
+            } else {
+                self.follow(id.seq(), &link)?;
             }
-            self.at = end;
+        } else if *id == floor_id()? {
+            if self.waiting.is_empty() {
+                return Err(elsewhere());
+            }
+            self.at = Floor::decode(&stored.body)?.before();
+            for (seq, link) in std::mem::take(&mut self.waiting) {
+                self.follow(seq, &link)?;
+            }
         }
-        self.has_key |= stored.head.id == key_id()?;
+        self.has_key |= *id == key_id()?;
+        Ok(())
+    }
+
+    fn follow(&mut self, seq: u64, link: &StoredLink) -> Result<()> {
+        let (read, end) = link.follow(self.at)?;
+        if read.seq != seq {
+            return Err(elsewhere());
+        }
+        self.at = end;
         Ok(())
     }
 
@@ -204,7 +207,7 @@ impl Walk {
     fn ends_in(&self, chain: ChainHead) -> Result<bool> {
         let none = self.at == self.start;
         let named = if none { chain == ChainHead::default() } else { chain == self.at };
-        if named && self.has_key != none && self.early.is_empty() {
+        if named && self.has_key != none && self.waiting.is_empty() {
             return Ok(!none);
         }
         Err(Error::new(
@@ -212,6 +215,10 @@ impl Walk {
             "the snapshot's audit records do not end in the chain that it names, use another one",
         ))
     }
+}
+
+const fn elsewhere() -> Error {
+    Error::new(ErrorKind::Corrupt, "a link of the audit chain stands in another's place")
 }
 
 /// A snapshot with another chain at its end: the one that is there, or the archive's if there is none, and what was restored.

@@ -36,6 +36,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     pub(crate) signer: Option<Arc<dyn Signer>>,
+    /// Another process signs; here the log is only read.
+    pub(crate) reads: bool,
     pub(crate) sinks: Vec<Arc<dyn AuditSink>>,
     pub(crate) partial: Vec<tokio::sync::Mutex<Option<crate::shipping::Partial>>>,
     pub(crate) log: OnceCell<Log>,
@@ -61,6 +63,19 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         self
     }
 
+    /// Reads the log, and neither appends to it nor signs: beside a process that does both.
+    #[must_use]
+    pub const fn reading(mut self) -> Self {
+        self.keeper.reads = true;
+        self
+    }
+
+    /// Whether there is a signer, and so a log.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        self.keeper.signer.is_some()
+    }
+
     /// Delivers to this sink, beside those that were named before. A sink that is new starts at the present end of the log.
     #[must_use]
     pub fn sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
@@ -81,10 +96,13 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     ///
     /// # Errors
     ///
-    /// `Invalid` without a signer; `Tampered` if the log does not go on from where it was last signed, or a chain from where it was last
+    /// `Invalid` without a signer; `NotFound` if the log is [only read](Self::reading) and has none; `Tampered` if the log does not go on from where it was last signed, or a chain from where it was last
     /// logged; `KeyRefused` and `KeyUnavailable` from the signer; `Busy` if other processes append all the time.
     pub async fn checkpoint(&self) -> Result<Checkpoint> {
         let log = self.log().await?.ok_or_else(no_signer)?;
+        if self.keeper.reads {
+            return log.last().await?.ok_or_else(none_yet);
+        }
         let made = self.checkpoint_over(log).await;
         self.shared.hub.log_fails(made.is_err());
         made
@@ -114,6 +132,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     where
         F: Future<Output = Result<Vec<Entry>>> + Send,
     {
+        if self.keeper.reads {
+            return Err(only_read());
+        }
         for _ in 0..TRIES {
             let mut turn = log.turn(self.compares()).await?;
             self.take_in(log, turn.size()).await?;
@@ -162,7 +183,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 Err(error) => Err(error),
             };
             match entry {
-                Ok((_, Some(entry))) => entries.push(entry),
+                Ok((_, Some(entry))) => {
+                    // A chain that was pruned before this log began: the log says from where on there is something.
+                    if entry.from > 1 && entry.at.is_none_or(|at| at.erased) {
+                        let chain = ChainHead { seq: entry.from, head: entry.before };
+                        let leaf = Leaf::new(LeafKind::Floor, candidate.owner, entry.leaf.life, chain);
+                        entries.push(Entry { leaf, from: 0, before: [0; 32], at: entry.at });
+                    }
+                    entries.push(entry);
+                }
                 Ok((moved, None)) => self.shared.hub.settled(candidate, moved),
                 // One chain that was tampered with does not keep those of others out of the log.
                 Err(error) if is_broken(&error) => self.shared.hub.condemn(&candidate.owner),
@@ -358,6 +387,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     pub async fn rotate_signer(&self) -> Result<String> {
         self.checkpoint().await?;
         let log = self.log().await?.ok_or_else(no_signer)?;
+        if self.keeper.reads {
+            return Err(only_read());
+        }
         log.turn(self.compares()).await?.rotate().await
     }
 
@@ -504,7 +536,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             return Ok(());
         }
         self.shared.hub.close();
-        if self.keeper.log.initialized() {
+        if self.keeper.log.initialized() && !self.keeper.reads {
             self.checkpoint().await?;
             // What is not taken now is taken when the store is opened again.
             let _ = tokio::time::timeout(CLOSE_DEADLINE, self.shipped()).await;
@@ -595,6 +627,14 @@ pub(crate) fn is_gone(error: &Error) -> bool {
 
 pub(crate) const fn no_signer() -> Error {
     Error::new(ErrorKind::Invalid, "the audit log needs a signer, and sinks need the log")
+}
+
+const fn only_read() -> Error {
+    Error::new(ErrorKind::Refused, "another process signs the audit log, which is only read here")
+}
+
+const fn none_yet() -> Error {
+    Error::new(ErrorKind::NotFound, "the audit log has no checkpoint yet, try again")
 }
 
 const fn taken_away() -> Error {

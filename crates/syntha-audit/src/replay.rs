@@ -84,7 +84,7 @@ impl StateReport {
 }
 
 /// Compares a user's data with its chain, both as of one moment. `inner` is the user in the store that the audit layer lies over, so below
-/// what seals. `floor`: where a pruned chain begins, by the log.
+/// what seals. `floor`: where a pruned chain begins, by the log: the first link that is left, and the hash of the one before.
 ///
 /// # Errors
 ///
@@ -226,6 +226,8 @@ struct Replayed {
     listed: BTreeMap<Place, (Expected, u64)>,
     /// There is something that a snapshot can be compared with.
     begun: bool,
+    /// The first link that is left.
+    first: Option<u64>,
     usage: Option<[u8; 16]>,
     note: Option<[u8; 16]>,
     last: Option<(Stamp, u64)>,
@@ -234,6 +236,7 @@ struct Replayed {
 
 impl Replayed {
     fn link(&mut self, link: &Link) {
+        self.first.get_or_insert(link.seq);
         self.last = Some((Stamp { incarnation: link.life, epoch: link.epoch }, link.seq));
         self.usage = link.usage.or(self.usage);
         self.note = link.note.or(self.note);
@@ -274,7 +277,9 @@ impl Replayed {
             }
             self.records = listed;
         }
-        self.begun |= !link.more;
+        // What links before the first one that is left had put there is known from the first whole snapshot on.
+        let whole = matches!(link.kind, Kind::Snapshot | Kind::Restore) && !link.more;
+        self.begun |= whole || self.first == Some(1) && !link.more;
     }
 
     fn change(&mut self, change: &Trace, link: &Link) {

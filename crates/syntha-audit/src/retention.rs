@@ -43,6 +43,21 @@ impl Floor {
     pub(crate) const fn before(&self) -> ChainHead {
         ChainHead { seq: self.seq.saturating_sub(1), head: self.hash }
     }
+
+    /// As the log and a trail's header say it.
+    pub(crate) const fn start(&self) -> ChainHead {
+        ChainHead { seq: self.seq, head: self.hash }
+    }
+
+    pub(crate) fn decode(mut body: &[u8]) -> Result<Self> {
+        if body.len() != 40 {
+            return Err(malformed());
+        }
+        let seq = body.get_u64();
+        let mut hash = [0; 32];
+        body.copy_to_slice(&mut hash);
+        Ok(Self { seq, hash })
+    }
 }
 
 /// What a prune did.

@@ -242,31 +242,36 @@ async fn show(show: Show, trail: AuditTrail<'_>) -> Result {
 
 /// An entry as one object.
 fn value(entry: &AuditEntry) -> Result<Value> {
-    let mut value = match &entry.event {
+    let value = match &entry.event {
         Some(event) => serde_json::to_value(event)?,
         None => json!({ "at": entry.at.0, "do": format!("{:?}", entry.kind).to_lowercase(), "is": "done" }),
     };
+    let Value::Object(mut value) = value else { return Err("an entry of the trail is no object".into()) };
     for side in ["by", "on"] {
         // A name, or the keyed hash that stands for one.
-        let text = value[side]["name"].as_str().or_else(|| value[side]["tag"].as_str()).map(str::to_owned);
-        if let Some(text) = text {
-            value[side] = text.into();
+        let subject = value.get(side);
+        let text = subject.and_then(|subject| subject.get("name").or_else(|| subject.get("tag")));
+        if let Some(text) = text.and_then(Value::as_str).map(str::to_owned) {
+            value.insert(side.to_owned(), text.into());
         }
     }
-    value["seq"] = entry.seq.into();
-    value["epoch"] = entry.epoch.into();
-    value["records"] = entry.records.into();
-    Ok(value)
+    if entry.closed {
+        value.insert("details".to_owned(), "closed".into());
+    }
+    for (member, number) in [("seq", entry.seq), ("epoch", entry.epoch), ("records", entry.records)] {
+        value.insert(member.to_owned(), number.into());
+    }
+    Ok(Value::Object(value))
 }
 
 const COLUMNS: [&str; 10] = ["seq", "at", "do", "is", "rule", "by", "on", "version", "n", "bytes"];
 
 fn cells(value: &Value) -> Vec<String> {
-    let cell = |column: &&str| match &value[*column] {
-        Value::Null if **column == *"n" => "1".to_owned(),
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let cell = |column: &&str| match value.get(*column) {
+        None | Some(Value::Null) if **column == *"n" => "1".to_owned(),
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
     };
     COLUMNS.iter().map(cell).collect()
 }

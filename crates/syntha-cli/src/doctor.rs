@@ -200,8 +200,42 @@ async fn inside(opening: &Opening, shared: bool, report: &mut Report) {
         None => report.right("opens", "the data opens"),
     }
     look(&users, report).await;
+    trail(opening, &users, report);
     if let Err(error) = users.shutdown().await {
         report.failure("closes", error.to_string());
+    }
+}
+
+/// The audit trail, and who keeps its key.
+fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
+    let Some(trail) = users.audit() else {
+        return report.right("audit trail", "the data has none: --audit begins one");
+    };
+    let late = trail.backlog();
+    if late.broken > 0 {
+        let says = format!("{} trails do not go on from where they were logged: verify them", late.broken);
+        report.failure("audit trail", says);
+    } else {
+        report.right("audit trail", "what is done is written into it");
+    }
+    let path = opening.audit_key_file();
+    match (path.metadata(), opening.settings.data.metadata()) {
+        (Ok(key), Ok(data)) if key.dev() == data.dev() => report.warning(
+            "audit key apart",
+            "signing key and data are on one file system: who has the disk can sign another past",
+        ),
+        (Ok(_), Ok(_)) => report.right("audit key apart", "signing key and data are on two file systems"),
+        (Err(error), _) | (_, Err(error)) => {
+            report.failure("audit key apart", format!("can't look at {}: {error}", path.display()));
+        }
+    }
+    if late.sinks.is_empty() {
+        report.warning(
+            "audit anchor",
+            "nobody outside is told of the trail: copy checkpoints (`syntha audit checkpoint`) elsewhere",
+        );
+    } else {
+        report.right("audit anchor", "somebody outside is told of the trail");
     }
 }
 

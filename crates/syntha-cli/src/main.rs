@@ -113,6 +113,12 @@ impl Command {
                 )
                 | Self::Keys(keys::Command::Status { .. })
                 | Self::Backup(_)
+                | Self::Audit(
+                    audit::Command::Show(_)
+                        | audit::Command::Verify(_)
+                        | audit::Command::Export(_)
+                        | audit::Command::Keys
+                )
         )
     }
 

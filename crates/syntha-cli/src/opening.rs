@@ -55,6 +55,15 @@ impl Opening {
         }
     }
 
+    /// The file of the key that signs the audit log.
+    pub(crate) fn audit_key_file(&self) -> PathBuf {
+        self.settings.audit_key_file.clone().unwrap_or_else(|| {
+            let mut name = self.settings.data.as_os_str().to_owned();
+            name.push(".audit.key");
+            name.into()
+        })
+    }
+
     pub(crate) fn keystore(&self) -> PathBuf {
         self.settings.keystore.clone().unwrap_or_else(|| default_keystore(&self.settings.data))
     }

@@ -62,6 +62,12 @@ pub(crate) async fn restore(copy: Copy, opening: &Opening) -> Result {
     let report = syntha::restore_all(&copy.all, data, encryption, |at| spinner.say(words(at))).await?;
     let mut lines =
         vec![format!("restored {} users with data and {} without", report.restored, report.empty)];
+    if report.audited {
+        lines.push(
+            "the audit trails of users go on; the log begins anew with a new key, and what it was lies beside the folder"
+                .into(),
+        );
+    }
     if report.erased > 0 {
         lines.push(format!("{} users were erased: their archives were left where they are", report.erased));
     }
@@ -74,6 +80,7 @@ pub(crate) async fn restore(copy: Copy, opening: &Opening) -> Result {
     );
     let value = json!({
         "restored": report.restored, "empty": report.empty, "erased": report.erased, "sealed": report.sealed,
+        "audited": report.audited,
         "skipped": skipped(&report.skipped), "locked": tags(&report.locked), "lost": tags(&report.lost) });
     Ok(Answer { lines, value })
 }
@@ -92,7 +99,8 @@ pub(crate) async fn seal(change: Change, opening: &Opening) -> Result {
         make_key_file(&key_file).map_err(syntha::Error::from)?;
     }
     let spinner = Spinner::new("sealing");
-    let report = syntha::seal_folder(data, encryption, how(&change), |at| spinner.say(words(at))).await?;
+    let how = how(&change, opening);
+    let report = syntha::seal_folder(data, encryption, how, |at| spinner.say(words(at))).await?;
     drop(spinner);
     let mut lines = changed(&report, "sealed");
     lines.push(match opening.key_file() {
@@ -109,7 +117,7 @@ pub(crate) async fn seal(change: Change, opening: &Opening) -> Result {
     let remark = "deleted files may stay on a disk until it is written over, and older copies are not sealed";
     lines.push(remark.into());
     let value = json!({
-        "users": report.users, "records": report.records, "old": report.old, "key_file": opening.key_file(),
+        "users": report.users, "records": report.records, "old": report.old, "trail": report.trail, "key_file": opening.key_file(),
         "keystore": opening.keystore() });
     Ok(Answer { lines, value })
 }
@@ -118,14 +126,16 @@ pub(crate) async fn unseal(change: Change, opening: &Opening) -> Result {
     let encryption = ready(&change, opening)?;
     let spinner = Spinner::new("taking the seal off");
     let data = &opening.settings.data;
-    let report = syntha::unseal_folder(data, encryption, how(&change), |at| spinner.say(words(at))).await?;
+    let how = how(&change, opening);
+    let report = syntha::unseal_folder(data, encryption, how, |at| spinner.say(words(at))).await?;
     drop(spinner);
     let mut lines = changed(&report, "no longer sealed");
     lines.push("keep the key and the keystore: older archives open with them alone".into());
     lines.push(
         "as long as they lie beside the folder, open it with --plain, to say that it is meant so".into(),
     );
-    let value = json!({ "users": report.users, "records": report.records, "old": report.old });
+    let value =
+        json!({ "users": report.users, "records": report.records, "old": report.old, "trail": report.trail });
     Ok(Answer { lines, value })
 }
 
@@ -139,8 +149,12 @@ fn ready(change: &Change, opening: &Opening) -> Result<Encryption> {
     Ok(opening.encryption(kek))
 }
 
-const fn how(change: &Change) -> Migration {
+fn how(change: &Change, opening: &Opening) -> Migration {
     let how = Migration::new();
+    let how = match &opening.settings.audit_key_file {
+        Some(path) => how.audit_key(path),
+        None => how,
+    };
     if change.remove_old { how.remove_old() } else { how }
 }
 
@@ -151,6 +165,12 @@ fn changed(report: &MigrationReport, what: &str) -> Vec<String> {
         Some(old) => format!("the old folder is {}, remove it when you no longer need it", old.display()),
         None => "the old folder is removed".into(),
     });
+    if let Some(trail) = &report.trail {
+        lines.push(format!(
+            "the audit trails of users go on; the log begins anew with a new key, and what it was is in {}",
+            trail.display()
+        ));
+    }
     lines
 }
 

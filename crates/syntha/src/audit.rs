@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use syntha_audit::{AuditSink, AuditedStore, FileSigner, MemorySigner, Signer};
 use syntha_mesh::AuditPolicy;
-use syntha_store::{Action, DeploymentKey, Store, Verdict};
+use syntha_store::{Action, DeploymentKey, ErrorKind as StoreErrorKind, Store, Verdict};
 
 use crate::error::Result;
 use crate::layers::{Trailed, is_audited};
@@ -25,6 +25,9 @@ pub struct Audit {
 
 #[derive(Clone)]
 enum Signing {
+    /// Nobody: chains go on, and no log is kept.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    Nobody,
     Beside,
     File(PathBuf),
     Signer(Arc<dyn Signer>),
@@ -67,6 +70,11 @@ impl Audit {
         self
     }
 
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) fn unsigned() -> Self {
+        Self { signer: Signing::Nobody, ..Self::default() }
+    }
+
     /// Tells somebody outside of every entry and checkpoint. Several may be told.
     pub fn sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.sinks.push(sink);
@@ -102,6 +110,11 @@ impl fmt::Debug for Audit {
     }
 }
 
+/// Where the key that signs a folder's audit log lies unless another place is named.
+pub(crate) fn default_key_file(folder: &std::path::Path) -> PathBuf {
+    crate::files::beside(folder, ".audit.key")
+}
+
 impl Auditing {
     /// What the meshes tell the trail; `None` for what their configuration says.
     pub(crate) const fn policy(&self) -> Option<AuditPolicy> {
@@ -128,20 +141,31 @@ impl Auditing {
             return Trailed::without(store).await;
         }
         let mut audited = AuditedStore::new(store, key.fingerprint())?;
-        if !place.reads {
-            let signer: Arc<dyn Signer> = match (audit.signer, place.folder) {
-                (Signing::Signer(signer), _) => signer,
-                (Signing::File(path), _) => Arc::new(FileSigner::open(path, &key.fingerprint()).await?),
-                (Signing::Beside, Some(folder)) => {
-                    let path = crate::files::beside(folder, ".audit.key");
-                    Arc::new(FileSigner::open(path, &key.fingerprint()).await?)
-                }
-                (Signing::Beside, None) => Arc::new(MemorySigner::new(&key.fingerprint())?),
-            };
-            audited = audited.signer(signer).bounds(audit.entries, audit.age);
+        let of_file = match (&audit.signer, place.folder) {
+            (Signing::File(path), _) => Some(path.clone()),
+            (Signing::Beside, Some(folder)) => Some(default_key_file(folder)),
+            _ => None,
+        };
+        let signer: Option<Arc<dyn Signer>> = match (audit.signer, of_file) {
+            #[cfg(all(feature = "encryption", feature = "sqlite"))]
+            (Signing::Nobody, _) => None,
+            (Signing::Signer(signer), _) => Some(signer),
+            // Who only reads makes none.
+            (_, Some(path)) if place.reads && !crate::files::is_there(&path) => None,
+            (_, Some(path)) => Some(Arc::new(FileSigner::open(path, &key.fingerprint()).await?)),
+            (_, None) if place.reads => None,
+            (_, None) => Some(Arc::new(MemorySigner::new(&key.fingerprint())?)),
+        };
+        if place.reads {
+            audited = audited.reading();
+        } else if signer.is_some() {
+            audited = audited.bounds(audit.entries, audit.age);
             for sink in audit.sinks {
                 audited = audited.sink(sink);
             }
+        }
+        if let Some(signer) = signer {
+            audited = audited.signer(signer);
         }
         let audited = Arc::new(audited);
         Ok(Trailed { store: Arc::clone(&audited) as _, audited: Some(audited), beside: place.reads })
@@ -164,6 +188,17 @@ impl crate::deployment::Deployment {
             });
         }
         self.note(Action::OpenRun, None, Verdict::Done).await?;
+        if !audited.is_signed() {
+            return Ok(());
+        }
+        // A log that begins over chains that are there has all of them: one that it does not name could be taken away unseen.
+        if audited.last_checkpoint().await?.is_none() {
+            match audited.catch_up().await {
+                // It is told of where its user is opened, and by a verification.
+                Err(error) if matches!(error.kind(), StoreErrorKind::Tampered | StoreErrorKind::Corrupt) => {}
+                looked => drop(looked?),
+            }
+        }
         *self.background.lock() = Some(audited.spawn_background());
         Ok(())
     }

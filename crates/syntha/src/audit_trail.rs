@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use syntha_audit::link::{Kind, Link, StoredLink};
+use syntha_audit::link::{Kind, Link, StoredLink, details_hash};
 use syntha_audit::replay::StateReport;
 use syntha_audit::verify::{Report, Scope, TrustedKeys, Verifier};
 use syntha_audit::{AuditedStore, Backlog, Checkpoint, ExportReport, Pruned, Whose};
@@ -140,6 +140,8 @@ pub struct AuditEntry {
     pub records: u64,
     /// What was done, or tried.
     pub event: Option<Event>,
+    /// The link has details that are sealed, and this data is not: they are of the time when it was. They open with the old folder's key alone.
+    pub closed: bool,
 }
 
 /// Entries, in the order of the chain.
@@ -245,17 +247,17 @@ impl AuditTrail<'_> {
     async fn open(&self, tag: Option<UserTag>, body: bytes::Bytes) -> Result<Vec<AuditEntry>> {
         let stored = StoredLink::decode(&body)?;
         let link = Link::decode(&stored.text)?;
-        #[cfg(feature = "encryption")]
-        let is_sealed = self.deployment.sealed.is_some();
-        #[cfg(not(feature = "encryption"))]
-        let is_sealed = false;
-        let events = match &stored.details {
-            None => Vec::new(),
-            // What is sealed begins with random bytes, which may look like the begin of JSON text.
+        let named = stored.details.as_ref().map(|(salt, details)| details_hash(salt, details));
+        if named.is_some_and(|named| named != link.details) {
+            return Err(changed_details().into());
+        }
+        let (events, closed) = match &stored.details {
+            None => (Vec::new(), false),
             Some((_, details)) => match decode_events(details) {
-                Ok(events) => events,
-                Err(error) if details.first() == Some(&b'[') && !is_sealed => return Err(error.into()),
-                Err(_) => self.unseal(tag, details).await?,
+                // What is sealed is no JSON text: it begins with random bytes, and ends in a seal.
+                Ok(events) => (events, false),
+                Err(_) if !self.deployment.is_sealed() => (Vec::new(), true),
+                Err(_) => (self.unseal(tag, details).await?, false),
             },
         };
         let entry = |event| AuditEntry {
@@ -265,6 +267,7 @@ impl AuditTrail<'_> {
             epoch: link.epoch.0,
             records: link.changes.len() as u64,
             event,
+            closed,
         };
         if events.is_empty() {
             return Ok(vec![entry(None)]);
@@ -440,6 +443,10 @@ impl Write for Feed {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+const fn changed_details() -> StoreError {
+    StoreError::new(StoreErrorKind::Tampered, "the details of an audit link are not those that it names")
 }
 
 const fn sealed_details() -> StoreError {

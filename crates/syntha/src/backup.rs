@@ -77,6 +77,9 @@ pub(crate) struct Manifest {
     #[serde(rename = "syntha-backup")]
     pub(crate) version: u32,
     pub(crate) sealed: bool,
+    /// Whether the data has an audit trail. What is restored goes on with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) audited: bool,
     /// Milliseconds since the Unix epoch.
     pub(crate) made: u64,
     pub(crate) users: u64,
@@ -107,6 +110,8 @@ const UNFINISHED: &str = "unfinished";
 pub(crate) const MANIFEST: Names = Names { sealed: "manifest.sealed", plain: "manifest.json" };
 pub(crate) const DEPLOYMENT: Names = Names { sealed: "deployment.sealed", plain: "deployment.plain" };
 pub(crate) const KEYSTORE: &str = "keystore.sealed";
+/// Everybody's trail and the deployment's own, with the log as it was: see docs/audit-v1.md.
+pub(crate) const TRAIL: &str = "audit.trail";
 /// The row of a plain backup that holds the key of the tags.
 pub(crate) const TAGS_KEY: &[u8] = b"deployment-key";
 
@@ -179,6 +184,17 @@ impl UserManager {
 }
 
 impl Deployment {
+    /// Whether the data has an audit trail, which this process may only read.
+    #[cfg(feature = "audit")]
+    const fn has_trail(&self) -> bool {
+        self.trailed.audited.is_some()
+    }
+
+    #[cfg(not(feature = "audit"))]
+    const fn has_trail(&self) -> bool {
+        self.audited
+    }
+
     pub(crate) async fn backup_rows<W: Write + Send>(&self, sink: W) -> Result<u64> {
         let Some(sealed) = &self.sealed else {
             let mut rows = RowWriter::new(sink)?;
@@ -364,6 +380,12 @@ impl Backup<'_> {
         let mut new = NewFile::create(&self.folder, DEPLOYMENT.of(self.sealed))?;
         self.deployment.backup_rows(&mut new).await?;
         listed.push(new.publish()?);
+        #[cfg(feature = "audit")]
+        if let Some(audited) = &self.deployment.trailed.audited {
+            let mut new = NewFile::create(&self.folder, TRAIL)?;
+            audited.export(&syntha_audit::Whose::All, false, &mut new).await?;
+            listed.push(new.publish()?);
+        }
         // INVARIANT: the keystore comes after everything that its keys open.
         if let Some(sealed) = &self.deployment.sealed {
             let mut new = NewFile::create(&self.folder, KEYSTORE)?;
@@ -382,6 +404,7 @@ impl Backup<'_> {
         let manifest = Manifest {
             version: 1,
             sealed: self.sealed,
+            audited: self.deployment.has_trail(),
             made: self.deployment.wall().0,
             users,
             files: listed,

@@ -26,6 +26,7 @@ pub(crate) struct Auditing(());
 /// What a host asked for.
 #[derive(Clone, Default)]
 pub(crate) struct Layers {
+    #[cfg_attr(not(feature = "encryption"), allow(dead_code, reason = "there is nothing to say"))]
     pub(crate) sealing: Wanted,
     pub(crate) auditing: Auditing,
 }
@@ -44,6 +45,7 @@ pub(crate) struct Place<'a> {
     #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "the trail's key lies beside it"))]
     pub(crate) folder: Option<&'a Path>,
     /// Nothing is written: another process has it.
+    #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "the trail alone asks"))]
     pub(crate) reads: bool,
 }
 
@@ -81,15 +83,34 @@ impl Auditing {
     }
 }
 
+/// A folder's store with its trail where it has one, and nobody who signs: for what is done to a whole deployment that nobody has open.
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
+#[cfg_attr(not(feature = "audit"), allow(clippy::needless_pass_by_value, reason = "a layer takes it"))]
+pub(crate) fn unsigned(
+    store: Arc<dyn Store>,
+    #[cfg_attr(not(feature = "audit"), allow(unused_variables, reason = "no layer"))]
+    key: &syntha_store::DeploymentKey,
+    audited: bool,
+) -> Result<Arc<dyn Store>> {
+    if !audited {
+        return Ok(store);
+    }
+    #[cfg(feature = "audit")]
+    return Ok(Arc::new(syntha_audit::AuditedStore::new(store, key.fingerprint())?));
+    #[cfg(not(feature = "audit"))]
+    Err(needs_audit())
+}
+
 /// INVARIANT: nobody writes past a trail that is there: what it says and what is there would differ for ever.
 pub(crate) async fn refuse_audited(store: &dyn Store) -> Result<()> {
-    if is_audited(store).await? {
-        return Err(Error::new(
-            ErrorKind::Denied,
-            "the data has an audit trail: open it audited, with a build that has the feature `audit`",
-        ));
-    }
-    Ok(())
+    if is_audited(store).await? { Err(needs_audit()) } else { Ok(()) }
+}
+
+const fn needs_audit() -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        "the data has an audit trail: open it audited, with a build that has the feature `audit`",
+    )
 }
 
 /// Whether the data of a bare store has a trail.

@@ -30,6 +30,8 @@ mod migration;
 mod newborn;
 mod notes;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
+mod old_trail;
+#[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod recovery;
 mod registry;
 #[cfg(feature = "encryption")]

@@ -11,7 +11,8 @@
 //! | 4 | sealed | not there | as before | done; the old folder is removed if that was asked for |
 //!
 //! From 2 to 3 and from 3 to 4 it is one rename each, under the old folder's lock. A stop in any state loses nothing, and the next call goes on
-//! from there. In state 3 the folder's name is free: opening it is refused, so that nobody begins anew in it.
+//! from there. Data with an audit trail is the exception: what an earlier call has built of it is built anew, so that each chain has all links that the
+//! old folder's has. In state 3 the folder's name is free: opening it is refused, so that nobody begins anew in it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use syntha_encryption::{EncryptedStore, Keychain, Row};
 use syntha_sqlite::{FolderLock, KeyPlace, SqliteConfig, SqliteStore, key_place};
 use syntha_store::{
     Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Keyspace, RecordId, Scan,
-    Store, Timestamp, UserStore, UserTag,
+    Store, StoredRecord, Timestamp, UserStore, UserTag,
 };
 
 use crate::backup::UserProgress;
@@ -29,19 +30,28 @@ use crate::directory::{Directory, Standing};
 use crate::encryption::Encryption;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
+use crate::layers::unsigned;
+use crate::old_trail::{KeyFile, OldTrail};
 use crate::recovery::put_rows;
 
 /// How a folder is sealed or unsealed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Migration {
     remove_old: bool,
+    audit_key: Option<PathBuf>,
 }
 
 impl Migration {
     /// The old folder stays, under another name.
     pub const fn new() -> Self {
-        Self { remove_old: false }
+        Self { remove_old: false, audit_key: None }
+    }
+
+    /// Where the key that signs the data's audit log is, if not beside the folder.
+    pub fn audit_key(mut self, path: impl Into<PathBuf>) -> Self {
+        self.audit_key = Some(path.into());
+        self
     }
 
     /// The old folder is removed at the end. A disk may hold deleted files until it writes over them: only a disk that is destroyed, or was
@@ -62,6 +72,8 @@ pub struct MigrationReport {
     pub records: u64,
     /// Where the old folder is now, if it was not removed.
     pub old: Option<PathBuf>,
+    /// Where the audit trail of before is, if there was one; `None` also if an earlier run has carried everything over.
+    pub trail: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +85,17 @@ enum Way {
 /// Seals a plain data folder. Users keep their tags, their data and its versions; nobody may have the folder open. The keystore and the key are
 /// where `encryption` says. A call that was stopped is ended by calling it again.
 ///
+/// Data with an audit trail keeps it: every user's chain goes on in the new folder, with links that say what was carried over, and details stay as
+/// they are, so that old ones and new ones differ in form. The log and the deployment's own trail begin anew. What they were is written beside the folder, with
+/// `.audit.before-` and the time after its name and `.trail` at its end, for `syntha audit verify --file`; the key that signed is put aside, with `.before-` and
+/// the time after its name, and the next opening makes a new one.
+///
 /// # Errors
 ///
 /// `Locked` if the folder is open anywhere; `Invalid` if it is sealed already, or if the old folder of an earlier change is still there;
-/// `NotFound`; `Corrupt` for a user whose data is damaged, or if a copy is not equal; `Denied` for a keystore of other data, `Storage`.
+/// `NotFound`; `Corrupt` for a user whose data is damaged, or if a copy is not equal; `Denied` for a keystore of other data, for data with an
+/// audit log whose key is neither beside the folder nor named, and in a build without the feature `audit` for data with a trail; `Tampered` for a trail that
+/// is not as it was signed; `Storage`.
 pub async fn seal_folder(
     folder: impl AsRef<Path> + Send,
     encryption: impl Into<Encryption> + Send,
@@ -87,7 +106,8 @@ pub async fn seal_folder(
     run(Way::Seal, folder, encryption, how, &mut progress).await
 }
 
-/// Takes the seal off a data folder. The keystore and the key stay: older archives and the old folder open with them alone.
+/// Takes the seal off a data folder. The keystore and the key stay: older archives and the old folder open with them alone, and so do details of
+/// audit entries from before, which the plain folder shows as closed.
 ///
 /// # Errors
 ///
@@ -141,6 +161,7 @@ async fn run(
     progress: &mut (dyn FnMut(UserProgress) + Send),
 ) -> Result<MigrationReport> {
     let (building, old) = (way.building(&folder), way.old(&folder));
+    let pending = files::beside(&folder, ".audit.pending");
     let mut report = MigrationReport::default();
     let place = key_place(&folder)?;
     let (begun, kept) = (files::is_there(&building), files::is_there(&old));
@@ -152,7 +173,12 @@ async fn run(
             ));
         }
         let encryption = encryption.placed(&folder);
-        let lock = build(way, &folder, &building, &encryption, &mut report, progress).await?;
+        let sides = Sides { way, folder: &folder, building: &building, how: &how };
+        let (lock, key) = sides.build(&encryption, &mut report, progress).await?;
+        match key {
+            Some(key) => key.write(&pending)?,
+            None => files::remove(&pending)?,
+        }
         // INVARIANT: nobody has written since everything was compared, and nobody can before the new folder has its name.
         files::rename(&folder, &old)?;
         files::rename(&building, &folder)?;
@@ -171,6 +197,7 @@ async fn run(
     } else {
         check_same(way, &folder, &old)?;
     }
+    KeyFile::end(&pending)?;
     if how.remove_old {
         files::remove_folder(&old)?;
     } else {
@@ -194,69 +221,109 @@ fn check_same(way: Way, after: &Path, before: &Path) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, "the folder beside this one is of other data, move it away"))
 }
 
-/// Builds the second folder, compares it, and closes both. The first one's lock is kept.
-async fn build(
+/// What is carried over, and where.
+struct Sides<'a> {
     way: Way,
-    folder: &Path,
-    building: &Path,
-    encryption: &Encryption,
-    report: &mut MigrationReport,
-    progress: &mut (dyn FnMut(UserProgress) + Send),
-) -> Result<FolderLock> {
-    let (source, target) = match way {
-        Way::Seal => {
-            let source = Arc::new(SqliteStore::open(SqliteConfig::new(folder)).await?);
-            let key = source.deployment_key().clone();
-            let keystore = encryption.open_keystore().await?;
-            let keychain = Keychain::create(
-                keystore,
-                encryption.kek(),
-                encryption.chosen_mode(),
-                &key,
-                encryption.chosen_cache(),
-            );
-            let keychain = keychain.await?;
-            if keychain.deployment_key().fingerprint() != key.fingerprint() {
-                return Err(Error::new(
-                    ErrorKind::Denied,
-                    "the keystore belongs to other data, name another place for it",
-                ));
-            }
-            let target = SqliteStore::open(SqliteConfig::new(building).deployment_key(key)).await?;
-            let target: Arc<dyn Store> = Arc::new(EncryptedStore::new(Arc::new(target), &keychain)?);
-            forget_erased(&*source, &keychain).await?;
-            (Side { files: Arc::clone(&source), store: source as _ }, target)
-        }
-        Way::Unseal => {
-            let keystore = encryption.open_keystore().await?;
-            let keychain = Keychain::open(keystore, encryption.kek(), encryption.chosen_cache()).await?;
-            let key = keychain.deployment_key().clone();
-            let files = SqliteConfig::new(folder).deployment_key(key.clone());
-            let files = Arc::new(SqliteStore::open(files).await?);
-            let source: Arc<dyn Store> = Arc::new(EncryptedStore::new(Arc::clone(&files), &keychain)?);
-            files::make_folder(building)?;
-            if key_place(building)? == KeyPlace::Nowhere {
-                files::write(&building.join("deployment.key"), key.as_bytes())?;
-            }
-            let target: Arc<dyn Store> = Arc::new(SqliteStore::open(SqliteConfig::new(building)).await?);
-            (Side { files, store: source }, target)
-        }
-    };
-    let carried = carry(&*source.store, &*target, report, progress).await;
-    let closed = target.close().await;
-    let lock = source.files.close_locked().await;
-    // With the layer its keystore is closed.
-    let layer = source.store.close().await;
-    carried?;
-    closed?;
-    layer?;
-    Ok(lock?)
+    folder: &'a Path,
+    building: &'a Path,
+    how: &'a Migration,
 }
 
 /// The folder that is read: its files, and what opens them.
-struct Side {
+struct Source {
     files: Arc<SqliteStore>,
+    trail: OldTrail,
     store: Arc<dyn Store>,
+}
+
+impl Sides<'_> {
+    /// Builds the second folder, compares it, and closes both. The first one's lock is kept. Gives the signing key that is to be put aside.
+    async fn build(
+        &self,
+        encryption: &Encryption,
+        report: &mut MigrationReport,
+        progress: &mut (dyn FnMut(UserProgress) + Send),
+    ) -> Result<(FolderLock, Option<KeyFile>)> {
+        let (source, target) = match self.way {
+            Way::Seal => self.to_seal(encryption).await?,
+            Way::Unseal => self.to_unseal(encryption).await?,
+        };
+        let carried = self.carry(&source, &*target, report, progress).await;
+        let closed = target.close().await;
+        let lock = source.files.close_locked().await;
+        // With the layer its keystore is closed.
+        let layer = source.store.close().await;
+        let key = carried?;
+        closed?;
+        layer?;
+        Ok((lock?, key))
+    }
+
+    async fn to_seal(&self, encryption: &Encryption) -> Result<(Source, Arc<dyn Store>)> {
+        let files = Arc::new(SqliteStore::open(SqliteConfig::new(self.folder)).await?);
+        let key = files.deployment_key().clone();
+        let trail = self.trail(&files).await?;
+        let keychain = Keychain::create(
+            encryption.open_keystore().await?,
+            encryption.kek(),
+            encryption.chosen_mode(),
+            &key,
+            encryption.chosen_cache(),
+        );
+        let keychain = keychain.await?;
+        if keychain.deployment_key().fingerprint() != key.fingerprint() {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "the keystore belongs to other data, name another place for it",
+            ));
+        }
+        let target = SqliteStore::open(SqliteConfig::new(self.building).deployment_key(key.clone())).await?;
+        let target = unsigned(Arc::new(target), &key, trail.is_there())?;
+        let target: Arc<dyn Store> = Arc::new(EncryptedStore::new(target, &keychain)?);
+        let store = trail.store(&files);
+        forget_erased(&*store, &keychain).await?;
+        Ok((Source { files, trail, store }, target))
+    }
+
+    async fn to_unseal(&self, encryption: &Encryption) -> Result<(Source, Arc<dyn Store>)> {
+        let keystore = encryption.open_keystore().await?;
+        let keychain = Keychain::open(keystore, encryption.kek(), encryption.chosen_cache()).await?;
+        let key = keychain.deployment_key().clone();
+        let files = SqliteConfig::new(self.folder).deployment_key(key.clone());
+        let files = Arc::new(SqliteStore::open(files).await?);
+        let trail = self.trail(&files).await?;
+        let store: Arc<dyn Store> = Arc::new(EncryptedStore::new(trail.store(&files), &keychain)?);
+        files::make_folder(self.building)?;
+        if key_place(self.building)? == KeyPlace::Nowhere {
+            files::write(&self.building.join("deployment.key"), key.as_bytes())?;
+        }
+        let target = SqliteStore::open(SqliteConfig::new(self.building)).await?;
+        let target = unsigned(Arc::new(target), &key, trail.is_there())?;
+        Ok((Source { files, trail, store }, target))
+    }
+
+    /// Looks for a trail in the first folder. What an earlier call has built of data that has one goes.
+    async fn trail(&self, files: &Arc<SqliteStore>) -> Result<OldTrail> {
+        let key = self.how.audit_key.as_deref();
+        let trail = OldTrail::open(Arc::clone(files) as _, files.deployment_key(), self.folder, key).await?;
+        if trail.is_there() {
+            files::remove_folder(self.building)?;
+        }
+        Ok(trail)
+    }
+
+    async fn carry(
+        &self,
+        source: &Source,
+        target: &dyn Store,
+        report: &mut MigrationReport,
+        progress: &mut (dyn FnMut(UserProgress) + Send),
+    ) -> Result<Option<KeyFile>> {
+        carry(&*source.store, target, report, progress).await?;
+        let Some((trail, key)) = source.trail.keep(self.folder).await? else { return Ok(None) };
+        report.trail = Some(trail);
+        Ok(Some(key))
+    }
 }
 
 /// Destroys keys that a keystore of before has of users who were erased since the data was unsealed.
@@ -331,10 +398,12 @@ async fn user(source: &dyn Store, target: &dyn Store, tag: UserTag) -> Result<u6
     compare(&*from, &*target.open(tag).await?).await?.ok_or_else(unequal)
 }
 
-/// Compares every record of two users, and what else their rows say. Says how many records there are, `None` if anything differs.
+/// Compares every record of two users, and what else their rows say. Says how many records there are, `None` if anything differs. Where
+/// both have a trail, the second one's has all of the first one's, and more: links that say what was carried over.
 async fn compare(one: &dyn UserStore, other: &dyn UserStore) -> Result<Option<u64>> {
     let (ours, theirs) = (one.state().await?, other.state().await?);
-    let same = ours.chain == theirs.chain
+    let trailed = ours.chain.seq < theirs.chain.seq;
+    let same = (trailed || ours.chain == theirs.chain)
         && ours.usage == theirs.usage
         && ours.time == theirs.time
         && ours.note == theirs.note;
@@ -362,7 +431,13 @@ async fn compare(one: &dyn UserStore, other: &dyn UserStore) -> Result<Option<u6
     }
     let (mut snapshot, mut others) = (other.snapshot().await?, 0);
     while let Some(chunk) = snapshot.next().await? {
-        others += chunk.len() as u64;
+        let is_new = |stored: &&StoredRecord| {
+            let id = &stored.record.head.id;
+            let begins = ours.chain.seq == 0;
+            stored.space == Keyspace::Audit && (begins || id.name().is_empty() && id.seq() > ours.chain.seq)
+        };
+        let new = if trailed { chunk.iter().filter(is_new).count() } else { 0 };
+        others += (chunk.len() - new) as u64;
     }
     Ok((records == others).then_some(records))
 }

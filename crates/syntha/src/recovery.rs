@@ -15,7 +15,7 @@ use syntha_sqlite::{KeyPlace, SqliteConfig, SqliteStore, key_place};
 use syntha_store::{Batch, ErrorKind as StoreErrorKind, ImportMode, Keyspace, Timestamp, UserStore, UserTag};
 
 use crate::backup::{
-    DEPLOYMENT, KEYSTORE, MANIFEST, Manifest, SkippedUser, TAGS_KEY, UserProgress, ending, hash,
+    DEPLOYMENT, KEYSTORE, MANIFEST, Manifest, SkippedUser, TAGS_KEY, TRAIL, UserProgress, ending, hash,
 };
 use crate::deployment::Deployment;
 use crate::directory::{self, Standing};
@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::incoming::{Incoming, LOCAL_LIMIT};
 use crate::manager::UserManager;
+use crate::old_trail;
 
 /// What a restore of everything did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct RestoreReport {
     pub lost: Vec<UserTag>,
     /// Whether the data is sealed.
     pub sealed: bool,
+    /// Whether the data has an audit trail.
+    pub audited: bool,
 }
 
 /// Builds a data folder, and its keystore, from a backup that [`UserManager::backup_all`] made. Nothing else is needed than the key that the
@@ -50,6 +53,11 @@ pub struct RestoreReport {
 ///
 /// Every file is compared with the backup's list first. Users whom the backup's ledger calls erased stay erased. A restore that was
 /// stopped goes on when it is called again.
+///
+/// Data that had an audit trail goes on with it: every user's chain is in the user's archive, and each gets links that say what was
+/// restored. The log and the deployment's own trail begin anew, with a new signing key at the next opening; what they were is written beside
+/// the folder, with `.audit.before-` and the time after its name and `.trail` at its end, for `syntha audit verify --file`. A signing key that lies beside the folder
+/// already is put aside, with `.before-` and the time after its name.
 ///
 /// # Errors
 ///
@@ -76,12 +84,27 @@ pub async fn restore_all(
         }
     }
     let rows = rows(&backup, encryption.as_ref()).await?;
+    if manifest.audited && !manifest.files.iter().any(|file| file.name == TRAIL) {
+        return Err(damaged());
+    }
+    if manifest.audited && !cfg!(feature = "audit") {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            "the backup has an audit trail: restore it with a build that has the feature `audit`",
+        ));
+    }
     if !resumed {
+        if manifest.audited {
+            let stamp = old_trail::now();
+            old_trail::keep(&backup.join(TRAIL), &old_trail::trail_file(&data, stamp))?;
+            old_trail::KeyFile::beside(&data, stamp).put_aside()?;
+        }
         files::write(&marker, name.as_bytes())?;
     }
     let report = RestoreReport::default();
     let mut recovery = Recovery { backup, manifest, rows, report, built: false };
     recovery.report.sealed = encryption.is_some();
+    recovery.report.audited = recovery.manifest.audited;
     recovery.built = resumed && files::is_there(&data) && !files::is_there(&building);
     let place = if recovery.built { &data } else { &building };
     if !recovery.built {
@@ -289,6 +312,8 @@ impl Recovery {
             Some(encryption) => builder.encryption(encryption),
             None => builder.plain(),
         };
+        #[cfg(feature = "audit")]
+        let builder = if self.manifest.audited { builder.audit(crate::Audit::unsigned()) } else { builder };
         let (users, _host) = builder.open().await?;
         let restored = self.users_into(&users.deployment, progress).await;
         users.shutdown().await?;

@@ -113,6 +113,58 @@ async fn a_prune_leaves_what_the_log_says() {
     assert_eq!(store.backlog().broken, 0);
 }
 
+/// What is left of a chain says nothing of records that were written before it, until a snapshot does.
+#[tokio::test]
+async fn a_pruned_chain_verifies_and_is_what_the_data_is() {
+    let bed = Memory::new();
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    for key in 0..10_u8 {
+        let record = RecordId::new(vec![b'r', key], 0).unwrap();
+        let put = syntha_store::Batch::new(syntha_store::Timestamp(1)).unwrap();
+        user.commit(put.put(Keyspace::Context, record, "", "1")).await.unwrap();
+    }
+    for (before, first) in [(6, 6), (9, 9)] {
+        assert_eq!(store.prune(tag(1), before).await.unwrap().first, first);
+        commits(&user, 3).await;
+        let floor = store.floor(tag(1)).await.unwrap();
+        assert_eq!(floor.unwrap().seq, first);
+        let report = store.replay(tag(1), floor).await.unwrap();
+        assert!(report.is_clean() && report.records >= 10, "{report:?}");
+        let mut file = Vec::new();
+        store.export(&syntha_audit::Whose::All, false, &mut file).await.unwrap();
+        let keys = store.trusted_keys().await.unwrap();
+        let mut verifier = syntha_audit::verify::Verifier::new(keys).scope(syntha_audit::verify::Scope::All);
+        verifier.read(std::io::Cursor::new(file)).unwrap();
+        let report = verifier.finish();
+        assert_eq!(report.verdict(), syntha_audit::verify::Verdict::Clean, "{report:?}");
+    }
+}
+
+/// A pruned chain in an archive goes on where there is no data and no log that knows of it, and verifies there.
+#[tokio::test]
+async fn a_pruned_chain_goes_on_in_another_place() {
+    let bed = Memory::new();
+    let store = bed.open(&[]);
+    let user = create(&store, 1).await;
+    commits(&user, 20).await;
+    store.prune(tag(1), 10).await.unwrap();
+    let mut archive = store.open(tag(1)).await.unwrap().snapshot().await.unwrap();
+    let other = Memory::new();
+    let restored = other.open(&[]);
+    restored.import(tag(1), &mut *archive, syntha_store::ImportMode::New).await.unwrap();
+    let floor = restored.floor(tag(1)).await.unwrap();
+    assert_eq!(floor.unwrap().seq, 10);
+    assert!(restored.replay(tag(1), floor).await.unwrap().is_clean());
+    let mut file = Vec::new();
+    restored.export(&syntha_audit::Whose::All, false, &mut file).await.unwrap();
+    let keys = restored.trusted_keys().await.unwrap();
+    let mut verifier = syntha_audit::verify::Verifier::new(keys).scope(syntha_audit::verify::Scope::All);
+    verifier.read(std::io::Cursor::new(file)).unwrap();
+    let report = verifier.finish();
+    assert_eq!(report.verdict(), syntha_audit::verify::Verdict::Clean, "{report:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_pruned_that_is_not_outside() {
     let bed = Memory::new();

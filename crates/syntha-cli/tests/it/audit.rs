@@ -9,7 +9,8 @@ fn a_trail_is_begun_shown_exported_and_verified_without_the_data() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let text = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    json(&data, &["--audit", "buffered", "push", "--user", "alice", "--agent", "scout", "plan", "1"]);
+    json(&data, &["--audit", "buffered", "user", "add", "alice"]);
+    json(&data, &["push", "--user", "alice", "--agent", "scout", "plan", "1"]);
     // Who says nothing goes on with the trail.
     json(&data, &["push", "--user", "alice", "--agent", "scout", "plan", "2"]);
     let shown = json(&data, &["audit", "show", "--user", "alice", "--action", "push"]);
@@ -61,4 +62,83 @@ fn data_without_a_trail_says_so() {
     let off = syntha(&data, &["--audit", "off", "push", "--user", "alice", "--agent", "a", "k", "2"]);
     assert!(!off.status.success(), "data that has a trail is not written past it");
     assert_eq!(json(&data, &["get", "--user", "alice", "--agent", "a", "k"])["value"], 1);
+}
+
+#[test]
+fn a_folder_is_sealed_unsealed_copied_and_restored_with_its_trail() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let text = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    json(&data, &["--plain", "--audit", "strict", "user", "add", "alice"]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "k", "1"]);
+    let keys = json(&data, &["audit", "keys"])["keys"].as_str().unwrap().to_owned();
+    std::fs::write(text("keys"), &keys).unwrap();
+    let pushes = |data: &std::path::Path, flags: &[&str]| {
+        let show = ["audit", "show", "--user", "alice", "--action", "push"];
+        json(data, &[flags, &show].concat())["entries"].as_array().unwrap().len()
+    };
+    let clean = |data: &std::path::Path, flags: &[&str]| {
+        let verified = json(data, &[flags, &["audit", "verify", "--all", "--state"]].concat());
+        let users = verified["users"].as_array().unwrap();
+        assert!(users.iter().all(|user| user["anchored_to"] == user["to"]), "{verified}");
+        assert_eq!((&verified["verdict"], &verified["data"]), (&json!("clean"), &json!([])));
+    };
+    let sealed = json(&data, &["seal", "--yes", "--remove-old"]);
+    let of_before = ["audit", "verify", "--file", sealed["trail"].as_str().unwrap(), "--keys", &text("keys")];
+    assert_eq!(json(&data, &of_before)["verdict"], "clean");
+    clean(&data, &[]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "k", "2"]);
+    assert_eq!(pushes(&data, &[]), 2);
+    assert_ne!(json(&data, &["audit", "keys"])["keys"], keys.as_str());
+
+    json(&data, &["backup", "--all", &text("copy")]);
+    let new = folder.path().join("new");
+    let restored = json(&new, &["--key-file", &text("data.key"), "restore", "--all", &text("copy")]);
+    assert_eq!((&restored["restored"], &restored["audited"]), (&json!(1), &json!(true)));
+    let flags = ["--key-file", &text("data.key")];
+    clean(&new, &flags);
+    assert_eq!(pushes(&new, &flags), 2);
+    assert!(new.with_file_name("new.audit.key").exists());
+
+    json(&data, &["unseal", "--yes"]);
+    clean(&data, &["--plain"]);
+    let shown = json(&data, &["--plain", "audit", "show", "--user", "alice"]);
+    let closed = shown["entries"].as_array().unwrap().iter().filter(|entry| entry["details"] == "closed");
+    assert!(closed.count() > 0, "{shown}");
+    assert_eq!(pushes(&data, &["--plain"]), 1, "what was told before it was sealed");
+}
+
+#[test]
+fn a_pruned_trail_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["--audit", "strict", "user", "add", "alice"]);
+    for value in ["1", "2", "3"] {
+        json(&data, &["push", "--user", "alice", "--agent", "a", "k", value]);
+    }
+    assert_eq!(json(&data, &["audit", "prune", "alice", "3", "--yes"])["first"], 3);
+    let verified = json(&data, &["audit", "verify", "--user", "alice", "--state"]);
+    assert_eq!((&verified["verdict"], &verified["data"]), (&json!("clean"), &json!([])));
+    assert_eq!(verified["users"][0]["from"], 3);
+}
+
+#[tokio::test]
+async fn a_trail_is_read_beside_its_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["--audit", "strict", "user", "add", "alice"]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "k", "1"]);
+    let (users, _host) = syntha::UserManager::builder().sqlite(&data).open().await.unwrap();
+    let trail = folder.path().join("trail").to_str().unwrap().to_owned();
+    let run = |arguments: &[&str]| json(&data, arguments);
+    assert_eq!(run(&["audit", "show", "--user", "alice", "--action", "push"])["entries"][0]["on"], "k");
+    assert_eq!(run(&["audit", "verify", "--all", "--state"])["verdict"], "clean");
+    assert_eq!(run(&["audit", "export", "--all", &trail])["trails"], 2);
+    assert!(!run(&["audit", "keys"])["keys"].as_str().unwrap().is_empty());
+    for refused in [&["audit", "checkpoint"][..], &["audit", "rotate-signer"]] {
+        let refused = syntha(&data, refused);
+        assert!(!refused.status.success());
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("process"), "it names the holder");
+    }
+    users.shutdown().await.unwrap();
 }

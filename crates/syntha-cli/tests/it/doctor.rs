@@ -57,6 +57,11 @@ fn sound_data_has_warnings_at_most() {
         assert!(ok, "{found}");
         assert_eq!((&*state(&found, "key apart"), &*state(&found, "keystore apart")), (expected, expected));
     }
+    assert_eq!((&*state(&found, "audit trail"), &*state(&found, "audit anchor")), ("right", "absent"));
+    place.json(&["--data", "told", "--audit", "strict", "user", "add", "alice"]);
+    let (ok, found) = doctor(&place, &["--data", "told"]);
+    assert!(ok && state(&found, "audit trail") == "right", "{found}");
+    assert_eq!((&*state(&found, "audit key apart"), &*state(&found, "audit anchor")), ("warning", "warning"));
     place.set("SYNTHA_PLAIN", "1");
     let (ok, found) = doctor(&place, &[]);
     assert!(!ok && says(&found, "opens").contains("is sealed"), "{found}");

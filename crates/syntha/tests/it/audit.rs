@@ -13,17 +13,17 @@ use syntha::{
 };
 use syntha_mesh::AuditPolicy;
 
-async fn audited(data: &Path, sealed: bool) -> (UserManager, HostAuthority) {
+pub(crate) async fn audited(data: &Path, sealed: bool) -> (UserManager, HostAuthority) {
     let builder = UserManager::builder().sqlite(data).audit(Audit::default());
     let builder = if sealed { builder } else { builder.plain() };
     builder.open().await.unwrap()
 }
 
-fn of(user: &str) -> AuditScope {
+pub(crate) fn of(user: &str) -> AuditScope {
     AuditScope::User(UserId::new(user).unwrap())
 }
 
-async fn entries(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> Vec<AuditEntry> {
+pub(crate) async fn entries(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> Vec<AuditEntry> {
     let trail = users.audit().unwrap();
     let (mut all, mut query) = (Vec::new(), query);
     loop {
@@ -37,13 +37,12 @@ async fn entries(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> 
 }
 
 /// What was done, in order, as far as it has an event.
-async fn actions(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> Vec<AuditAction> {
+pub(crate) async fn actions(users: &UserManager, scope: &AuditScope, query: AuditQuery) -> Vec<AuditAction> {
     let entries = entries(users, scope, query).await;
     entries.iter().filter_map(|entry| entry.event.as_ref().map(|event| event.action)).collect()
 }
 
-#[allow(clippy::print_stdout, reason = "a test that fails says what was found")]
-async fn is_clean(users: &UserManager, scope: &AuditScope, data: bool) -> bool {
+pub(crate) async fn is_clean(users: &UserManager, scope: &AuditScope, data: bool) -> bool {
     let report = users.audit().unwrap().verify(scope, data).await.unwrap();
     assert!(report.is_clean(), "{:?} {:?}", report.trail.all().collect::<Vec<_>>(), report.data);
     true

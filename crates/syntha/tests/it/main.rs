@@ -7,6 +7,8 @@ mod archives;
 mod attacks;
 #[cfg(feature = "audit")]
 mod audit;
+#[cfg(feature = "audit")]
+mod audit_whole;
 mod backup;
 mod encryption_attacks;
 mod erasure;
