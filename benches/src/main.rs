@@ -2,12 +2,13 @@
 //!
 //! Each row is the median of interleaved pairs with its minimum and maximum. *Bare* is the same rows, pragmas and durability in
 //! hand-written statements of the same driver, or for reads a `RwLock<HashMap>`. Values have 300 bytes and change on every write.
-//! Nothing is sealed but in the rows that say so, and there *bare* is the same work on a plain deployment.
+//! Nothing is sealed or audited but in the rows that say so, and there *bare* is what the row says.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that can't run stops")]
 
+mod audited;
 mod bare;
 mod crowd;
 mod pair;
@@ -83,6 +84,7 @@ async fn main() {
         reads::run(&mut report).await;
         writes::run(&mut report).await;
         sealed::run(&mut report).await;
+        audited::run(&mut report).await;
         crowd::run(&mut report, arguments.users).await;
         report
     });

@@ -57,6 +57,22 @@ impl Report {
         &mut self,
         name: &'static str,
         budget: &'static str,
+        bare: impl FnMut(u64) -> B,
+        ours: impl FnMut(u64) -> O,
+    ) where
+        B: Future<Output = u64> + Send,
+        O: Future<Output = u64> + Send,
+    {
+        self.pair_of(1, name, budget, bare, ours).await;
+    }
+
+    /// The same, where each half of a pair is the mean of so many turns, which alternate with those of the other half: what else the machine
+    /// does meanwhile meets both.
+    pub(crate) async fn pair_of<B, O>(
+        &mut self,
+        turns: u64,
+        name: &'static str,
+        budget: &'static str,
         mut bare: impl FnMut(u64) -> B,
         mut ours: impl FnMut(u64) -> O,
     ) where
@@ -69,11 +85,14 @@ impl Report {
         let (mut bares, mut mine) = (Vec::new(), Vec::new());
         // The first pair warms up and does not count.
         for round in 0..=u64::from(self.pairs) {
-            let one = if self.side == Some(Side::Ours) { 1.0 } else { timed(bare(round)).await };
-            let two = if self.side == Some(Side::Bare) { 1.0 } else { timed(ours(round)).await };
+            let (mut one, mut two) = (0.0, 0.0);
+            for turn in round * turns..(round + 1) * turns {
+                one += if self.side == Some(Side::Ours) { 1.0 } else { timed(bare(turn)).await };
+                two += if self.side == Some(Side::Bare) { 1.0 } else { timed(ours(turn)).await };
+            }
             if round > 0 {
-                bares.push(one);
-                mine.push(two);
+                bares.push(one / turns as f64);
+                mine.push(two / turns as f64);
             }
         }
         self.add(name, "µs", &mine, Some(&bares), budget, String::new());

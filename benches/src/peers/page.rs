@@ -9,7 +9,7 @@ const INTRODUCTION: &str = "\
 [`requirements.txt`](../benches/peers/requirements.txt) names, and measures in rounds: Syntha, then each peer, then Syntha again.
 Each is a process of its own, in a fresh folder on the same file system, as an account that owns nothing else. A sample is the mean
 of one batch in one round; the tables show the median of the rounds. Values have 300 bytes and change on every write. Everyone has the
-settings that it has when nothing is set. `cargo xtask bench` measures Syntha beside the bare engine.
+settings that it has when nothing is set. `cargo xtask bench` measures Syntha beside the bare engine, and what sealing and the audit trail cost.
 ";
 
 const COMPARABLE: &str = "\

@@ -1,6 +1,7 @@
 //! Keyed hashes (HMAC-SHA-256, RFC 2104) of what a link speaks of, so that a chain tells nothing to who has not the user's data.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -16,6 +17,8 @@ pub const KEY_BYTES: usize = 32;
 pub(crate) struct Digests {
     key: Zeroizing<[u8; KEY_BYTES]>,
     mac: Hmac<Sha256>,
+    /// Of no expiry, which most records have.
+    never: OnceLock<[u8; 8]>,
 }
 
 impl fmt::Debug for Digests {
@@ -39,7 +42,7 @@ impl Digests {
     pub(crate) fn new(key: &[u8]) -> Result<Self> {
         let key: [u8; KEY_BYTES] = key.try_into().map_err(|_| damaged())?;
         let mac = Hmac::new_from_slice(&key).map_err(|_| damaged())?;
-        Ok(Self { key: Zeroizing::new(key), mac })
+        Ok(Self { key: Zeroizing::new(key), mac, never: OnceLock::new() })
     }
 
     pub(crate) fn key(&self) -> &[u8] {
@@ -76,8 +79,14 @@ impl Digests {
     }
 
     pub(crate) fn expires(&self, expires: Option<Timestamp>) -> [u8; 8] {
-        // An expiry is below 2^63.
-        let at = expires.map_or(u64::MAX, |at| at.0);
+        match expires {
+            // An expiry is below 2^63.
+            None => *self.never.get_or_init(|| self.expiry(u64::MAX)),
+            Some(at) => self.expiry(at.0),
+        }
+    }
+
+    fn expiry(&self, at: u64) -> [u8; 8] {
         let mut short = [0; 8];
         short.copy_from_slice(self.digest(b'e', &[&at.to_be_bytes()]).split_at(8).0);
         short

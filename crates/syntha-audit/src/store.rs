@@ -123,7 +123,11 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
             changes: self.shared.traces(&digests, &first.ops)?,
         };
         let before = ChainHead { seq: 0, head: genesis(&self.shared.deployment, &owner) };
-        let (link, end) = draft.link(&self.shared, before, details(&self.shared, &digests, &first)?)?;
+        let (link, end) = draft.link(
+            &self.shared,
+            before,
+            details(&self.shared, &digests, &first.events, first.sealed)?,
+        )?;
         chained.ops.push(put(link_id(end.seq)?, link.encode()));
         chained.ops.push(put(key_id()?, bytes::Bytes::copy_from_slice(digests.key())));
         chained.life = Some(life);

@@ -1,5 +1,6 @@
 //! One user's side: every commit takes a link of the user's chain with it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -152,34 +153,39 @@ fn salt() -> Result<[u8; SALT_BYTES]> {
 
 /// The details of a link: what was sealed above, or events whose names are hashed here.
 #[allow(unused_variables, reason = "faults are planted in it")]
-pub(crate) fn details(shared: &Shared, digests: &Digests, batch: &Batch) -> Result<Option<(u32, Bytes)>> {
+pub(crate) fn details(
+    shared: &Shared,
+    digests: &Digests,
+    events: &Events,
+    sealed: bool,
+) -> Result<Option<(u32, Bytes)>> {
     #[cfg(feature = "faults")]
     if shared.has(crate::Fault::EventsDropped) {
         return Ok(None);
     }
-    match &batch.events {
+    match events {
         Events::None => Ok(None),
         Events::Sealed { bytes, count } if *count > 0 => Ok(Some((*count, bytes.clone()))),
-        Events::Clear(events) if events.is_empty() => Ok(None),
-        Events::Clear(_) if batch.sealed => {
+        Events::Clear(clear) if clear.is_empty() => Ok(None),
+        Events::Clear(_) if sealed => {
             Err(Error::new(ErrorKind::Invalid, "events of a sealed batch must be sealed"))
         }
-        Events::Clear(events) => {
-            let hide = |subject: &mut Option<Subject>| {
-                if let Some(Subject::Name(name)) = subject {
-                    *subject = Some(digests.subject(name));
-                }
-            };
-            let mut hidden = events.clone();
+        Events::Clear(clear) => {
+            let mut hidden = clear.clone();
             #[cfg(feature = "faults")]
             if shared.has(crate::Fault::NamesShown) {
-                return Ok(Some((batch.events.count(), encode_events(&hidden)?.into())));
+                return Ok(Some((events.count(), encode_events(&hidden)?.into())));
             }
-            for event in &mut hidden {
-                hide(&mut event.agent);
-                hide(&mut event.target);
+            // Many events speak of few names.
+            let mut tags: HashMap<Arc<str>, Subject> = HashMap::new();
+            let subjects = hidden.iter_mut().flat_map(|event| [&mut event.agent, &mut event.target]);
+            for subject in subjects.flatten() {
+                if let Subject::Name(name) = subject {
+                    let tag = tags.entry(Arc::clone(name)).or_insert_with(|| digests.subject(name));
+                    *subject = tag.clone();
+                }
             }
-            Ok(Some((batch.events.count(), encode_events(&hidden)?.into())))
+            Ok(Some((events.count(), encode_events(&hidden)?.into())))
         }
         _ => Err(Error::new(ErrorKind::Invalid, "events of an unknown form")),
     }
@@ -333,7 +339,13 @@ impl AuditedUser {
         Ok(chain)
     }
 
-    async fn chain(&self, batch: &Batch, at: (Stamp, ChainHead)) -> Result<(Batch, ChainHead)> {
+    /// A batch, whose events are apart, with its link.
+    async fn chain(
+        &self,
+        batch: &Batch,
+        events: &Events,
+        at: (Stamp, ChainHead),
+    ) -> Result<(Batch, ChainHead)> {
         let (stamp, before) = at;
         let mut chained = batch.clone();
         let (digests, start) = match self.digests().await? {
@@ -360,10 +372,10 @@ impl AuditedUser {
             note: batch.note.as_ref().map(|note| digests.note(note)),
             changes: self.shared.traces(&digests, &batch.ops)?,
         };
-        let (link, end) = draft.link(&self.shared, start, details(&self.shared, &digests, batch)?)?;
+        let (link, end) =
+            draft.link(&self.shared, start, details(&self.shared, &digests, events, batch.sealed)?)?;
         chained.ops.push(put(link_id(end.seq)?, link.encode()));
         chained.chain = Some(end);
-        chained.events = Events::None;
         if !chained.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
             chained.expect.push(Expect::Stamp(stamp));
         }
@@ -385,8 +397,7 @@ pub(crate) const fn put(id: RecordId, body: Bytes) -> Op {
 impl AuditedUser {
     /// What a broken layer commits in a chained batch's place.
     async fn planted(&self, batch: &Batch, chained: Batch) -> Result<Batch> {
-        let mut alone = batch.clone();
-        alone.events = Events::None;
+        let alone = batch.clone();
         if self.shared.has(crate::Fault::LinkMissing) && !batch.is_empty() {
             return Ok(alone);
         }
@@ -440,7 +451,7 @@ impl UserStore for AuditedUser {
         self.inner.scan(scan).await
     }
 
-    async fn commit(&self, batch: Batch) -> Result<Commit> {
+    async fn commit(&self, mut batch: Batch) -> Result<Commit> {
         batch.validate(self.owner == syntha_store::DEPLOYMENT_OWNER)?;
         if removes_nothing(&batch) {
             return self.inner.commit(batch).await;
@@ -454,7 +465,8 @@ impl UserStore for AuditedUser {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
         let ticket = self.shared.admit(&self.owner).await?;
-        match self.commit_chained(&batch).await {
+        let events = std::mem::take(&mut batch.events);
+        match self.commit_chained(&batch, &events).await {
             Ok((commit, links)) => {
                 ticket.moved(commit.stamp.incarnation, commit.chain, links);
                 Ok(commit)
@@ -487,8 +499,8 @@ impl UserStore for AuditedUser {
 }
 
 impl AuditedUser {
-    /// Commits a batch with its link. Gives how many links it took.
-    async fn commit_chained(&self, batch: &Batch) -> Result<(Commit, u64)> {
+    /// Commits a batch, whose events are apart, with its link. Gives how many links it took.
+    async fn commit_chained(&self, batch: &Batch, events: &Events) -> Result<(Commit, u64)> {
         let expected = batch.expect.iter().find_map(|expect| match expect {
             Expect::Stamp(stamp) => Some(*stamp),
             _ => None,
@@ -504,7 +516,7 @@ impl AuditedUser {
             {
                 return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
             }
-            let (chained, end) = match self.chain(batch, at).await {
+            let (chained, end) = match self.chain(batch, events, at).await {
                 Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
                     *self.known.lock() = None;
                     continue;

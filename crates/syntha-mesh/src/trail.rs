@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use syntha_store::{
-    Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, Stamp, Subject,
+    Action, Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, Stamp, Subject,
     Timestamp, UserStore,
 };
 
@@ -47,6 +47,8 @@ const DELAY: Duration = Duration::from_secs(1);
 const BYTES: usize = syntha_store::EVENTS_BYTES / 4 * 3;
 /// The time of an event that is told when it happens.
 pub(crate) const NOW: Timestamp = Timestamp(0);
+/// How many reads that wait are found again.
+const READS: usize = 4_096;
 /// How much room for events is kept in memory when none wait.
 const ROOM_KEPT: usize = 64;
 /// How often the last events of a mesh that ends are tried to be written down.
@@ -62,6 +64,8 @@ pub(crate) struct Trail {
 #[derive(Default)]
 struct Buffer {
     events: VecDeque<Event>,
+    /// Where reads that wait are found again, by their hash: one more than their place. Made when many wait, and gone with the next commit.
+    reads: Box<[u64]>,
     /// How many events were taken before the first one that waits.
     taken: u64,
     /// How many events were committed.
@@ -92,6 +96,32 @@ pub(crate) enum When {
 }
 
 impl Buffer {
+    /// The one that waits and differs from an event in nothing but when: the last, or if it is a read, any since the last commit.
+    #[inline]
+    fn like(&mut self, event: &Event) -> Option<&mut Event> {
+        let last = self.events.len().checked_sub(1)?;
+        let at = if self.events.get(last).is_some_and(|last| last.is_like(event)) {
+            last
+        } else {
+            let place = self.reads.get(slot(event)).filter(|_| event.action == Action::Read)?;
+            usize::try_from(place.checked_sub(1)?.checked_sub(self.taken)?).ok()?
+        };
+        self.events.get_mut(at).filter(|known| known.is_like(event))
+    }
+
+    fn append(&mut self, event: Event) {
+        let waiting = self.events.len();
+        if event.action == Action::Read && waiting >= ROOM_KEPT {
+            if self.reads.is_empty() {
+                self.reads = vec![0; READS].into();
+            }
+            if let Some(place) = self.reads.get_mut(slot(&event)) {
+                *place = self.taken + waiting as u64 + 1;
+            }
+        }
+        self.events.push_back(event);
+    }
+
     const fn due(&mut self, when: When) -> &mut bool {
         match when {
             When::Later => &mut self.later,
@@ -125,10 +155,8 @@ impl Trail {
         if buffer.closed {
             return Pushed::Closed;
         }
-        if let Some(last) = buffer.events.back_mut()
-            && last.is_like(&event)
-        {
-            add(last, &event);
+        if let Some(known) = buffer.like(&event) {
+            add(known, &event);
         } else if pending >= WAITING_MOST {
             return Pushed::Full(event);
         } else {
@@ -136,7 +164,7 @@ impl Trail {
                 event.at = clock.wall().0;
             }
             event.at = event.at.max(buffer.floor);
-            buffer.events.push_back(event);
+            buffer.append(event);
         }
         let waiting = buffer.events.len();
         let when = if waiting >= WAITING { When::Now } else { When::Later };
@@ -149,6 +177,7 @@ impl Trail {
         let mut room = BYTES.saturating_sub(beside.iter().map(weight).sum());
         let mut buffer = self.buffer.lock();
         buffer.floor = buffer.floor.max(now.0);
+        buffer.reads = Box::default();
         let mut count = 0;
         for event in &buffer.events {
             let weight = weight(event);
@@ -238,6 +267,15 @@ impl Drop for Taken<'_> {
             buffer.events.push_front(event);
         }
     }
+}
+
+/// Where a read is looked for. Those of one entry by one handle share their names in memory; if another has the place, two are told.
+#[inline]
+fn slot(event: &Event) -> usize {
+    let name = |subject: &Option<Subject>| subject.as_ref().map_or(0, |name| name.text().as_ptr().addr());
+    let names = name(&event.target) as u64 ^ (name(&event.agent) as u64).rotate_left(24);
+    let mixed = (names ^ event.version.unwrap_or(0).rotate_left(48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as usize % READS
 }
 
 fn add(to: &mut Event, of: &Event) {

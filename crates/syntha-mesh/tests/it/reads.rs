@@ -164,19 +164,47 @@ async fn reads_wait_a_second_at_most() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_reads_do_not_wait() {
     let bed = Bed::new(MeshConfig::default()).await;
-    bed.mesh.batch().push("a", 1).push("b", 1).commit().await.unwrap();
     let start = tokio::time::Instant::now();
-    for _ in 0..500 {
-        bed.mesh.value("a").await.unwrap().unwrap();
-        bed.mesh.value("b").await.unwrap().unwrap();
+    for number in 0..1_000 {
+        assert!(bed.mesh.value(&format!("absent {number}")).await.unwrap().is_none());
     }
     let mut turns = 0;
-    while bed.count(Action::Read, Verdict::Done).await < 1_000 {
+    while bed.count(Action::Read, Verdict::Nothing).await < 1_000 {
         turns += 1;
         assert!(turns < 10_000, "nobody flushes");
         tokio::task::yield_now().await;
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// While few wait, their order is kept; while many do, a read that waits already is counted. Never past a commit.
+#[tokio::test]
+async fn many_reads_of_few_entries_are_counted() {
+    let bed = Bed::new(MeshConfig::default()).await;
+    bed.mesh.batch().push("a", 1).push("b", 2).commit().await.unwrap();
+    let (before, both) = (bed.events().await.len(), ["a", "b"]);
+    for key in both.into_iter().cycle().take(20) {
+        bed.mesh.value(key).await.unwrap().unwrap();
+    }
+    let few = bed.flushed().await.split_off(before);
+    assert_eq!(few.iter().map(|event| event.count).collect::<Vec<_>>(), [1; 20]);
+
+    let before = before + few.len();
+    for number in 0..64 {
+        assert!(bed.mesh.value(&format!("absent {number}")).await.unwrap().is_none());
+    }
+    for key in both.into_iter().cycle().take(1_000) {
+        bed.mesh.value(key).await.unwrap().unwrap();
+    }
+    bed.mesh.push("c", 1).await.unwrap();
+    bed.mesh.value("a").await.unwrap().unwrap();
+    bed.mesh.push("a", 2).await.unwrap();
+    bed.mesh.value("a").await.unwrap().unwrap();
+    let many = bed.flushed().await.split_off(before);
+    let reads = many.iter().filter(|event| told(event) != (Action::Read, Verdict::Nothing, false, true, 1));
+    let found: Vec<_> = reads.map(|event| (event.action, event.count, event.bytes)).collect();
+    let (read, push) = (|count| (Action::Read, count, count), (Action::Push, 1, 1));
+    assert_eq!(found, [read(500), read(500), push, read(1), push, read(1)]);
 }
 
 #[tokio::test]
