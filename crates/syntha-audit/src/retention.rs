@@ -27,19 +27,6 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// # Errors
-    ///
-    /// `Corrupt` for anything else than what a prune wrote.
-    pub(crate) fn decode(mut body: &[u8]) -> Result<Self> {
-        if body.len() != 40 {
-            return Err(malformed());
-        }
-        let seq = body.get_u64();
-        let mut hash = [0; 32];
-        body.copy_to_slice(&mut hash);
-        Ok(Self { seq, hash })
-    }
-
     pub(crate) const fn before(&self) -> ChainHead {
         ChainHead { seq: self.seq.saturating_sub(1), head: self.hash }
     }
