@@ -74,6 +74,7 @@ impl Deployment {
     }
 
     /// Does what is done outside the trail's own data (a key service, a file): the trail is told before that it begins, and how it ended.
+    #[cfg(feature = "encryption")]
     pub(crate) async fn told<T>(
         &self,
         action: Action,
