@@ -2,6 +2,8 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what is absent")]
 
+use std::path::PathBuf;
+
 use crate::step::{Result, cargo, output, root, run, run_last, timed};
 use crate::{consumers, tidy, tools};
 
@@ -41,13 +43,15 @@ fn run_tests(packages: &[Package]) -> Result {
     // The README's example keeps its data in the folder `data`; what an older format left there is not what is tested.
     let _ = std::fs::remove_dir_all(root().join("tests/pages/data"));
     run("document tests", &mut cargo(&["test", "--workspace", "--all-features", "--doc", "--quiet"]))?;
+    // All at once, with what the tests need anyway: one after the other, each would build the libraries with other features again.
+    run("examples", &mut cargo(&["build", "--quiet", "--workspace", "--all-features", "--examples"]))?;
+    let built = target_folder()?.join("debug").join("examples");
     for package in packages {
         for example in &package.examples {
             let folder =
                 std::env::temp_dir().join(format!("syntha-example-{}-{example}", std::process::id()));
-            let arguments =
-                ["run", "--quiet", "-p", &package.name, "--all-features", "--example", example, "--"];
-            let result = run(&format!("example: {example}"), cargo(&arguments).arg(&folder));
+            let mut command = std::process::Command::new(built.join(example));
+            let result = run(&format!("example: {example}"), command.current_dir(root()).arg(&folder));
             // The folder may never have been made.
             let _ = std::fs::remove_dir_all(&folder);
             result?;
@@ -60,6 +64,13 @@ pub(crate) fn run_ci(install: bool) -> Result {
     tools::check(install)?;
     run_all_lints()?;
     run_tests(&packages()?)
+}
+
+/// Where cargo builds.
+fn target_folder() -> Result<PathBuf> {
+    let text = output(&mut cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(metadata["target_directory"].as_str().ok_or("cargo metadata names no target folder")?.into())
 }
 
 /// A package of the workspace, as far as the checks care.
