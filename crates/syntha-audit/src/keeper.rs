@@ -549,6 +549,23 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(())
     }
 
+    /// Logs a user's whole chain and takes it to all sinks, before the user's data is closed for good.
+    pub(crate) async fn flush_before_end(&self, user: UserTag) -> Result<()> {
+        let Some(log) = self.log().await? else { return Ok(()) };
+        let owner = *user.as_bytes();
+        let _erasing = self.shared.hub.erase(&owner);
+        match self.inner.open(user).await {
+            Ok(inner) => match self.inspect(&owner, &*inner).await {
+                Ok(_) => self.flush_to_the_end(log, &owner, &*inner).await.map(drop),
+                // What was tampered with can be erased all the same.
+                Err(error) if is_broken(&error) || is_gone(&error) => Ok(()),
+                Err(error) => Err(error),
+            },
+            // The fence says what is wrong.
+            Err(_) => Ok(()),
+        }
+    }
+
     pub(crate) async fn erase_logged(&self, user: UserTag) -> Result<Erased> {
         let Some(log) = self.log().await? else { return self.inner.erase(user).await };
         let owner = *user.as_bytes();

@@ -164,6 +164,11 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
     }
 
     async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
+        // A layer above destroys keys between the fence and the erasure: what the trail has to tell goes out before.
+        if fence == Fence::Erased {
+            self.prepare().await?;
+            self.flush_before_end(user).await?;
+        }
         self.inner.fence(user, at, fence).await
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use syntha_audit::{AuditSink, AuditedStore, FileSigner, MemorySigner, Signer};
 use syntha_mesh::AuditPolicy;
-use syntha_store::{Action, DeploymentKey, ErrorKind as StoreErrorKind, Store, Verdict};
+use syntha_store::{Action, DeploymentKey, ErrorKind as StoreErrorKind, Keyspace, Scan, Store, Verdict};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::layers::{Trailed, is_audited};
 
 /// How a deployment is audited.
@@ -140,6 +140,7 @@ impl Auditing {
         if place.reads && !is_audited(&*store).await? {
             return Trailed::without(store).await;
         }
+        let (durable, has_log) = (store.capabilities().durable, has_log(&*store).await?);
         let mut audited = AuditedStore::new(store, key.fingerprint())?;
         let of_file = match (&audit.signer, place.folder) {
             (Signing::File(path), _) => Some(path.clone()),
@@ -152,8 +153,12 @@ impl Auditing {
             (Signing::Signer(signer), _) => Some(signer),
             // Who only reads makes none.
             (_, Some(path)) if place.reads && !crate::files::is_there(&path) => None,
+            // INVARIANT: a new key would sign another log over the one that is there.
+            (_, Some(path)) if has_log && !crate::files::is_there(&path) => return Err(no_key()),
             (_, Some(path)) => Some(Arc::new(FileSigner::open(path, &key.fingerprint()).await?)),
             (_, None) if place.reads => None,
+            // Its key would go with the process, and the log could not go on.
+            (_, None) if durable => return Err(no_signer()),
             (_, None) => Some(Arc::new(MemorySigner::new(&key.fingerprint())?)),
         };
         if place.reads {
@@ -172,11 +177,38 @@ impl Auditing {
     }
 }
 
+/// Whether a bare store has a log that somebody signed.
+async fn has_log(store: &dyn Store) -> Result<bool> {
+    let scan = Scan::heads(Keyspace::Audit, 1).name(&b"checkpoint"[..]);
+    Ok(!store.deployment().await?.scan(scan).await?.value.records.is_empty())
+}
+
+const fn no_key() -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        "the key that signs the audit log is not where it is looked for: put it back, or name its file",
+    )
+}
+
+const fn no_signer() -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        "an audited store of your own needs a signer, name one with `Audit::signer`",
+    )
+}
+
+/// How long sinks are waited for that were behind when the deployment was closed.
+const SHIPPING: Duration = Duration::from_secs(5);
+
 impl crate::deployment::Deployment {
     /// Says in the trail that this process has opened the deployment, and whether one before did not close it in order; and starts what
     /// signs and delivers.
     pub(crate) async fn begin_run(&self) -> Result<()> {
         let Some(audited) = self.trailed.audited.as_ref().filter(|_| self.tells()) else { return Ok(()) };
+        if audited.is_signed() {
+            // What waits from before may fill the bound, and then nothing could be told.
+            let _ = tokio::time::timeout(SHIPPING, audited.shipped()).await;
+        }
         if audited.was_unclean().await? {
             self.note(Action::Gap, None, Verdict::Failed).await?;
             let behind = Arc::downgrade(audited);

@@ -119,10 +119,12 @@ impl Deployment {
         {
             let deployment = Arc::downgrade(self);
             runtime.spawn(async move {
-                tokio::time::sleep(DELAY).await;
-                if let Some(deployment) = deployment.upgrade() {
-                    // The next one tells of it, if this can't be written: see `tell_refusals`.
-                    let _ = deployment.tell_refusals().await;
+                loop {
+                    tokio::time::sleep(DELAY).await;
+                    let Some(deployment) = deployment.upgrade() else { return };
+                    if deployment.tell_refusals().await.is_ok() {
+                        return;
+                    }
                 }
             });
         }

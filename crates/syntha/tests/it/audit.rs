@@ -318,3 +318,46 @@ async fn a_user_who_is_made_below_is_no_user() {
     assert!(!report.is_clean(), "data without a chain");
     users.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_log_whose_key_is_not_there_gets_no_new_one() {
+    let (_folder, data) = super::data();
+    let (users, host) = audited(&data, true).await;
+    let session = users.create_user_session(&host, "alice").await.unwrap();
+    session.agent("a").unwrap().push("k", 1).await.unwrap();
+    users.shutdown().await.unwrap();
+    let (key, away) = (data.with_extension("audit.key"), data.with_extension("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let refused = UserManager::builder().sqlite(&data).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+    assert!(!key.exists(), "nothing is made");
+    std::fs::rename(&away, &key).unwrap();
+    let (users, _host) = audited(&data, true).await;
+    assert!(is_clean(&users, &AuditScope::All, true).await);
+    users.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_erased_users_last_entries_are_delivered_first() {
+    for sealed in [true, false] {
+        let (_folder, data) = super::data();
+        let sink = MemorySink::new("outside");
+        let audit = Audit::new(AuditPolicy::Writes).sink(Arc::new(sink.clone()));
+        let builder = UserManager::builder().sqlite(&data).audit(audit);
+        let builder = if sealed { builder } else { builder.plain() };
+        let (users, host) = builder.open().await.unwrap();
+        let tag = users.tag("alice").unwrap();
+        let session = users.create_user_session(&host, "alice").await.unwrap();
+        for value in 0..5 {
+            session.agent("a").unwrap().push("k", value).await.unwrap();
+        }
+        // Within the second in which nothing is logged yet.
+        users.erase("alice").await.unwrap();
+        let taken = sink.taken();
+        let delivered = taken
+            .iter()
+            .filter(|delivery| matches!(delivery, Delivery::Link { owner, .. } if owner == tag.as_bytes()));
+        assert!(delivered.count() >= 5, "sealed: {sealed}");
+        users.shutdown().await.unwrap();
+    }
+}
