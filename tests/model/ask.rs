@@ -60,7 +60,7 @@ impl Actor<'_> {
             Act::Read(agent, topics) => {
                 return model.permit(AGENTS[*agent], now, |bearer| bearer.read = topics_from(*topics));
             }
-            Act::DeleteTopic(topic) => return model.delete_topic(TOPICS[*topic], now),
+            Act::DeleteTopic(topic) => return model.delete_topic(by, TOPICS[*topic], now),
             Act::Create(thread, agents) => {
                 return model.create(by, THREADS[*thread], agents_of(*agents), now);
             }

@@ -328,7 +328,7 @@ impl Reference {
         Ok("permitted".to_owned())
     }
 
-    pub fn delete_topic(&mut self, topic: Name, now: u64) -> Answer {
+    pub fn delete_topic(&mut self, by: Option<Name>, topic: Name, now: u64) -> Answer {
         let (mut deleted, mut kept, mut subscribers, mut found) = (0, 0, 0, false);
         let on: Vec<_> = KEYS
             .into_iter()
@@ -353,7 +353,7 @@ impl Reference {
         if !found && subscribers == 0 {
             return Err(Kind::NotFound);
         }
-        self.note(now, None, "DeleteTopic", vec![topic]);
+        self.note(now, by, "DeleteTopic", vec![topic]);
         Ok(format!("{deleted} {kept} {subscribers}"))
     }
 
