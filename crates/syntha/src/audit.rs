@@ -134,6 +134,12 @@ impl Auditing {
         let audit = match self {
             Self::On(audit) => audit,
             Self::Unsaid if is_audited(&*store).await? => Audit::default(),
+            // INVARIANT: whoever can write the data folder alone can't take its trail off.
+            Self::Unsaid
+                if place.folder.is_some_and(|folder| crate::files::is_there(&default_key_file(folder))) =>
+            {
+                return Err(was_audited());
+            }
             _ => return Trailed::without(store).await,
         };
         // Whoever only reads neither begins a trail nor goes on with one.
@@ -187,6 +193,13 @@ const fn no_key() -> Error {
     Error::new(
         ErrorKind::Denied,
         "the key that signs the audit log is not where it is looked for: put it back, or name its file",
+    )
+}
+
+const fn was_audited() -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        "the data has no audit trail although the key of one lies beside it: if that is meant, open it without a trail",
     )
 }
 

@@ -361,3 +361,21 @@ async fn an_erased_users_last_entries_are_delivered_first() {
         users.shutdown().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_trail_is_not_taken_off_by_another_folder_in_its_place() {
+    let (_folder, data) = super::data();
+    let (users, host) = audited(&data, false).await;
+    let session = users.create_user_session(&host, "alice").await.unwrap();
+    session.agent("a").unwrap().push("k", 1).await.unwrap();
+    users.shutdown().await.unwrap();
+    std::fs::rename(&data, data.with_extension("away")).unwrap();
+    let (users, _host) = UserManager::builder().sqlite(&data).plain().no_audit().open().await.unwrap();
+    users.shutdown().await.unwrap();
+    let refused = UserManager::builder().sqlite(&data).plain().open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+    // Nor for who asks for one: the key is of another deployment's log.
+    let refused =
+        UserManager::builder().sqlite(&data).plain().audit(Audit::default()).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+}
