@@ -57,7 +57,7 @@ pub use names::{AgentName, EntryKey, MessageId, OperationId, ThreadId, Topic};
 pub use permissions::Permissions;
 pub use push::{Batch, Push, Pushed};
 pub use thread::{Appended, Thread, ThreadInfo};
-pub use trail::AuditPolicy;
+pub use trail::{AUDIT_WAITING_MOST, AuditPolicy};
 pub use watch::{Watch, WatchConfig, WatchEvent};
 
 /// The storage contract, whose stores a mesh is opened on.

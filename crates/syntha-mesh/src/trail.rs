@@ -28,7 +28,8 @@ pub enum AuditPolicy {
     Off,
     /// Changes, in the commit that makes them, and writes that were refused, within a second.
     Writes,
-    /// That, and reads: in the next commit, at the latest after a second or 1,000 of them. A crash loses those that were not in one yet.
+    /// That, and reads: in the next commit, at the latest after a second or 4,000 different ones; equal ones are one event with a count.
+    /// A crash loses those that were not in one yet, at most [`AUDIT_WAITING_MOST`] events of a user.
     /// The default.
     #[default]
     Buffered,
@@ -37,10 +38,10 @@ pub enum AuditPolicy {
     Strict,
 }
 
-/// The most events that are not committed. Reads beyond wait for a flush.
-const WAITING_MOST: u64 = 10_000;
-/// So many do not wait for the second to pass.
-const WAITING: usize = 1_000;
+/// The most events of one mesh that are not committed. Reads beyond wait for a flush.
+pub const AUDIT_WAITING_MOST: u64 = 10_000;
+/// So many do not wait for the second to pass. Reads of a few thousand keys again and again stay below it, and are told once a second.
+const WAITING: usize = 4_000;
 /// How long an event waits at most.
 const DELAY: Duration = Duration::from_secs(1);
 /// The most bytes of events, roughly, that one commit takes: less than a batch may have, for its own are not counted exactly.
@@ -48,7 +49,7 @@ const BYTES: usize = syntha_store::EVENTS_BYTES / 4 * 3;
 /// The time of an event that is told when it happens.
 pub(crate) const NOW: Timestamp = Timestamp(0);
 /// How many reads that wait are found again.
-const READS: usize = 4_096;
+const READS: usize = 8_192;
 /// How much room for events is kept in memory when none wait.
 const ROOM_KEPT: usize = 64;
 /// How often the last events of a mesh that ends are tried to be written down.
@@ -157,7 +158,7 @@ impl Trail {
         }
         if let Some(known) = buffer.like(&event) {
             add(known, &event);
-        } else if pending >= WAITING_MOST {
+        } else if pending >= AUDIT_WAITING_MOST {
             return Pushed::Full(event);
         } else {
             if event.at == NOW.0 {

@@ -93,7 +93,8 @@ pub enum Action {
     OpenRun,
     /// A process closed the deployment in order.
     CloseRun,
-    /// A process did not close the deployment in order: at most `count` reads of at most the last second are not in the trail.
+    /// A process did not close the deployment in order. Of each user at most `count` different events, reads and refusals, are not in the
+    /// trail: those of the last second, or those since the store stopped taking commits.
     Gap,
 }
 

@@ -223,7 +223,7 @@ impl crate::deployment::Deployment {
             let _ = tokio::time::timeout(SHIPPING, audited.shipped()).await;
         }
         if audited.was_unclean().await? {
-            self.note(Action::Gap, None, Verdict::Failed).await?;
+            self.note_gap().await?;
             let behind = Arc::downgrade(audited);
             tokio::spawn(async move {
                 if let Some(audited) = behind.upgrade() {

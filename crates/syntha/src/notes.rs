@@ -73,6 +73,15 @@ impl Deployment {
         self.directory.note(vec![event], at).await
     }
 
+    /// Says that a process died: of each user it may have taken so many different events with it that no commit had yet.
+    #[cfg(feature = "audit")]
+    pub(crate) async fn note_gap(&self) -> Result<()> {
+        let at = self.now();
+        let event =
+            Event::new(at, Action::Gap).ended(Verdict::Failed, None).count(syntha_mesh::AUDIT_WAITING_MOST);
+        self.directory.note(vec![event], at).await
+    }
+
     /// Does what is done outside the trail's own data (a key service, a file): the trail is told before that it begins, and how it ended.
     #[cfg(feature = "encryption")]
     pub(crate) async fn told<T>(

@@ -298,6 +298,9 @@ async fn a_process_that_ended_without_a_word_leaves_a_gap() {
     let (users, _host) = UserManager::builder().sqlite(&data).open().await.unwrap();
     let deployment = actions(&users, &AuditScope::Deployment, AuditQuery::new()).await;
     assert!(deployment.contains(&AuditAction::Gap), "{deployment:?}");
+    let gaps = entries(&users, &AuditScope::Deployment, AuditQuery::new().action(AuditAction::Gap)).await;
+    let bounds: Vec<_> = gaps.iter().filter_map(|gap| gap.event.as_ref().map(|event| event.count)).collect();
+    assert_eq!(bounds, [10_000], "the bound that the page states");
     assert!(is_clean(&users, &AuditScope::All, true).await);
     users.shutdown().await.unwrap();
 }
