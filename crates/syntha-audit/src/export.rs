@@ -8,7 +8,8 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
-use crate::leaf::{Leaf, LeafKind};
+use crate::keeper::is_broken;
+use crate::leaf::Leaf;
 use crate::link::{StoredLink, genesis};
 use crate::log::Checkpoint;
 use crate::retention::floor;
@@ -106,10 +107,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if let Some(checkpoint) = checkpoint {
             let size = checkpoint.head.size;
             if *whose == Whose::All {
-                for index in 0..size {
-                    let leaf = self.leaf(index).await?;
-                    export.put(Item::Leaf { index, leaf })?;
-                    export.report.leaves += 1;
+                let log = self.log().await?.ok_or_else(crate::keeper::no_signer)?;
+                let mut from = 0;
+                while from < size {
+                    for logged in log.leaves(from, size, LEAVES).await? {
+                        export.put(Item::Leaf { index: logged.index, leaf: logged.leaf })?;
+                        export.report.leaves += 1;
+                        from = logged.index.saturating_add(1);
+                    }
                 }
             } else {
                 for owner in owners {
@@ -138,7 +143,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(export.report)
     }
 
-    /// The leaf that says where a pruned chain begins. All leaves are looked through: there is one such leaf for each prune.
+    /// The leaf that says where a pruned chain begins.
     async fn floor_leaf(
         &self,
         owner: &[u8; 32],
@@ -146,15 +151,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         size: u64,
     ) -> Result<Option<(u64, Leaf)>> {
         let Some(log) = self.log().await? else { return Ok(None) };
-        let (mut from, mut found) = (0, None);
-        while from < size {
-            let leaves = log.leaves(from, size, LEAVES).await?;
-            from = from.saturating_add(leaves.len() as u64);
-            let floor =
-                |leaf: &Leaf| leaf.kind == LeafKind::Floor && leaf.owner == *owner && leaf.chain == begins;
-            found = leaves.iter().rfind(|logged| floor(&logged.leaf)).map(|l| (l.index, l.leaf)).or(found);
-        }
-        Ok(found)
+        Ok(log.floor_of(owner).await?.filter(|(index, leaf)| *index < size && leaf.chain == begins))
     }
 
     async fn chain<W: Write>(
@@ -218,14 +215,25 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(keys.keys().map(|(from, key)| format!("{from} {key}\n")).collect())
     }
 
-    /// Where a user's chain begins, if it was pruned: the number of the first link that is left, and the hash of the one before.
+    /// Where a user's chain begins, if it was pruned: the number of the first link that is left, and the hash of the one before. What the
+    /// data says of it counts where the log has it too, or does not know the chain.
     ///
     /// # Errors
     ///
-    /// `NotFound` for a user who is not there; those of the store.
+    /// `NotFound` for a user who is not there; those of the store; as [`checkpoint`](Self::checkpoint).
     pub async fn floor(&self, user: UserTag) -> Result<Option<ChainHead>> {
         let opened = self.inner.open(user).await?;
-        Ok(floor(&*opened).await?.map(|floor| floor.start()))
+        let found = floor(&*opened).await?.map(|floor| floor.start());
+        let Some(log) = self.log().await? else { return Ok(found) };
+        let owner = user.as_bytes();
+        match self.pruned(log, owner, &*opened).await {
+            Ok(floor) => Ok(floor.map(|floor| floor.start())),
+            Err(error) if is_broken(&error) => match log.at_of(owner).await? {
+                Some(at) if !at.erased => Ok(log.floor_of(owner).await?.map(|(_, leaf)| leaf.chain)),
+                _ => Ok(found),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// What stands for a name in the events of a user's trail where nobody seals them; `None` if the user has no trail.

@@ -32,4 +32,12 @@ pub enum Fault {
     TailDropped,
     /// One user may fill the whole backlog.
     FlooderTaken,
+    /// What the leaves say of owners is not known when the log is opened.
+    LeavesForgotten,
+    /// Where a pruned chain begins is believed without a leaf that says it.
+    FloorBelieved,
+    /// A move is logged whatever life it is of.
+    LifeIgnored,
+    /// How far a sink was told is believed whoever wrote it.
+    CursorBelieved,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind as IoKind, Seek, SeekFrom, Write};
+use std::io::{ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::sink::{AuditSink, Delivery, SinkError};
 pub struct FileSink {
     name: Arc<str>,
     file: Arc<Mutex<Files>>,
+    outside: bool,
 }
 
 struct Files {
@@ -40,7 +41,14 @@ impl FileSink {
     #[must_use]
     pub fn new(name: &str, path: impl Into<PathBuf>) -> Self {
         let files = Files { path: path.into(), rotate: 64 * 1024 * 1024, keep: None, open: None };
-        Self { name: name.into(), file: Arc::new(Mutex::new(files)) }
+        Self { name: name.into(), file: Arc::new(Mutex::new(files)), outside: false }
+    }
+
+    /// The file lies where nobody who can write this host's other files can change it: on another host, or where what was written stays.
+    #[must_use]
+    pub const fn outside(mut self) -> Self {
+        self.outside = true;
+        self
     }
 
     /// A file of more bytes is put aside and a new one begun. `keep`: how many of those put aside are kept, the newest, at most 10,000;
@@ -81,6 +89,57 @@ impl AuditSink for FileSink {
             .await
             .unwrap_or_else(|_| Err(SinkError::new("the runtime ended while the audit file was written")))
     }
+
+    async fn last_checkpoint(&self) -> Result<Option<String>, SinkError> {
+        let file = Arc::clone(&self.file);
+        let found = tokio::task::spawn_blocking(move || {
+            let files = file.try_lock().ok_or_else(|| SinkError::new("the file's last write hangs"))?;
+            let found = match last_note(&files.path) {
+                // The file before it may have been put aside a moment ago.
+                Ok(None) => last_note(&files.aside(1)),
+                found => found,
+            };
+            found.map_err(|error| SinkError::new("the audit file can't be read").with_source(error))
+        });
+        found.await.unwrap_or_else(|_| Err(SinkError::new("the runtime ended while the audit file was read")))
+    }
+
+    fn is_outside(&self) -> bool {
+        self.outside
+    }
+}
+
+/// How much of a file's end is looked through for a checkpoint: at first, and at most.
+const LOOK_LEAST: u64 = 64 * 1024;
+const LOOK_MOST: u64 = 64 * 1024 * 1024;
+
+/// The last checkpoint in a file; `None` if there is no file, or none near its end.
+fn last_note(path: &Path) -> std::io::Result<Option<String>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let length = file.metadata()?.len();
+    let mut look = LOOK_LEAST;
+    loop {
+        let start = length.saturating_sub(look);
+        file.seek(SeekFrom::Start(start))?;
+        let mut end = Vec::new();
+        (&file).take(look).read_to_end(&mut end)?;
+        // A first line that is cut is no JSON.
+        let note = end.rsplit(|byte| *byte == b'\n').find_map(note);
+        if note.is_some() || start == 0 || look >= LOOK_MOST {
+            return Ok(note);
+        }
+        look = look.saturating_mul(8);
+    }
+}
+
+fn note(line: &[u8]) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let is_checkpoint = line.get("t").and_then(serde_json::Value::as_str) == Some("checkpoint");
+    line.get("note").filter(|_| is_checkpoint)?.as_str().map(ToOwned::to_owned)
 }
 
 impl Files {
@@ -163,7 +222,6 @@ fn same(file: &File, path: &Path) -> bool {
 }
 
 fn last_byte(file: &mut File) -> std::io::Result<u8> {
-    use std::io::Read;
     let mut byte = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut byte)?;

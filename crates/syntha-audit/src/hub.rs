@@ -10,6 +10,7 @@ use syntha_store::{ChainHead, Error, ErrorKind, Incarnation, Result};
 use tokio::sync::Notify;
 
 use crate::keeper::put_back;
+use crate::leaf::LeafKind;
 use crate::log::Logged;
 
 /// A user's tag, or zeros for the deployment's own space.
@@ -17,6 +18,9 @@ pub(crate) type Owner = [u8; 32];
 
 /// How many owners' chains are remembered as moved. Past it all chains are looked at.
 const OWNERS_MOST: usize = if cfg!(test) { 4 } else { 65_536 };
+/// How long a chain whose data can't be looked at is let be, at first and at most.
+const HELD_LEAST: Duration = Duration::from_secs(1);
+const HELD_MOST: Duration = Duration::from_secs(60);
 /// How many moments are remembered since which something waits. Past it, the newest ones share one.
 const MOMENTS_MOST: usize = 4_096;
 
@@ -55,6 +59,11 @@ pub struct Backlog {
     pub sinks: Vec<(String, u64)>,
     /// How many chains were found that do not go on from where they were logged.
     pub broken: u64,
+    /// How many chains can't be logged or delivered because their user's data can't be read at present. Each is tried again, at least once a
+    /// minute, and nobody else waits for it.
+    pub failing: u64,
+    /// Whether a sink lies [outside](crate::AuditSink::is_outside).
+    pub anchored: bool,
 }
 
 /// Told of every commit.
@@ -96,6 +105,34 @@ struct Waiting {
     entries: u64,
     /// How many commits' ends were not seen: the chain has to be looked at.
     unsure: u64,
+    /// It could not be looked at. Nobody else waits for it, so its entries are counted here alone.
+    held: Option<Held>,
+}
+
+/// What waits for data that can't be read at present.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    since: Instant,
+    due: Instant,
+    pause: Duration,
+    entries: u64,
+}
+
+impl Held {
+    fn new(now: Instant) -> Self {
+        Self { since: now, due: now, pause: HELD_LEAST, entries: 0 }
+    }
+
+    /// It failed once more.
+    fn put_off(&mut self, now: Instant) {
+        self.due = now + self.pause;
+        self.pause = (self.pause * 2).min(HELD_MOST);
+    }
+
+    /// Whether its owner is past what one owner may have waiting.
+    fn is_full(&self, bounds: Bounds) -> bool {
+        self.since.elapsed() >= bounds.age || self.entries >= (bounds.entries / 4).max(1)
+    }
 }
 
 /// One sink's side.
@@ -104,6 +141,8 @@ struct Taker {
     cursor: u64,
     owners: HashMap<Owner, u64>,
     total: u64,
+    /// Whose links it has not got although it has the leaves.
+    held: HashMap<Owner, Held>,
 }
 
 impl fmt::Debug for Hub {
@@ -166,7 +205,8 @@ impl Hub {
     pub(crate) fn add_taker(&self, name: &str, cursor: u64, owners: HashMap<Owner, u64>, size: u64) {
         let mut state = self.state.lock();
         let total = owners.values().sum();
-        state.takers.push(Taker { name: name.to_owned(), cursor, owners, total });
+        let held = HashMap::new();
+        state.takers.push(Taker { name: name.to_owned(), cursor, owners, total, held });
         if cursor < size && state.moments.back().is_none_or(|(last, _)| *last < size) {
             state.moments.push_back((size, Instant::now()));
         }
@@ -211,6 +251,7 @@ impl Hub {
             return;
         }
         let waiting = state.owners.entry(*owner).or_default();
+        waiting.held = None;
         waiting.raise(moved);
         let more = entries.saturating_sub(waiting.entries);
         waiting.entries += more;
@@ -223,7 +264,11 @@ impl Hub {
     /// The chains that have moved, at most so many. And whether, beside none, there were too many to remember.
     pub(crate) fn waiting(&self, limit: usize) -> (Vec<Candidate>, bool, Instant) {
         let mut state = self.state.lock();
-        let is_known = |waiting: &Waiting| waiting.unsure > 0 || waiting.moved.is_some();
+        let now = Instant::now();
+        let is_known = |waiting: &Waiting| {
+            let is_due = waiting.held.is_none_or(|held| held.due <= now);
+            is_due && (waiting.unsure > 0 || waiting.moved.is_some())
+        };
         let look = |(owner, waiting): (&Owner, &Waiting)| Candidate {
             owner: *owner,
             moved: waiting.moved.filter(|_| waiting.unsure == 0),
@@ -232,7 +277,7 @@ impl Hub {
         let candidates = state.owners.iter().filter(|(_, waiting)| is_known(waiting));
         let candidates: Vec<_> = candidates.map(look).take(limit).collect();
         let overflow = candidates.is_empty() && std::mem::take(&mut state.overflow);
-        (candidates, overflow, Instant::now())
+        (candidates, overflow, now)
     }
 
     /// Whether there were too many owners to remember, and not all were looked at since.
@@ -246,7 +291,11 @@ impl Hub {
 
     pub(crate) fn is_waiting(&self) -> bool {
         let state = self.state.lock();
-        let is_moved = |waiting: &Waiting| waiting.unsure > 0 || waiting.moved.is_some();
+        let now = Instant::now();
+        let is_moved = |waiting: &Waiting| {
+            let is_due = waiting.held.is_none_or(|held| held.due <= now);
+            is_due && (waiting.unsure > 0 || waiting.moved.is_some())
+        };
         state.overflow || state.failing.is_some() || state.owners.values().any(is_moved)
     }
 
@@ -258,6 +307,62 @@ impl Hub {
         waiting.unsure = waiting.unsure.saturating_sub(candidate.unsure);
         let nowhere = Moved { life: Incarnation(0), chain: ChainHead::default() };
         state.log(&candidate.owner, moved.unwrap_or(nowhere));
+    }
+
+    /// An owner's chain can't be looked at: it is tried again later, and nobody else waits for it.
+    pub(crate) fn hold(&self, owner: &Owner) {
+        let mut state = self.state.lock();
+        if state.owners.len() >= OWNERS_MOST && !state.owners.contains_key(owner) {
+            state.overflow = true;
+            return;
+        }
+        let now = Instant::now();
+        let waiting = state.owners.entry(*owner).or_default();
+        waiting.moved = None;
+        waiting.unsure = waiting.unsure.max(1);
+        let held = waiting.held.get_or_insert_with(|| Held::new(now));
+        held.put_off(now);
+        let more = std::mem::take(&mut waiting.entries);
+        held.entries = held.entries.saturating_add(more);
+        state.unlogged = state.unlogged.saturating_sub(more);
+        if state.unlogged == 0 {
+            state.since = None;
+        }
+    }
+
+    /// Whether what waits of some owner can't be looked at.
+    pub(crate) fn holds(&self) -> bool {
+        self.state.lock().owners.values().any(|waiting| waiting.held.is_some())
+    }
+
+    /// Of whom a sink has leaves and not the links, and how many.
+    pub(crate) fn owe(&self, taker: usize, owed: &[(Owner, u64)]) {
+        let mut state = self.state.lock();
+        let Some(taker) = state.takers.get_mut(taker) else { return };
+        let now = Instant::now();
+        taker.held.retain(|owner, _| owed.iter().any(|(other, _)| other == owner));
+        for (owner, entries) in owed {
+            taker.held.entry(*owner).or_insert_with(|| Held::new(now)).entries = *entries;
+        }
+    }
+
+    /// Whether it is time to try again to get the links of an owner that a sink has not got.
+    pub(crate) fn is_due(&self, taker: usize, owner: &Owner) -> bool {
+        let state = self.state.lock();
+        let held = state.takers.get(taker).and_then(|taker| taker.held.get(owner));
+        held.is_none_or(|held| held.due <= Instant::now())
+    }
+
+    pub(crate) fn put_off(&self, taker: usize, owner: &Owner) {
+        let mut state = self.state.lock();
+        if let Some(held) = state.takers.get_mut(taker).and_then(|taker| taker.held.get_mut(owner)) {
+            held.put_off(Instant::now());
+        }
+    }
+
+    /// Whether a sink has not got links of an owner whose leaves it has.
+    pub(crate) fn owes(&self, owner: &Owner) -> bool {
+        self.state.lock().takers.iter().any(|taker| taker.held.contains_key(owner))
     }
 
     /// An owner's chain does not go on from where it was logged: it is logged no more, and nothing more is taken of it.
@@ -275,6 +380,8 @@ impl Hub {
             let moved = Moved { life: leaf.leaf.life, chain: leaf.leaf.chain };
             if leaf.from > 0 {
                 state.log(&leaf.leaf.owner, moved);
+            } else if leaf.leaf.kind == LeafKind::Erased {
+                state.unsettle(&leaf.leaf.owner);
             }
             let links = leaf.links();
             for taker in state.takers.iter_mut().filter(|taker| taker.cursor <= leaf.index && links > 0) {
@@ -355,6 +462,8 @@ impl Hub {
             log_fails: state.failing.is_some(),
             sinks: state.takers.iter().map(sink).collect(),
             broken: state.broken.len() as u64,
+            failing: state.failing_owners(),
+            anchored: false,
         }
     }
 
@@ -374,7 +483,7 @@ impl Hub {
         let mut state = self.state.lock();
         if let Some(waiting) = state.owners.get_mut(owner) {
             let gone = std::mem::take(&mut waiting.entries);
-            (waiting.moved, waiting.unsure) = (None, 0);
+            (waiting.moved, waiting.unsure, waiting.held) = (None, 0, None);
             if waiting.open == 0 {
                 state.owners.remove(owner);
             }
@@ -391,6 +500,12 @@ impl State {
         if self.failing.is_some() && (self.unlogged >= entries || is_old(self.failing)) {
             return true;
         }
+        let held = self.owners.get(owner).and_then(|waiting| waiting.held);
+        let owed = |taker: &Taker| taker.held.get(owner).is_some_and(|held| held.is_full(self.bounds));
+        let all_owe = !self.takers.is_empty() && self.takers.iter().all(owed);
+        if all_owe || held.is_some_and(|held| held.is_full(self.bounds)) {
+            return true;
+        }
         let share = (entries / 4).max(1);
         let is_behind = |taker: &Taker| {
             let behind = self.moments.partition_point(|(size, _)| *size <= taker.cursor);
@@ -403,11 +518,31 @@ impl State {
         !self.takers.is_empty() && self.takers.iter().all(is_behind)
     }
 
+    fn failing_owners(&self) -> u64 {
+        let held = self.owners.iter().filter(|(_, waiting)| waiting.held.is_some()).map(|(owner, _)| owner);
+        let owed = self.takers.iter().flat_map(|taker| taker.held.keys());
+        held.chain(owed).collect::<HashSet<_>>().len() as u64
+    }
+
+    /// A life ended: what moved may be of that one, so the chain is looked at.
+    fn unsettle(&mut self, owner: &Owner) {
+        if let Some(waiting) = self.owners.get_mut(owner).filter(|waiting| waiting.moved.is_some()) {
+            waiting.moved = None;
+            waiting.unsure += 1;
+        }
+    }
+
     /// A chain is in the log up to here.
     fn log(&mut self, owner: &Owner, logged: Moved) {
         let Some(waiting) = self.owners.get_mut(owner) else { return };
+        waiting.held = None;
         let left = match waiting.moved {
             Some(moved) if moved.chain.seq > logged.chain.seq => {
+                if moved.life != logged.life {
+                    // Of a restore that is not logged yet, or of a life that ended: the chain is looked at.
+                    waiting.moved = None;
+                    waiting.unsure += 1;
+                }
                 waiting.entries.min(moved.chain.seq - logged.chain.seq)
             }
             _ => {
@@ -426,9 +561,14 @@ impl State {
 
 impl Waiting {
     fn raise(&mut self, moved: Moved) {
-        // Not by the life: a restore goes on with the chain, and an erasure forgets it.
-        if self.moved.is_none_or(|at| at.chain.seq < moved.chain.seq) {
-            self.moved = Some(moved);
+        match self.moved {
+            // A restore goes on with the chain, and what another process made anew begins again: the chain is looked at.
+            Some(at) if at.life != moved.life => {
+                self.moved = Some(moved);
+                self.unsure += 1;
+            }
+            Some(at) if at.chain.seq >= moved.chain.seq => {}
+            _ => self.moved = Some(moved),
         }
     }
 }

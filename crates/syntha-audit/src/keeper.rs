@@ -14,7 +14,7 @@ use crate::hub::{Backlog, Candidate, Moved, Owner};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{StoredLink, genesis};
 use crate::log::{At, Checkpoint, Entry, LEAVES_MOST, Log, changed};
-use crate::retention::floor;
+use crate::retention::{Floor, floor};
 use crate::run;
 use crate::signer::{Signer, rolled_back};
 use crate::signer_keys::SignerKeys;
@@ -30,6 +30,10 @@ pub(crate) const LINKS_PAGE: usize = 64;
 const USERS_PAGE: usize = 64;
 /// How long the sinks have at the end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+/// How long one user's data has for one answer, and those that answer late or not at all have together before a checkpoint goes on without
+/// them.
+const LOOK_DEADLINE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(4);
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Who signs and who takes entries.
@@ -39,7 +43,7 @@ pub(crate) struct Keeper {
     /// Another process signs; here the log is only read.
     pub(crate) reads: bool,
     pub(crate) sinks: Vec<Arc<dyn AuditSink>>,
-    pub(crate) partial: Vec<tokio::sync::Mutex<Option<crate::shipping::Partial>>>,
+    pub(crate) progress: Vec<tokio::sync::Mutex<crate::shipping::Progress>>,
     pub(crate) log: OnceCell<Log>,
     /// Runs that ended without a word, once looked for.
     pub(crate) ended: Mutex<Option<Vec<u64>>>,
@@ -80,7 +84,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     #[must_use]
     pub fn sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.keeper.sinks.push(sink);
-        self.keeper.partial.push(tokio::sync::Mutex::default());
+        self.keeper.progress.push(tokio::sync::Mutex::default());
         self
     }
 
@@ -96,8 +100,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     ///
     /// # Errors
     ///
-    /// `Invalid` without a signer; `NotFound` if the log is [only read](Self::reading) and has none; `Tampered` if the log does not go on from where it was last signed, or a chain from where it was last
-    /// logged; `KeyRefused` and `KeyUnavailable` from the signer; `Busy` if other processes append all the time.
+    /// `Invalid` without a signer; `NotFound` if the log is [only read](Self::reading) and has none; `Tampered` if the log does not go on
+    /// from where it was last signed, or from what a sink has; `KeyRefused` and `KeyUnavailable` from the signer; `Busy` if other processes
+    /// append all the time. One user's data that is not as it was or can't be read is no error, but in the [backlog](Self::backlog).
     pub async fn checkpoint(&self) -> Result<Checkpoint> {
         let log = self.log().await?.ok_or_else(no_signer)?;
         if self.keeper.reads {
@@ -109,8 +114,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     }
 
     async fn checkpoint_over(&self, log: &Log) -> Result<Checkpoint> {
+        let mut swept = None;
         loop {
             let (waiting, overflow, taken) = self.shared.hub.waiting(LEAVES_MOST);
+            if let (true, Some(made)) = (overflow, swept.take()) {
+                // All that was found can't be read at present.
+                self.shared.hub.overflowed();
+                return Ok(made);
+            }
+            // Whose chain is broken or can't be read is told of by the backlog, and does not hold up the others.
             if overflow && let Err(error) = self.sweep(log).await {
                 self.shared.hub.overflowed();
                 return Err(error);
@@ -119,6 +131,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             if waiting.len() < LEAVES_MOST && !overflow && !self.shared.hub.is_over() {
                 return Ok(made);
             }
+            swept = overflow.then_some(made);
         }
     }
 
@@ -168,20 +181,19 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     }
 
     async fn entries(&self, log: &Log, waiting: &[Candidate]) -> Result<Vec<Entry>> {
-        let owners: Vec<Owner> = waiting.iter().map(|candidate| candidate.owner).collect();
         let mut entries = Vec::with_capacity(waiting.len());
-        for (candidate, at) in waiting.iter().zip(log.at(&owners).await?) {
-            let moved = match candidate.moved {
-                Some(moved) => Ok(Some(moved)),
-                None => self.look(log, &candidate.owner, at).await,
-            };
-            let entry = match moved {
-                Ok(Some(moved)) => {
-                    self.entry(&candidate.owner, moved, at).await.map(|entry| (Some(moved), entry))
-                }
-                Ok(None) => Ok((at.map(|at| Moved { life: at.life, chain: at.chain }), None)),
-                Err(error) => Err(error),
-            };
+        let mut patience = PATIENCE;
+        for candidate in waiting {
+            let at = log.at(&candidate.owner)?;
+            if patience.is_zero() && !is_at_hand(candidate, at) {
+                // Data that answers late holds up one checkpoint for so long, and the next one goes on here.
+                continue;
+            }
+            let begun = tokio::time::Instant::now();
+            let entry = self.candidate(log, candidate, at).await;
+            if entry.is_err() {
+                patience = patience.saturating_sub(begun.elapsed());
+            }
             match entry {
                 Ok((_, Some(entry))) => {
                     // A chain that was pruned before this log began: the log says from where on there is something.
@@ -193,9 +205,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                     entries.push(entry);
                 }
                 Ok((moved, None)) => self.shared.hub.settled(candidate, moved),
-                // One chain that was tampered with does not keep those of others out of the log.
+                // One chain that was tampered with, or can't be read, does not keep those of others out of the log.
                 Err(error) if is_broken(&error) => self.shared.hub.condemn(&candidate.owner),
-                Err(error) => return Err(error),
+                Err(_) => self.shared.hub.hold(&candidate.owner),
             }
         }
         #[cfg(feature = "faults")]
@@ -205,6 +217,41 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             std::mem::swap(&mut first.leaf.chain.head, &mut second.leaf.chain.head);
         }
         Ok(entries)
+    }
+
+    /// Where a chain that moved stands, and its leaf if the log has none of that yet.
+    async fn candidate(
+        &self,
+        log: &Log,
+        candidate: &Candidate,
+        at: Option<At>,
+    ) -> Result<(Option<Moved>, Option<Entry>)> {
+        let moved = match self.is_present(candidate, at).await? {
+            Some(moved) => Some(moved),
+            None => self.look(log, &candidate.owner, at).await?,
+        };
+        match moved {
+            Some(moved) => Ok((Some(moved), self.entry(&candidate.owner, moved, at).await?)),
+            None => Ok((at.map(|at| Moved { life: at.life, chain: at.chain }), None)),
+        }
+    }
+
+    /// Where a chain moved to, if it is known and in the present life. Another one may be from before an erasure that another process logged.
+    async fn is_present(&self, candidate: &Candidate, at: Option<At>) -> Result<Option<Moved>> {
+        let Some(moved) = candidate.moved else { return Ok(None) };
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::LifeIgnored) {
+            return Ok(Some(moved));
+        }
+        let life = match at {
+            Some(at) => at.life,
+            None => match self.inner_of(&candidate.owner).await {
+                Ok(user) => answer(user.state()).await?.stamp.incarnation,
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Some(moved).filter(|moved| moved.life == life))
     }
 
     /// A leaf for a chain that moved; `None` if the log has it.
@@ -228,7 +275,30 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(Some(Entry { leaf, from: start.seq.saturating_add(1), before: start.head, at }))
     }
 
-    /// Where an owner's chain begins: at its genesis, or where it was pruned.
+    /// Where a chain that was pruned begins, which the log has to say before anything goes. A prune that was cut off has not come to it.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` for one that the log does not know of.
+    pub(crate) async fn pruned(
+        &self,
+        log: &Log,
+        owner: &Owner,
+        user: &dyn UserStore,
+    ) -> Result<Option<Floor>> {
+        let Some(floor) = floor(user).await? else { return Ok(None) };
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::FloorBelieved) {
+            return Ok(Some(floor));
+        }
+        let is_logged = match log.floor_of(owner).await? {
+            Some((_, leaf)) => floor.seq < leaf.chain.seq || floor.start() == leaf.chain,
+            None => false,
+        };
+        if is_logged { Ok(Some(floor)) } else { Err(put_back()) }
+    }
+
+    /// Where an owner's chain begins that the log does not know: at its genesis, or where it was pruned.
     pub(crate) async fn start(&self, user: &dyn UserStore, owner: &Owner) -> Result<ChainHead> {
         let genesis = ChainHead { seq: 0, head: genesis(&self.shared.deployment, owner) };
         Ok(floor(user).await?.map_or(genesis, |floor| floor.before()))
@@ -238,7 +308,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if *owner == DEPLOYMENT_OWNER {
             return self.inner.deployment().await;
         }
-        self.inner.open(UserTag::from_bytes(*owner)?).await
+        answer(self.inner.open(UserTag::from_bytes(*owner)?)).await
     }
 
     /// Looks at an owner's chain: where it ends, if it is past where it was logged.
@@ -270,7 +340,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         mut at: Option<At>,
     ) -> Result<Option<Moved>> {
         for _ in 0..TRIES {
-            let compared = self.extends(owner, user, at).await;
+            let compared = self.extends(log, owner, user, at).await;
             let now = if compared.is_err() { log.at_of(owner).await? } else { at };
             if now == at {
                 return compared;
@@ -280,8 +350,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Err(Error::new(ErrorKind::Busy, "the user is written, erased or restored all the time, try again"))
     }
 
-    async fn extends(&self, owner: &Owner, user: &dyn UserStore, at: Option<At>) -> Result<Option<Moved>> {
-        let state = user.state().await?;
+    async fn extends(
+        &self,
+        log: &Log,
+        owner: &Owner,
+        user: &dyn UserStore,
+        at: Option<At>,
+    ) -> Result<Option<Moved>> {
+        let state = answer(user.state()).await?;
         let (life, chain) = (state.stamp.incarnation, state.chain);
         let logged = match at {
             Some(at) if at.erased && at.life == life => return Err(put_back()),
@@ -291,7 +367,12 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if let Some(logged) = logged
             && (chain.seq < logged.seq || (chain.seq == logged.seq && chain.head != logged.head))
         {
-            return Err(put_back());
+            // A store that syncs no commit can lose some that the log has.
+            let may_be_lost = chain.seq < logged.seq && !self.inner.capabilities().durable;
+            return Err(if may_be_lost { put_back_or_lost() } else { put_back() });
+        }
+        if logged.is_some() {
+            self.pruned(log, owner, user).await?;
         }
         if logged == Some(chain) || chain.seq == 0 {
             return Ok(None);
@@ -319,26 +400,28 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     ///
     /// # Errors
     ///
-    /// `Tampered` if a chain does not go on from where it was last logged; as [`checkpoint`](Self::checkpoint).
+    /// `Tampered` if a chain does not go on from where it was last logged, else what kept a user's data from being looked at, once all others
+    /// were; as [`checkpoint`](Self::checkpoint).
     pub async fn catch_up(&self) -> Result<u64> {
         let ended = self.find_ended().await?;
-        let found = match self.log().await? {
+        let (found, wrong) = match self.log().await? {
             Some(log) => self.sweep(log).await?,
-            None => 0,
+            None => (0, None),
         };
         if let Some(space) = self.space().await? {
             run::remove(&**space, &ended).await?;
         }
-        Ok(found)
+        wrong.map_or(Ok(found), Err)
     }
 
-    async fn sweep(&self, log: &Log) -> Result<u64> {
+    /// How many chains moved, and what was wrong with the last one that can't be logged, if there was one.
+    async fn sweep(&self, log: &Log) -> Result<(u64, Option<Error>)> {
         let mut found = u64::from(self.inspect(&DEPLOYMENT_OWNER, &*log.space).await?);
-        let (mut after, mut broken) = (None, None);
+        let (mut after, mut broken, mut failing) = (None, None, None);
         loop {
             let users = self.inner.list(after, USERS_PAGE).await?;
             for user in &users {
-                let looked = match self.inner.open(*user).await {
+                let looked = match answer(self.inner.open(*user)).await {
                     Ok(inner) => self.inspect(user.as_bytes(), &*inner).await,
                     Err(error) => Err(error),
                 };
@@ -349,11 +432,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                         self.shared.hub.condemn(user.as_bytes());
                         broken = Some(error);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        self.shared.hub.hold(user.as_bytes());
+                        failing = Some(error);
+                    }
                 }
             }
             if users.len() < USERS_PAGE {
-                return broken.map_or(Ok(found), Err);
+                return Ok((found, broken.or(failing)));
             }
             after = users.last().copied();
             tokio::time::sleep(SWEEP_PAUSE).await;
@@ -405,7 +491,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     /// How far those who take entries are behind.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
-        self.shared.hub.backlog()
+        let anchored = self.keeper.sinks.iter().any(|sink| sink.is_outside());
+        Backlog { anchored, ..self.shared.hub.backlog() }
     }
 
     /// The last checkpoint, if there is one.
@@ -425,8 +512,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     pub async fn last_leaf(&self, owner: &[u8; 32]) -> Result<Option<(u64, Leaf)>> {
         let log = self.log().await?.ok_or_else(no_signer)?;
         let Some(at) = log.at_of(owner).await? else { return Ok(None) };
-        let leaf = self.leaf(at.index).await?;
-        Ok(Some((at.index, leaf)))
+        Ok(Some((at.index, at.leaf(*owner))))
     }
 
     /// A leaf of the log.
@@ -494,13 +580,33 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                     "the signer is of another deployment's audit log",
                 ));
             }
-            let log = Log::open(Arc::clone(space), Arc::clone(signer), self.compares()).await?;
+            let deployment = self.shared.deployment;
+            let log = Log::open(Arc::clone(space), Arc::clone(signer), deployment, self.compares()).await?;
+            #[cfg(feature = "faults")]
+            if self.shared.has(crate::Fault::LeavesForgotten) {
+                log.forget();
+            }
             self.shared.hub.saw(log.published());
+            if self.compares() {
+                self.check_sinks(&log).await?;
+            }
             self.start_sinks(&log).await?;
             self.shared.hub.turn_on();
             Ok(log)
         };
         self.keeper.log.get_or_try_init(open).await.map(Some)
+    }
+
+    /// Compares the log with what sinks have of it: they may remember more than the signer, which was put back with the data.
+    async fn check_sinks(&self, log: &Log) -> Result<()> {
+        for sink in self.keeper.sinks.iter().filter(|_| !self.keeper.reads) {
+            // One that can't look is one that can't tell: it fails at its deliveries too, and that is bounded.
+            let asked = tokio::time::timeout(crate::DELIVERY_DEADLINE, sink.last_checkpoint()).await;
+            if let Ok(Ok(Some(note))) = asked {
+                log.check_outside(&note).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to make a user whose data is in the log and was never erased: it was taken away.
@@ -541,7 +647,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             // What is not taken now is taken when the store is opened again.
             let _ = tokio::time::timeout(CLOSE_DEADLINE, self.shipped()).await;
         }
+        // A chain that could not be looked at to the end is looked for by the next run.
         if self.shared.has_begun()
+            && !self.shared.hub.holds()
             && let Some(space) = self.space().await?
         {
             run::remove(&**space, &[run::number(self.shared.run)]).await?;
@@ -623,7 +731,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
 pub(crate) async fn links(user: &dyn UserStore, after: u64, last: u64) -> Result<Vec<StoredLink>> {
     let scan = Scan::records(Keyspace::Audit, LINKS_PAGE).name(Bytes::new()).from(link_id(after)?);
     let mut links = Vec::new();
-    for (head, body) in user.scan(scan).await?.value.records {
+    for (head, body) in answer(user.scan(scan)).await?.value.records {
         if head.id.seq() > last {
             break;
         }
@@ -650,6 +758,18 @@ const fn only_read() -> Error {
     Error::new(ErrorKind::Refused, "another process signs the audit log, which is only read here")
 }
 
+/// Whether a candidate takes no look at its user's data.
+fn is_at_hand(candidate: &Candidate, at: Option<At>) -> bool {
+    at.zip(candidate.moved).is_some_and(|(at, moved)| at.life == moved.life)
+}
+
+/// What data answers, if it does so in time.
+async fn answer<T>(asked: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    tokio::time::timeout(LOOK_DEADLINE, asked).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Busy, "the user's data does not answer in time, try again"))
+    })
+}
+
 const fn none_yet() -> Error {
     Error::new(ErrorKind::NotFound, "the audit log has no checkpoint yet, try again")
 }
@@ -658,6 +778,13 @@ const fn taken_away() -> Error {
     Error::new(
         ErrorKind::Tampered,
         "the user's data is gone, and the audit log does not say that it was erased: restore an archive",
+    )
+}
+
+const fn put_back_or_lost() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the user's data is older than the audit log: it was put back, or power failed, which takes commits that this store does not sync; erase the user, and restore an archive",
     )
 }
 

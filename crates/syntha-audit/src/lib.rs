@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod cursor;
 mod digests;
 mod export;
 #[cfg(feature = "faults")]
@@ -9,6 +10,7 @@ mod fault;
 mod file_sink;
 mod hub;
 mod import;
+mod index;
 mod keeper;
 pub mod leaf;
 pub mod link;
@@ -32,6 +34,7 @@ mod webhook_sink;
 pub use fault::Fault;
 
 pub use background::Background;
+pub use cursor::SinkMemory;
 pub use digests::KEY_BYTES;
 pub use export::{ExportReport, Whose};
 pub use file_sink::FileSink;

@@ -1,7 +1,8 @@
 //! The deployment's log: a Merkle tree (RFC 6962) over leaves that say where chains ended, with signed checkpoints (C2SP `tlog-checkpoint`).
 //!
 //! It lies in the deployment's own space, keyspace Audit, below whatever seals: `leaf` (by index), `tree` (hashes, by the first one's
-//! number), `checkpoint` (by number), `at` + tag (where a chain was last logged). These are no changes of the deployment's data.
+//! number), `checkpoint` (by number). These are no changes of the deployment's data. Where chains were logged is known from the leaves, all
+//! of which are read when the log is opened, and compared with what was signed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,15 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
 use signed_note::Note;
 use syntha_store::{
-    Batch, ChainHead, Error, ErrorKind, Expect, Incarnation, Keyspace, Op, Record, RecordId, Result, Scan,
-    Timestamp, UserStore,
+    Batch, ChainHead, Error, ErrorKind, Expect, Incarnation, KeyFingerprint, Keyspace, Op, Record, RecordId,
+    Result, Scan, Timestamp, UserStore,
 };
 use tlog_tiles::{HashReader, prove_record, prove_tree, record_hash, stored_hash_index, tree_hash};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::hub::Owner;
+use crate::index::Index;
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{Hash, malformed};
 use crate::signer::{Signer, SigningTurn, TreeHead, check_extends, rolled_back};
@@ -26,6 +30,8 @@ use crate::user_store::put;
 
 /// The most leaves of one checkpoint.
 pub(crate) const LEAVES_MOST: usize = 8_192;
+/// How many leaves are read at a time.
+const LEAVES_PAGE: usize = 1_024;
 /// How many of the newest checkpoints are kept, and of the older ones each of which number.
 const CHECKPOINTS_NEWEST: u64 = 4_096;
 const CHECKPOINTS_EACH: u64 = 1_024;
@@ -57,27 +63,10 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(80);
-        out.put_u8(1);
-        out.put_u8(u8::from(self.erased));
-        out.put_u128(self.life.0);
-        out.put_u64(self.chain.seq);
-        out.put_slice(&self.chain.head);
-        out.put_u64(self.index);
-        out.put_u64(self.gone);
-        out.into()
-    }
-
-    fn decode(mut from: &[u8]) -> Result<Self> {
-        if from.len() != 74 || from.get_u8() != 1 {
-            return Err(malformed());
-        }
-        let erased = from.get_u8() == 1;
-        let life = Incarnation(from.get_u128());
-        let mut chain = ChainHead { seq: from.get_u64(), head: [0; 32] };
-        from.copy_to_slice(&mut chain.head);
-        Ok(Self { erased, life, chain, index: from.get_u64(), gone: from.get_u64() })
+    /// The leaf.
+    pub(crate) const fn leaf(&self, owner: Owner) -> Leaf {
+        let kind = if self.erased { LeafKind::Erased } else { LeafKind::Head };
+        Leaf::new(kind, owner, self.life, self.chain)
     }
 }
 
@@ -111,6 +100,13 @@ impl Logged {
         out.into()
     }
 
+    /// All that is stored of it.
+    pub(crate) fn hash(&self, to: &mut Sha256) {
+        to.update(self.index.to_be_bytes());
+        to.update(self.head());
+        to.update(self.leaf.encode());
+    }
+
     fn decode(head: &[u8], body: &[u8], index: u64) -> Result<Self> {
         let mut rest = head;
         if rest.len() != 56 {
@@ -135,19 +131,6 @@ pub(crate) struct Entry {
     pub(crate) at: Option<At>,
 }
 
-impl Entry {
-    /// Where the chain is logged then; `None` for a leaf that doesn't say where it ends.
-    fn next(&self, index: u64) -> Option<At> {
-        let Leaf { kind, life, chain, .. } = self.leaf;
-        let gone = self.at.map_or(0, |at| at.gone);
-        match kind {
-            LeafKind::Head => Some(At { erased: false, life, chain, index, gone }),
-            LeafKind::Erased => Some(At { erased: true, life, chain, index, gone: index }),
-            LeafKind::Floor => None,
-        }
-    }
-}
-
 /// Where the log stands, with the hashes of its right edge.
 struct Standing {
     number: u64,
@@ -159,8 +142,12 @@ struct Standing {
 /// The log of a deployment.
 pub(crate) struct Log {
     pub(crate) space: Arc<dyn UserStore>,
-    signer: Arc<dyn Signer>,
+    pub(crate) signer: Arc<dyn Signer>,
+    deployment: KeyFingerprint,
     standing: Arc<Mutex<Option<Standing>>>,
+    index: RwLock<Index>,
+    /// Held while leaves are read into the index.
+    growing: Mutex<()>,
     /// How many leaves stand under a checkpoint that may be given out.
     published: AtomicU64,
 }
@@ -172,21 +159,87 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log, and compares it with what was signed last.
+    /// Opens the log, and compares it with what was signed last. All its leaves are read.
     pub(crate) async fn open(
         space: Arc<dyn UserStore>,
         signer: Arc<dyn Signer>,
+        deployment: KeyFingerprint,
         compares: bool,
     ) -> Result<Self> {
         // INVARIANT: what was signed is asked first, so that a checkpoint of another process in between only makes the log longer.
         let signed = signer.signed().await?;
-        let log = Self { space, signer, standing: Arc::default(), published: AtomicU64::new(0) };
+        let log = Self {
+            space,
+            signer,
+            deployment,
+            standing: Arc::default(),
+            index: RwLock::new(Index::new(deployment)),
+            growing: Mutex::default(),
+            published: AtomicU64::new(0),
+        };
         let standing = log.load().await?;
         if let (Some(signed), true) = (signed, compares) {
             log.compare(&standing, signed).await?;
             log.published.store(signed.size, Ordering::Release);
         }
+        log.grow(standing.number, standing.head).await?;
         Ok(log)
+    }
+
+    /// Reads the leaves up to a checkpoint that was verified into the index.
+    async fn grow(&self, number: u64, head: TreeHead) -> Result<()> {
+        let _growing = self.growing.lock().await;
+        let (known, from, mut edge) = {
+            let index = self.index.read();
+            (index.number(), index.size(), index.edge())
+        };
+        if known >= number {
+            return Ok(());
+        }
+        if head.size.saturating_sub(from) > LEAVES_MOST as u64 {
+            // INVARIANT: nobody sees what was not compared, and no more than a page of it is held beside the index.
+            let mut index = Index::new(self.deployment);
+            while index.size() < head.size {
+                for leaf in self.stored(index.size(), head.size, LEAVES_PAGE).await? {
+                    index.push(&leaf)?;
+                }
+            }
+            index.reached(number, head)?;
+            *self.index.write() = index;
+            return Ok(());
+        }
+        let mut leaves = Vec::new();
+        while from.saturating_add(leaves.len() as u64) < head.size {
+            let next = self.stored(from.saturating_add(leaves.len() as u64), head.size, LEAVES_PAGE).await?;
+            next.iter().for_each(|leaf| edge.push(record_hash(&leaf.leaf.encode())));
+            leaves.extend(next);
+        }
+        if edge.head() != head {
+            return Err(changed());
+        }
+        self.take_in(number, head, &leaves)
+    }
+
+    fn take_in(&self, number: u64, head: TreeHead, leaves: &[Logged]) -> Result<()> {
+        let mut index = self.index.write();
+        leaves.iter().try_for_each(|leaf| index.push(leaf))?;
+        index.reached(number, head)
+    }
+
+    /// Takes in what another process has appended.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let scan = Scan::heads(Keyspace::Audit, 1).name(Bytes::from_static(CHECKPOINT)).reverse();
+        let last = self.space.scan(scan).await?.value.records.first().map_or(0, |(head, _)| head.id.seq());
+        if last <= self.index.read().number() {
+            return Ok(());
+        }
+        let standing = self.load().await?;
+        self.grow(standing.number, standing.head).await
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn forget(&self) {
+        self.index.write().forget();
     }
 
     pub(crate) fn published(&self) -> u64 {
@@ -204,6 +257,9 @@ impl Log {
         }
         let mut turn = LogTurn { log: self, standing, turn };
         turn.resume(compares).await?;
+        if let Some(standing) = turn.standing.as_ref() {
+            self.grow(standing.number, standing.head).await?;
+        }
         Ok(turn)
     }
 
@@ -254,6 +310,29 @@ impl Log {
         }
         let proof = self.consistency(signed.size, standing.head.size, &standing.edge).await?;
         check_extends(signed, standing.head, &proof)
+    }
+
+    /// Checks that the log goes on from a checkpoint that somebody outside has.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if it does not; `KeyRefused` for one of another log, or of another key.
+    pub(crate) async fn check_outside(&self, note: &str) -> Result<()> {
+        let outside = read_checkpoint(0, note.as_bytes()).map_err(|_| outside())?.head;
+        let standing = self.load().await?;
+        // INVARIANT: as in `load`, what the signer remembers is vouched for, also where a lost key was replaced.
+        let is_remembered = self.signer.signed().await? == Some(outside);
+        if !is_remembered && self.signer.keys().await?.check(note).map_err(|_| of_another())? != outside {
+            return Err(of_another());
+        }
+        if outside == standing.head {
+            return Ok(());
+        }
+        if outside.size >= standing.head.size {
+            return Err(self::outside());
+        }
+        let proof = self.consistency(outside.size, standing.head.size, &standing.edge).await?;
+        check_extends(outside, standing.head, &proof).map_err(|_| self::outside())
     }
 
     /// The proof that the log of `size` leaves extends that of `from`.
@@ -307,25 +386,50 @@ impl Log {
         Ok(found)
     }
 
-    /// Where chains were last logged.
-    pub(crate) async fn at(&self, owners: &[Owner]) -> Result<Vec<Option<At>>> {
-        let mut found = Vec::with_capacity(owners.len());
-        for owners in owners.chunks(1_024) {
-            let ids = owners.iter().map(at_id).collect::<Result<Vec<_>>>()?;
-            for record in self.space.read(Keyspace::Audit, &ids).await?.value {
-                found.push(record.map(|record| At::decode(&record.body)).transpose()?);
-            }
-        }
-        Ok(found)
+    /// Where chains were last logged, as far as this process has read.
+    pub(crate) fn at(&self, owner: &Owner) -> Result<Option<At>> {
+        self.index.read().at(owner)
     }
 
+    /// Where a chain was last logged, by any process.
     pub(crate) async fn at_of(&self, owner: &Owner) -> Result<Option<At>> {
-        Ok(self.at(std::slice::from_ref(owner)).await?.into_iter().next().flatten())
+        self.refresh().await?;
+        self.at(owner)
     }
 
-    /// Leaves from an index on, at most `limit`, none past `size`.
+    /// The last leaf that says from where on an owner's chain is there, in its present life, and that leaf's number.
+    pub(crate) async fn floor_of(&self, owner: &Owner) -> Result<Option<(u64, Leaf)>> {
+        self.refresh().await?;
+        self.index.read().floor(owner)
+    }
+
+    /// Leaves from an index on, at most `limit`, none past `size`: those that were signed, and what was kept beside them then.
     pub(crate) async fn leaves(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
-        let mut scan = Scan::records(Keyspace::Audit, limit.max(1)).name(Bytes::from_static(LEAF));
+        if from >= size {
+            return Ok(Vec::new());
+        }
+        if self.index.read().size() < size {
+            self.refresh().await?;
+        }
+        let (first, end, hash) = self.index.read().page(from)?;
+        let (mut page, mut hasher) = (Vec::new(), Sha256::new());
+        while first.saturating_add(page.len() as u64) < end {
+            let next = self.stored(first.saturating_add(page.len() as u64), end, LEAVES_PAGE).await?;
+            next.iter().for_each(|leaf| leaf.hash(&mut hasher));
+            page.extend(next);
+        }
+        if Hash::from(hasher.finalize()) != hash {
+            return Err(changed());
+        }
+        page.retain(|leaf| (from..size).contains(&leaf.index));
+        page.truncate(limit.max(1));
+        Ok(page)
+    }
+
+    /// Leaves as they are stored.
+    async fn stored(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
+        let left = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);
+        let mut scan = Scan::records(Keyspace::Audit, limit.min(left).max(1)).name(Bytes::from_static(LEAF));
         if let Some(before) = from.checked_sub(1) {
             scan = scan.from(id(LEAF, before)?);
         }
@@ -338,7 +442,7 @@ impl Log {
             if index != from.saturating_add(leaves.len() as u64) {
                 return Err(changed());
             }
-            leaves.push(Logged::decode(&head.head, &body.unwrap_or_default(), index)?);
+            leaves.push(Logged::decode(&head.head, &body.unwrap_or_default(), index).map_err(|_| changed())?);
         }
         if leaves.is_empty() && from < size {
             return Err(changed());
@@ -406,7 +510,6 @@ impl LogTurn<'_> {
         let mut batch = Batch::new(Timestamp(0))?;
         let mut hashes = Vec::with_capacity(64 * entries.len());
         let mut logged = Vec::with_capacity(entries.len());
-        let mut ends: HashMap<Owner, At> = HashMap::new();
         for (index, entry) in (first..).zip(entries) {
             let body = entry.leaf.encode();
             let stored = tlog_tiles::stored_hashes_for_record_hash(index, record_hash(&body), &tree);
@@ -430,13 +533,7 @@ impl LogTurn<'_> {
                 expires: None,
             };
             batch.ops.push(record);
-            if let Some(at) = entry.next(index) {
-                ends.insert(entry.leaf.owner, at);
-            }
             logged.push(leaf);
-        }
-        for (owner, at) in &ends {
-            batch.ops.push(put(at_id(owner)?, at.encode()));
         }
         if !hashes.is_empty() {
             batch.ops.push(put(id(TREE, stored_hash_index(0, first))?, hashes.into()));
@@ -453,6 +550,12 @@ impl LogTurn<'_> {
         }
         self.log.space.commit(batch).await?;
         self.turn.settle(head).await?;
+        {
+            let _growing = self.log.growing.lock().await;
+            if self.log.index.read().number() < number {
+                self.log.take_in(number, head, &logged)?;
+            }
+        }
         let edge = wanted(|tree| drop(tree_hash(size, tree)));
         tree.0.retain(|index, _| edge.contains(index));
         *self.standing = Some(Standing { number, head, note: Some(Arc::clone(&note)), edge: tree.0 });
@@ -480,10 +583,6 @@ const CHECKPOINT: &[u8] = b"checkpoint";
 
 pub(crate) fn id(name: &'static [u8], seq: u64) -> Result<RecordId> {
     RecordId::new(Bytes::from_static(name), seq)
-}
-
-fn at_id(owner: &Owner) -> Result<RecordId> {
-    RecordId::new([b"at".as_slice(), owner].concat(), 0)
 }
 
 fn read_checkpoint(number: u64, body: &[u8]) -> Result<Checkpoint> {
@@ -539,6 +638,20 @@ pub(crate) const fn changed() -> Error {
     Error::new(ErrorKind::Tampered, "the audit log is not as it was written, verify it")
 }
 
+const fn outside() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the audit log does not go on from the last checkpoint that a sink has: data and signing key were put back, verify it",
+    )
+}
+
+const fn of_another() -> Error {
+    Error::new(
+        ErrorKind::KeyRefused,
+        "a sink has checkpoints of another log or key: put the key back, or put the sink's file aside if the log was begun anew",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -559,14 +672,5 @@ mod tests {
         }
         let older: Vec<u64> = kept.range(..20_000 - CHECKPOINTS_NEWEST - CHECKPOINTS_STEP).copied().collect();
         assert_eq!(older, (1..=15).map(|n| n * CHECKPOINTS_EACH).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn where_a_chain_was_logged_is_read_as_it_was_written() {
-        let chain = ChainHead { seq: 3, head: [4; 32] };
-        let at = At { erased: true, life: Incarnation(2), chain, index: 5, gone: 6 };
-        assert_eq!(At::decode(&at.encode()).unwrap(), at);
-        assert!(At::decode(&at.encode()[1..]).is_err());
-        assert!(At::decode(&[0; 74]).is_err());
     }
 }

@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use syntha_store::{Batch, ChainHead, Error, ErrorKind, RecordId, Result, Store, Timestamp};
 
+use crate::cursor::{Cursor, OWED_MOST, Owed};
 use crate::hub::Owner;
 use crate::keeper::{Shipped, is_broken, is_gone, links, put_back};
 use crate::leaf::LeafKind;
 use crate::log::{Log, Logged};
-use crate::retention::floor;
 use crate::sink::{AuditSink, DELIVERY_DEADLINE, Delivery, is_name};
 use crate::store::AuditedStore;
 use crate::user_store::put;
@@ -33,12 +33,21 @@ pub(crate) struct Partial {
     chain: ChainHead,
 }
 
+/// Where a sink stands, beside its cursor.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    partial: Option<Partial>,
+    owed: Vec<Owed>,
+}
+
 /// What one delivery holds, and where the sink stands after it.
+#[derive(Default)]
 struct Load {
     entries: Vec<Delivery>,
     counts: HashMap<Owner, u64>,
     leaf: u64,
     partial: Option<Partial>,
+    owed: Vec<Owed>,
     bytes: usize,
 }
 
@@ -91,41 +100,106 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     /// One delivery to a sink.
     pub(crate) async fn ship(&self, number: usize) -> Result<Step> {
         let Some(log) = self.log().await? else { return Ok(Step::Done) };
-        let (Some(sink), Some(partial)) = (self.keeper.sinks.get(number), self.keeper.partial.get(number))
+        let (Some(sink), Some(progress)) = (self.keeper.sinks.get(number), self.keeper.progress.get(number))
         else {
             return Ok(Step::Done);
         };
-        let mut partial = partial.lock().await;
-        let cursor = read_cursor(log, &**sink).await?.unwrap_or_else(|| self.shared.hub.cursor(number));
+        if self.keeper.reads {
+            return Ok(Step::Done);
+        }
+        let (sink, mut progress) = (&**sink, progress.lock().await);
+        let stored = self.read_cursor(log, sink).await?;
+        // A row that is none any more changes nothing of what is known here.
+        let known = || Cursor { leaf: self.shared.hub.cursor(number), owed: progress.owed.clone() };
+        let Cursor { leaf: cursor, owed } = stored.unwrap_or_else(known);
         let size = log.published();
         if cursor != self.shared.hub.cursor(number) {
             let left = count(log, cursor, self.shared.hub.seen()).await?;
             self.shared.hub.reset(number, cursor, left);
         }
+        self.owe(number, &mut progress, owed);
+        if let Some(step) = self.ship_owed(log, number, sink, cursor, &mut progress).await? {
+            return Ok(step);
+        }
         if cursor >= size {
             self.shared.hub.delivered(number, cursor, &HashMap::new());
             return Ok(Step::Done);
         }
-        let load = self.load(log, cursor, size, partial.filter(|partial| partial.leaf == cursor)).await?;
+        let load = self.load(log, cursor, size, &progress).await?;
         #[cfg(feature = "faults")]
         if self.shared.has(crate::Fault::CursorFirst) && load.leaf > cursor {
-            write_cursor(log, &**sink, load.leaf).await?;
+            self.write_cursor(log, sink, load.leaf, &load.owed).await?;
         }
         let delivered = tokio::time::timeout(DELIVERY_DEADLINE, sink.deliver(&load.entries)).await;
         if !matches!(delivered, Ok(Ok(()))) {
             return Ok(Step::Failed);
         }
         if load.leaf > cursor {
-            write_cursor(log, &**sink, load.leaf).await?;
+            self.write_cursor(log, sink, load.leaf, &load.owed).await?;
         }
-        *partial = load.partial;
+        progress.partial = load.partial;
         self.shared.hub.delivered(number, load.leaf, &load.counts);
+        self.owe(number, &mut progress, load.owed);
         Ok(Step::Took(load.counts.values().sum()))
     }
 
-    async fn load(&self, log: &Log, cursor: u64, size: u64, partial: Option<Partial>) -> Result<Load> {
-        let mut load = Load { entries: Vec::new(), counts: HashMap::new(), leaf: cursor, partial, bytes: 0 };
+    fn owe(&self, number: usize, progress: &mut Progress, owed: Vec<Owed>) {
+        let counts: Vec<_> = owed.iter().map(|owed| (owed.owner, owed.links())).collect();
+        self.shared.hub.owe(number, &counts);
+        progress.owed = owed;
+    }
+
+    /// Tries to get links whose leaves the sink has, of one owner; `None` if there is nothing to get at present.
+    async fn ship_owed(
+        &self,
+        log: &Log,
+        number: usize,
+        sink: &dyn AuditSink,
+        cursor: u64,
+        progress: &mut Progress,
+    ) -> Result<Option<Step>> {
+        let is_due = |owed: &&Owed| self.shared.hub.is_due(number, &owed.owner);
+        let Some(due) = progress.owed.iter().find(is_due).copied() else { return Ok(None) };
+        let mut load = Load::default();
+        let mut found = Vec::new();
+        let span = Span { owner: due.owner, begin: due.begin, end: due.end };
+        let reached = match self.read_links(log, span, &load, &mut found).await {
+            Ok(reached) => reached,
+            Err(error) if self.are_lost(log, &due.owner, due.leaf, &error).await? => {
+                found.clear();
+                due.end
+            }
+            Err(_) => {
+                self.shared.hub.put_off(number, &due.owner);
+                return Ok(Some(Step::Took(0)));
+            }
+        };
+        load.entries = found;
+        if !load.entries.is_empty() {
+            let delivered = tokio::time::timeout(DELIVERY_DEADLINE, sink.deliver(&load.entries)).await;
+            if !matches!(delivered, Ok(Ok(()))) {
+                return Ok(Some(Step::Failed));
+            }
+        }
+        let mut owed = progress.owed.clone();
+        if reached.seq >= due.end.seq {
+            owed.retain(|owed| owed.owner != due.owner);
+        } else if let Some(owed) = owed.iter_mut().find(|owed| owed.owner == due.owner) {
+            owed.begin = reached;
+        }
+        self.write_cursor(log, sink, cursor, &owed).await?;
+        self.owe(number, progress, owed);
+        Ok(Some(Step::Took(reached.seq.saturating_sub(due.begin.seq))))
+    }
+
+    async fn load(&self, log: &Log, cursor: u64, size: u64, progress: &Progress) -> Result<Load> {
+        let partial = progress.partial.filter(|partial| partial.leaf == cursor);
+        let owed = progress.owed.clone();
+        let mut load = Load { leaf: cursor, partial, owed, ..Load::default() };
         for leaf in log.leaves(cursor, size, LEAVES_PAGE).await? {
+            if leaf.leaf.kind == LeafKind::Erased {
+                load.owed.retain(|owed| owed.owner != leaf.leaf.owner);
+            }
             if leaf.leaf.kind == LeafKind::Head
                 && leaf.from > 0
                 && !self.load_links(log, &leaf, &mut load).await?
@@ -138,6 +212,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             load.leaf = leaf.index.saturating_add(1);
             if load.leaf == leaf.size
                 && let Some(checkpoint) = log.checkpoint(leaf.checkpoint).await?
+                && checkpoint.head.size == leaf.size
             {
                 load.push(Delivery::Checkpoint { note: checkpoint.note, size: leaf.size });
             }
@@ -150,50 +225,72 @@ impl<S: Store + ?Sized> AuditedStore<S> {
 
     /// The links that a leaf is the first to name; whether those are all of them.
     async fn load_links(&self, log: &Log, leaf: &Logged, load: &mut Load) -> Result<bool> {
+        let (owner, end) = (leaf.leaf.owner, leaf.leaf.chain);
         let start = ChainHead { seq: leaf.from.saturating_sub(1), head: leaf.before };
         let begin = load.partial.map_or(start, |partial| partial.chain);
+        let mut count = |links| *load.counts.entry(owner).or_default() += links;
+        // What comes before these has not come.
+        if let Some(owed) = load.owed.iter_mut().find(|owed| owed.owner == owner) {
+            (owed.end, owed.leaf) = (end, leaf.index);
+            count(end.seq.saturating_sub(begin.seq));
+            return Ok(true);
+        }
         let mut found = Vec::new();
-        let chain = match self.read_links(leaf, begin, load, &mut found).await {
+        let chain = match self.read_links(log, Span { owner, begin, end }, load, &mut found).await {
             Ok(chain) => chain,
-            // Gone with an erasure or a prune, both of which the log names; or tampered with, and then the sink gets the leaf, and nothing
-            // that it could take for the chain.
-            Err(error) if is_gone(&error) || is_broken(&error) => {
-                if !self.is_lost(log, leaf).await? {
-                    if matches!(error.kind(), ErrorKind::Erased | ErrorKind::Gone) {
-                        // The log is going to say so.
-                        return Err(error);
-                    }
-                    self.shared.hub.condemn(&leaf.leaf.owner);
-                }
+            Err(error) if self.are_lost(log, &owner, leaf.index, &error).await? => {
                 found.clear();
-                leaf.leaf.chain
+                end
+            }
+            Err(_) if load.owed.len() < OWED_MOST => {
+                load.owed.push(Owed { owner, begin, end, leaf: leaf.index });
+                *load.counts.entry(owner).or_default() += end.seq.saturating_sub(begin.seq);
+                return Ok(true);
             }
             Err(error) => return Err(error),
         };
-        let whole = chain.seq >= leaf.leaf.chain.seq;
-        *load.counts.entry(leaf.leaf.owner).or_default() +=
-            chain.seq.min(leaf.leaf.chain.seq).saturating_sub(begin.seq);
+        let whole = chain.seq >= end.seq;
+        *load.counts.entry(owner).or_default() += chain.seq.min(end.seq).saturating_sub(begin.seq);
         #[cfg(feature = "faults")]
         if self.shared.has(crate::Fault::TailDropped) && found.len() > 1 {
             found.pop();
         }
+        load.bytes = load.bytes.saturating_add(found.iter().map(Delivery::bytes).sum());
         load.entries.append(&mut found);
         load.partial = (!whole).then_some(Partial { leaf: leaf.index, chain });
         Ok(whole)
     }
 
-    /// Reads links up to where a leaf says, or until the load is full.
+    /// Whether links are not there any more, as opposed to not at present. Gone with an erasure or a prune, both of which the log names; or
+    /// tampered with, and then the sink gets the leaf, and nothing that it could take for the chain.
+    async fn are_lost(&self, log: &Log, owner: &Owner, leaf: u64, error: &Error) -> Result<bool> {
+        if !is_gone(error) && !is_broken(error) {
+            return Ok(false);
+        }
+        if self.is_lost(log, owner, leaf).await? {
+            return Ok(true);
+        }
+        if matches!(error.kind(), ErrorKind::Erased | ErrorKind::Gone) {
+            // The log is going to say so.
+            return Ok(false);
+        }
+        self.shared.hub.condemn(owner);
+        Ok(true)
+    }
+
+    /// Reads links until the load is full. Gives where it came to.
     async fn read_links(
         &self,
-        leaf: &Logged,
-        begin: ChainHead,
-        load: &mut Load,
+        log: &Log,
+        span: Span,
+        load: &Load,
         found: &mut Vec<Delivery>,
     ) -> Result<ChainHead> {
-        let (owner, end) = (leaf.leaf.owner, leaf.leaf.chain);
+        let Span { owner, begin, end } = span;
         let user = self.inner_of(&owner).await?;
-        let mut chain = begin;
-        if let Some(floor) = floor(&*user).await?
+        let (mut chain, mut bytes) = (begin, load.bytes);
+        // INVARIANT: links that a sink has not are passed over only where the log says that they went.
+        if let Some(floor) = self.pruned(log, &owner, &*user).await?
             && floor.before().seq > chain.seq
         {
             chain = floor.before();
@@ -204,13 +301,13 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 return Err(put_back());
             }
             for link in page {
-                if load.entries.len() + found.len() >= ENTRIES_MOST || load.bytes >= BYTES_MOST {
+                if load.entries.len() + found.len() >= ENTRIES_MOST || bytes >= BYTES_MOST {
                     return Ok(chain);
                 }
                 chain = link.follow(chain)?.1;
                 let (salt, details) = link.details.unzip();
                 let link = Delivery::Link { owner, seq: chain.seq, text: link.text, salt, details };
-                load.bytes = load.bytes.saturating_add(link.bytes());
+                bytes = bytes.saturating_add(link.bytes());
                 found.push(link);
             }
         }
@@ -218,9 +315,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     }
 
     /// Whether the log says that the links of a leaf are gone.
-    async fn is_lost(&self, log: &Log, leaf: &Logged) -> Result<bool> {
-        let erased = |at: crate::log::At| leaf.index < at.gone;
-        Ok(log.at_of(&leaf.leaf.owner).await?.is_some_and(erased))
+    async fn is_lost(&self, log: &Log, owner: &Owner, leaf: u64) -> Result<bool> {
+        let erased = |at: crate::log::At| leaf < at.gone;
+        Ok(log.at_of(owner).await?.is_some_and(erased))
     }
 
     /// Where each sink stands. One that is new starts here.
@@ -232,22 +329,61 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 "audit sinks have different names of 1 to 64 letters, digits, `-`, `_` and `.`",
             ));
         }
+        if self.keeper.reads {
+            return Ok(());
+        }
         let size = log.published();
         let mut takers = Vec::with_capacity(self.keeper.sinks.len());
         for sink in &self.keeper.sinks {
-            let cursor = match read_cursor(log, &**sink).await? {
-                Some(cursor) => cursor,
-                None => {
-                    write_cursor(log, &**sink, size).await?;
-                    size
-                }
-            };
+            let cursor = self.begin_sink(log, &**sink, size).await?;
             takers.push((sink.name(), cursor, count(log, cursor, size).await?));
         }
         for (name, cursor, owners) in takers {
             self.shared.hub.add_taker(name, cursor, owners, size);
         }
         Ok(())
+    }
+
+    /// Where a sink stands. One that was begun and of which the data says nothing that counts gets everything again.
+    async fn begin_sink(&self, log: &Log, sink: &dyn AuditSink, size: u64) -> Result<u64> {
+        let stored = self.read_cursor(log, sink).await?;
+        let memory = log.signer.sinks().await?;
+        let is_begun = memory.is_some_and(|memory| memory.knows(sink.name()));
+        #[cfg(feature = "faults")]
+        let is_begun = is_begun && !self.shared.has(crate::Fault::CursorBelieved);
+        if let (true, Some(cursor)) = (is_begun, &stored) {
+            return Ok(cursor.leaf);
+        }
+        let leaf = match (stored, log.record(cursor_id(sink)?).await?) {
+            _ if is_begun => 0,
+            (Some(cursor), _) => cursor.leaf,
+            // Of a build that wrote nothing but the number, which this one can do once.
+            (None, Some(row)) => <[u8; 8]>::try_from(&row.body[..]).map_or(0, u64::from_be_bytes),
+            (None, None) => size,
+        };
+        // INVARIANT: it is remembered first. A row without that memory would be believed if it went.
+        log.signer.turn().await?.begin_sink(sink.name()).await?;
+        self.write_cursor(log, sink, leaf, &[]).await?;
+        Ok(leaf)
+    }
+
+    /// The key of what the data says of sinks; a fixed one where the signer keeps none, which authenticates nothing.
+    async fn cursor_key(&self, log: &Log) -> Result<[u8; 32]> {
+        Ok(log.signer.sinks().await?.map_or([0; 32], |memory| *memory.key()))
+    }
+
+    /// How far a sink was told, if the data says so.
+    async fn read_cursor(&self, log: &Log, sink: &dyn AuditSink) -> Result<Option<Cursor>> {
+        let Some(record) = log.record(cursor_id(sink)?).await? else { return Ok(None) };
+        Ok(Cursor::decode(&record.body, &self.cursor_key(log).await?, sink.name()).ok())
+    }
+
+    async fn write_cursor(&self, log: &Log, sink: &dyn AuditSink, leaf: u64, owed: &[Owed]) -> Result<()> {
+        let cursor = Cursor { leaf, owed: owed.to_vec() };
+        let row = cursor.encode(&self.cursor_key(log).await?, sink.name());
+        let mut batch = Batch::new(Timestamp(0))?;
+        batch.ops.push(put(cursor_id(sink)?, row));
+        log.space.commit(batch).await.map(drop)
     }
 
     /// Logs and ships until every sink has an owner's chain up to a link.
@@ -262,7 +398,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 self.shipped().await?;
                 let at = log.at_of(owner).await?;
                 let is_logged = |at: &crate::log::At| at.chain.seq >= seq && !at.erased;
-                if seq == 0 || at.filter(is_logged).is_some_and(|at| self.shared.hub.slowest() > at.index) {
+                let hub = &self.shared.hub;
+                let is_taken = |at: crate::log::At| hub.slowest() > at.index && !hub.owes(owner);
+                if seq == 0 || at.filter(is_logged).is_some_and(is_taken) {
                     return Ok(());
                 }
                 tokio::time::sleep(FLUSH_PAUSE).await;
@@ -275,6 +413,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             ))
         })
     }
+}
+
+/// Links of an owner: after one, up to another.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    owner: Owner,
+    begin: ChainHead,
+    end: ChainHead,
 }
 
 /// How a delivery went.
@@ -303,17 +449,6 @@ async fn count(log: &Log, mut from: u64, size: u64) -> Result<HashMap<Owner, u64
 
 fn cursor_id(sink: &dyn AuditSink) -> Result<RecordId> {
     RecordId::new([b"sink".as_slice(), sink.name().as_bytes()].concat(), 0)
-}
-
-async fn read_cursor(log: &Log, sink: &dyn AuditSink) -> Result<Option<u64>> {
-    let record = log.record(cursor_id(sink)?).await?;
-    record.map(|record| record.body.as_ref().try_get_u64().map_err(|_| crate::log::changed())).transpose()
-}
-
-async fn write_cursor(log: &Log, sink: &dyn AuditSink, cursor: u64) -> Result<()> {
-    let mut batch = Batch::new(Timestamp(0))?;
-    batch.ops.push(put(cursor_id(sink)?, Bytes::copy_from_slice(&cursor.to_be_bytes())));
-    log.space.commit(batch).await.map(drop)
 }
 
 type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

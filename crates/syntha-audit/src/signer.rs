@@ -12,6 +12,7 @@ use syntha_store::{Error, ErrorKind, KeyFingerprint, Result};
 use tlog_tiles::{EMPTY_HASH, check_tree};
 use zeroize::Zeroizing;
 
+use crate::cursor::SinkMemory;
 use crate::link::Hash;
 use crate::signer_keys::SignerKeys;
 
@@ -56,6 +57,16 @@ pub trait Signer: fmt::Debug + Send + Sync + 'static {
     /// As [`keys`](Self::keys).
     async fn signed(&self) -> Result<Option<TreeHead>>;
 
+    /// Which sinks were begun, with the key of what the data says of how far they were told; `None` if none was, or from a signer that does
+    /// not remember it. Of such a signer's sinks the data is believed: who can write it can make them skip entries.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys).
+    async fn sinks(&self) -> Result<Option<SinkMemory>> {
+        Ok(None)
+    }
+
     /// The right to sign, until it is dropped.
     ///
     /// # Errors
@@ -86,6 +97,16 @@ pub trait SigningTurn: Send {
     ///
     /// `Tampered` if it has fewer leaves than the last one; `Unavailable` and `StorageFull` from where the key is kept.
     async fn settle(&mut self, published: TreeHead) -> Result<()>;
+
+    /// Remembers, durably, that a sink of this name was begun; `None` from a signer that does not remember it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the system has no random source; as [`settle`](Self::settle).
+    async fn begin_sink(&mut self, name: &str) -> Result<Option<SinkMemory>> {
+        let _ = name;
+        Ok(None)
+    }
 
     /// Makes a new key, for all states after the last one that was published. Gives the note by which the old key names it.
     ///
@@ -197,13 +218,15 @@ pub(crate) struct Kept {
     pub(crate) keys: SignerKeys,
     pub(crate) signed: Option<TreeHead>,
     pub(crate) pending: Option<TreeHead>,
+    pub(crate) sinks: Option<SinkMemory>,
 }
 
 impl Kept {
     /// A new key for a log whose first `from` leaves it does not sign.
     pub(crate) fn generate(origin: &str, from: u64) -> Result<Self> {
         let (private, public) = generate(origin)?;
-        Ok(Self { private, keys: SignerKeys::new(origin, from, public)?, signed: None, pending: None })
+        let keys = SignerKeys::new(origin, from, public)?;
+        Ok(Self { private, keys, signed: None, pending: None, sinks: None })
     }
 
     pub(crate) fn sign(&mut self, head: TreeHead, consistency: &[Hash]) -> Result<String> {
@@ -224,6 +247,23 @@ impl Kept {
         self.signed = Some(published);
         self.pending = None;
         Ok(())
+    }
+
+    pub(crate) fn begin_sink(&mut self, name: &str) -> Result<SinkMemory> {
+        let mut sinks = match self.sinks.take() {
+            Some(sinks) => sinks,
+            None => {
+                let mut key = Zeroizing::new([0; 32]);
+                getrandom::fill(&mut *key).map_err(|source| {
+                    Error::new(ErrorKind::Unavailable, "the system's random source failed")
+                        .with_source(source)
+                })?;
+                SinkMemory::new(*key, [])
+            }
+        };
+        sinks.begin(name);
+        self.sinks = Some(sinks.clone());
+        Ok(sinks)
     }
 
     pub(crate) fn rotate(&mut self) -> Result<String> {
@@ -291,6 +331,10 @@ impl Signer for MemorySigner {
         Ok(self.kept.lock().signed)
     }
 
+    async fn sinks(&self) -> Result<Option<SinkMemory>> {
+        Ok(self.kept.lock().sinks.clone())
+    }
+
     async fn turn(&self) -> Result<Box<dyn SigningTurn>> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         Ok(Box::new(MemoryTurn { kept: Arc::clone(&self.kept), _turn: turn }))
@@ -318,6 +362,10 @@ impl SigningTurn for MemoryTurn {
 
     async fn settle(&mut self, published: TreeHead) -> Result<()> {
         self.kept.lock().settle(published)
+    }
+
+    async fn begin_sink(&mut self, name: &str) -> Result<Option<SinkMemory>> {
+        self.kept.lock().begin_sink(name).map(Some)
     }
 
     async fn rotate(&mut self) -> Result<String> {

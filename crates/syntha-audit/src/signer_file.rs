@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use syntha_store::{Error, ErrorKind, KeyFingerprint, Result};
 use zeroize::Zeroizing;
 
+use crate::cursor::SinkMemory;
 use crate::link::Hash;
 use crate::signer::{Kept, Signer, SigningTurn, TreeHead, origin};
 use crate::signer_keys::SignerKeys;
@@ -55,6 +56,15 @@ struct Text {
     signed: Option<Head>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pending: Option<Head>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sinks: Option<Sinks>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sinks {
+    key: Zeroizing<String>,
+    names: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,6 +162,11 @@ impl Signer for FileSigner {
         blocking(move || Ok(signer.read()?.signed)).await
     }
 
+    async fn sinks(&self) -> Result<Option<SinkMemory>> {
+        let signer = self.clone();
+        blocking(move || Ok(signer.read()?.sinks)).await
+    }
+
     async fn turn(&self) -> Result<Box<dyn SigningTurn>> {
         let mut waited = Duration::ZERO;
         loop {
@@ -226,6 +241,11 @@ impl SigningTurn for FileTurn {
         self.change(move |kept| kept.settle(published)).await
     }
 
+    async fn begin_sink(&mut self, name: &str) -> Result<Option<SinkMemory>> {
+        let name = name.to_owned();
+        self.change(move |kept| kept.begin_sink(&name)).await.map(Some)
+    }
+
     async fn rotate(&mut self) -> Result<String> {
         self.change(Kept::rotate).await
     }
@@ -288,15 +308,22 @@ fn read(path: &Path) -> Result<Option<Kept>> {
 
 fn encode(kept: &Kept) -> Result<Zeroizing<Vec<u8>>> {
     let head = |head: TreeHead| Head { size: head.size, root: BASE64.encode(&head.root) };
+    let sinks = kept.sinks.as_ref().map(|sinks| Sinks {
+        key: Zeroizing::new(BASE64.encode(sinks.key())),
+        names: sinks.names().cloned().collect(),
+    });
+    let names: usize = sinks.iter().flat_map(|sinks| &sinks.names).map(|name| name.len() + 8).sum();
     let text = Text {
         v: 1,
         private: kept.private.clone(),
         keys: kept.keys.to_text()?,
         signed: kept.signed.map(head),
         pending: kept.pending.map(head),
+        sinks,
     };
     // As large as it gets, so that no copy of the key is left where it grew.
-    let mut out = Zeroizing::new(Vec::with_capacity(2 * (text.private.len() + text.keys.len()) + 1024));
+    let mut out =
+        Zeroizing::new(Vec::with_capacity(2 * (text.private.len() + text.keys.len()) + names + 1024));
     serde_json::to_writer(&mut *out, &text)
         .map_err(|_| refused("the key of the audit log can't be written"))?;
     out.push(b'\n');
@@ -317,7 +344,12 @@ fn decode(text: &[u8]) -> Result<Kept> {
             "the key file has a format that this build does not know, upgrade",
         ));
     }
+    let sinks = |sinks: Sinks| -> Result<SinkMemory> {
+        let key = Zeroizing::new(BASE64.decode(sinks.key.as_bytes()).map_err(|_| damaged())?);
+        Ok(SinkMemory::new(key.as_slice().try_into().map_err(|_| damaged())?, sinks.names))
+    };
     Ok(Kept {
+        sinks: text.sinks.map(sinks).transpose()?,
         keys: SignerKeys::parse(&text.keys)?,
         private: text.private,
         signed: text.signed.map(head).transpose()?,

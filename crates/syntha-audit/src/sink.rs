@@ -33,6 +33,22 @@ pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
     ///
     /// Whatever keeps it from that. The same entries come again, perhaps with others.
     async fn deliver(&self, entries: &[Delivery]) -> Result<(), SinkError>;
+
+    /// The last checkpoint that it was given and still has, as a signed note; `None` if it has none, or can't tell. What is signed has to go on
+    /// from it, so a signer whose memory was put back together with the data is noticed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from looking. It counts as `None`.
+    async fn last_checkpoint(&self) -> Result<Option<String>, SinkError> {
+        Ok(None)
+    }
+
+    /// Whether what it takes lies where nobody who can write this host's files can change it. A deployment without such a sink has no anchor
+    /// outside.
+    fn is_outside(&self) -> bool {
+        false
+    }
 }
 
 /// Why a sink did not take entries. Its text holds no entry.
@@ -69,8 +85,9 @@ impl std::error::Error for SinkError {
     }
 }
 
-/// One thing that is delivered. The links of a chain come before the leaf that names their end, and leaves before the checkpoint over
-/// them, so whoever has all of them can verify everything.
+/// One thing that is delivered. The links of a chain come in their order, before the leaf that names their end, and leaves before the
+/// checkpoint over them, so whoever has all of them can verify everything. Links of a user whose data can't be read come after that leaf, once
+/// it can be, and those of other users don't wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {

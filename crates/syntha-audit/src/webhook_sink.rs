@@ -133,6 +133,10 @@ impl AuditSink for WebhookSink {
         &self.name
     }
 
+    fn is_outside(&self) -> bool {
+        true
+    }
+
     async fn deliver(&self, entries: &[Delivery]) -> std::result::Result<(), SinkError> {
         let mut lines = String::with_capacity(entries.iter().map(|entry| 2 * entry.bytes() + 128).sum());
         for entry in entries {

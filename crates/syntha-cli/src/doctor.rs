@@ -229,13 +229,20 @@ fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
             report.failure("audit key apart", format!("can't look at {}: {error}", path.display()));
         }
     }
-    if late.sinks.is_empty() {
+    if late.failing > 0 {
+        let says = format!(
+            "the data of {} users can't be read, so what they do is not signed or delivered yet: it is tried again",
+            late.failing
+        );
+        report.warning("audit behind", says);
+    }
+    if late.anchored {
+        report.right("audit anchor", "somebody outside is told of the trail");
+    } else {
         report.warning(
             "audit anchor",
-            "nobody outside is told of the trail: copy checkpoints (`syntha audit checkpoint`) elsewhere",
+            "no outside anchor, nobody outside is told of the trail: copy checkpoints (`syntha audit checkpoint`) elsewhere",
         );
-    } else {
-        report.right("audit anchor", "somebody outside is told of the trail");
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use syntha_audit::{AuditedStore, Fault};
+use syntha_audit::{AuditedStore, Fault, MemorySigner};
 use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
@@ -22,6 +22,8 @@ pub struct AuditedHarness<H> {
 struct AuditedInstance {
     inner: Box<dyn Instance>,
     stores: Vec<Arc<dyn Store>>,
+    /// Of the logs that a check asks for.
+    signer: MemorySigner,
     fault: Option<Fault>,
     turn: AtomicUsize,
 }
@@ -34,7 +36,8 @@ impl<H: Harness> Harness for AuditedHarness<H> {
 
     async fn fresh(&self) -> Box<dyn Instance> {
         let (inner, turn) = (self.inner.fresh().await, AtomicUsize::new(0));
-        let mut instance = AuditedInstance { inner, stores: Vec::new(), fault: self.fault, turn };
+        let signer = MemorySigner::new(&inner.key().fingerprint()).unwrap();
+        let mut instance = AuditedInstance { inner, stores: Vec::new(), signer, fault: self.fault, turn };
         instance.open();
         Box::new(instance)
     }
@@ -45,16 +48,16 @@ impl<H: Harness> Harness for AuditedHarness<H> {
 }
 
 impl AuditedInstance {
-    fn audit(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+    fn audit(&self, below: Arc<dyn Store>) -> AuditedStore {
         let store = AuditedStore::new(below, self.key().fingerprint()).unwrap();
-        Arc::new(match self.fault {
+        match self.fault {
             Some(fault) => store.fault(fault),
             None => store,
-        })
+        }
     }
 
     fn open(&mut self) {
-        self.stores = (0..2).map(|_| self.audit(self.inner.store())).collect();
+        self.stores = (0..2).map(|_| Arc::new(self.audit(self.inner.store())) as _).collect();
     }
 }
 
@@ -73,7 +76,11 @@ impl Instance for AuditedInstance {
     }
 
     fn over(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
-        Some(self.audit(below))
+        Some(Arc::new(self.audit(below)))
+    }
+
+    fn logged(&self) -> Option<Arc<AuditedStore>> {
+        Some(Arc::new(self.audit(self.inner.store()).signer(Arc::new(self.signer.clone()))))
     }
 
     fn bare(&self) -> Arc<dyn Store> {

@@ -174,6 +174,9 @@ pub fn audit_faults() -> Vec<(&'static str, syntha_audit::Fault)> {
         ("audit-events-dropped", Fault::EventsDropped),
         ("audit-names-shown", Fault::NamesShown),
         ("audit-keyspace-open", Fault::KeyspaceOpen),
+        ("audit-leaves-forgotten", Fault::LeavesForgotten),
+        ("audit-floor-believed", Fault::FloorBelieved),
+        ("audit-life-ignored", Fault::LifeIgnored),
     ]
 }
 

@@ -103,6 +103,11 @@ impl Instance for EncryptedInstance {
         self.inner.bare()
     }
 
+    #[cfg(feature = "audit")]
+    fn logged(&self) -> Option<Arc<syntha_audit::AuditedStore>> {
+        self.inner.logged()
+    }
+
     async fn open_details(&self, user: UserTag, sealed: &[u8]) -> Option<syntha_store::Result<Vec<Event>>> {
         Some(self.keychains[0].open_details(Owner::User(user), sealed).await)
     }

@@ -55,6 +55,13 @@ pub trait Instance: Send + Sync {
         self.store()
     }
 
+    /// The audit layer with a log that is signed, as another process opens it: over the backend, without layers above; `None` where there is
+    /// no audit layer.
+    #[cfg(feature = "audit")]
+    fn logged(&self) -> Option<Arc<syntha_audit::AuditedStore>> {
+        None
+    }
+
     /// Opens the details of a user's trail; `None` where no layer seals them.
     async fn open_details(&self, user: UserTag, sealed: &[u8]) -> Option<syntha_store::Result<Vec<Event>>> {
         let _ = (user, sealed);
@@ -145,6 +152,12 @@ impl Bed {
     #[cfg(feature = "audit")]
     pub(crate) fn key(&self) -> DeploymentKey {
         self.instance.key()
+    }
+
+    /// See [`Instance::logged`].
+    #[cfg(feature = "audit")]
+    pub(crate) fn logged(&self) -> Arc<syntha_audit::AuditedStore> {
+        self.instance.logged().expect("a check of the log runs on the audit layer")
     }
 
     #[cfg(feature = "audit")]

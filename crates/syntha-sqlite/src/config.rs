@@ -56,7 +56,8 @@ pub enum Mode {
 pub enum Synchronous {
     /// Before it is acknowledged. The default.
     Full,
-    /// At the next checkpoint: a power loss can take acknowledged commits. Such a store is not called durable.
+    /// At the next checkpoint: a power loss can take acknowledged commits. Such a store is not called durable. The deployment's own space
+    /// commits as with [`Full`](Self::Full) all the same: what a signer outside remembers of it must not be newer.
     Normal,
 }
 

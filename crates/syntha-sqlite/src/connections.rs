@@ -10,13 +10,14 @@ use event_listener::Event;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{
-    Batch, ChainHead, Commit, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result, Stamp,
+    Batch, ChainHead, Commit, DEPLOYMENT_OWNER, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result,
+    Stamp,
 };
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 use crate::bell::Ring;
-use crate::config::{Mode, SqliteConfig};
+use crate::config::{Mode, SqliteConfig, Synchronous};
 use crate::error::{closed, corrupt, erased, foreign, from_sqlx, gone, not_found, spoils_connection};
 use crate::files::{Root, UserFiles};
 use crate::image::Images;
@@ -348,7 +349,10 @@ impl Connections {
 
     async fn connect(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow, Ring)> {
         let mode = self.config.mode;
-        let options = schema::options(&slot.files.database(), self.config.synchronous, mode);
+        // INVARIANT: what a signer outside remembers of the deployment's log is on disk before. A power loss takes users' commits alone.
+        let is_own = slot.owner == DEPLOYMENT_OWNER;
+        let synchronous = if is_own { Synchronous::Full } else { self.config.synchronous };
+        let options = schema::options(&slot.files.database(), synchronous, mode);
         #[cfg(feature = "faults")]
         let options = if self.config.has(crate::Fault::SyncSkipped) {
             options.synchronous(sqlx::sqlite::SqliteSynchronous::Off)

@@ -145,7 +145,7 @@ async fn the_last_leaf_of_an_owner_is_its_chain() {
     assert_eq!(store.last_leaf(&[9; 32]).await.unwrap(), None);
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     if to.exists() {
         std::fs::remove_dir_all(to).unwrap();
     }

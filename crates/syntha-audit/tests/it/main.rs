@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod failing;
 mod files;
 mod log;
+mod outside;
 mod retention;
 mod signer;
 mod sinks;

@@ -62,6 +62,7 @@ fn sound_data_has_warnings_at_most() {
     let (ok, found) = doctor(&place, &["--data", "told"]);
     assert!(ok && state(&found, "audit trail") == "right", "{found}");
     assert_eq!((&*state(&found, "audit key apart"), &*state(&found, "audit anchor")), ("warning", "warning"));
+    assert!(says(&found, "audit anchor").contains("no outside anchor"), "{found}");
     place.set("SYNTHA_PLAIN", "1");
     let (ok, found) = doctor(&place, &[]);
     assert!(!ok && says(&found, "opens").contains("is sealed"), "{found}");

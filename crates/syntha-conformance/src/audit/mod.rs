@@ -31,10 +31,18 @@
 //! - `audit_change_without_link_is_noticed`: nor does one whose data moved on without a link.
 //! - `audit_deployment_is_checked_too`: the same of the deployment's own space.
 //! - `audit_record_put_back_differs`: a record that was put back, changed or taken away is not what the chain leads to.
+//!
+//! The log, over the backend without what seals (`log.rs`):
+//!
+//! - `audit_log_signs_no_cut_chain`: links that were taken away, with a row that calls it a prune, are signed by nobody.
+//! - `audit_log_floor_has_its_leaf`: nor is it a prune where the log knows the chain and no leaf says so.
+//! - `audit_log_leaf_rewritten_is_noticed`: a leaf, or what is kept beside it, that was changed or taken away is noticed by whoever opens the log.
+//! - `audit_log_passes_over_an_ended_life`: what one process did before another erased and made the user anew is not logged after it.
 
 mod chain;
 mod events;
 mod lives;
+mod log;
 mod tampers;
 mod trail;
 
@@ -50,7 +58,7 @@ use trail::Trail;
 /// All checks over a trail.
 #[must_use]
 pub fn audit_checks() -> Vec<Check> {
-    [chain::CHECKS, events::CHECKS, lives::CHECKS, tampers::CHECKS].concat()
+    [chain::CHECKS, events::CHECKS, lives::CHECKS, tampers::CHECKS, log::CHECKS].concat()
 }
 
 /// A read of an entry, by an agent.

@@ -16,7 +16,7 @@ checks![
 ];
 
 /// Writes below all layers, whatever the layers say.
-async fn write_below(user: &dyn UserStore, ops: Vec<Op>, chain: Option<ChainHead>) {
+pub(super) async fn write_below(user: &dyn UserStore, ops: Vec<Op>, chain: Option<ChainHead>) {
     let mut batch = Batch::new(Timestamp(0)).unwrap();
     (batch.ops, batch.chain, batch.sealed) = (ops, chain, true);
     user.commit(batch).await.unwrap();

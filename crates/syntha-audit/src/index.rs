@@ -1,0 +1,282 @@
+//! What the leaves of the log say, in memory: where each chain was last logged, from where on it may be pruned, and what each page of them
+//! is hashed to.
+//!
+//! It is made from the leaves alone, up to a root that was signed. Nothing that lies beside them in the data has to be believed.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use syntha_store::{ChainHead, KeyFingerprint, Result};
+use tlog_tiles::{EMPTY_HASH, node_hash, record_hash};
+
+use crate::hub::Owner;
+use crate::leaf::{Leaf, LeafKind};
+use crate::link::{Hash, genesis};
+use crate::log::{At, Logged, changed};
+use crate::signer::TreeHead;
+
+/// How many leaves are hashed together, and so read together.
+pub(crate) const PAGE: u64 = 256;
+
+/// For each owner about 130 bytes, for each 256 leaves 32.
+pub(crate) struct Index {
+    deployment: KeyFingerprint,
+    /// The checkpoint that it reaches to.
+    number: u64,
+    size: u64,
+    owners: HashMap<Owner, At>,
+    /// The last leaf of the kind in an owner's present life, and its number.
+    floors: HashMap<Owner, (u64, Leaf)>,
+    pages: Vec<Hash>,
+    /// The leaves of the page that is not full.
+    tail: Sha256,
+    edge: Edge,
+    /// A leaf did not fit, and nothing here is believed any more.
+    broken: bool,
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    pub(crate) fn new(deployment: KeyFingerprint) -> Self {
+        Self {
+            deployment,
+            number: 0,
+            size: 0,
+            owners: HashMap::new(),
+            floors: HashMap::new(),
+            pages: Vec::new(),
+            tail: Sha256::new(),
+            edge: Edge::default(),
+            broken: false,
+        }
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn edge(&self) -> Edge {
+        self.edge.clone()
+    }
+
+    /// Takes the next leaf, with what is kept beside it: that has to be what the leaves before it lead to.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if it is not.
+    pub(crate) fn push(&mut self, logged: &Logged) -> Result<()> {
+        let leaf = logged.leaf;
+        let (owner, at) = (leaf.owner, self.owners.get(&leaf.owner).copied());
+        let due = match leaf.kind {
+            LeafKind::Head => {
+                let start = self.start(&owner, at);
+                (start.seq.saturating_add(1), start.head)
+            }
+            _ => (0, [0; 32]),
+        };
+        if self.broken || logged.index != self.size || (logged.from, logged.before) != due {
+            self.broken = true;
+            return Err(changed());
+        }
+        let gone = at.map_or(0, |at| at.gone);
+        let Leaf { life, chain, .. } = leaf;
+        match leaf.kind {
+            LeafKind::Head => {
+                self.owners.insert(owner, At { erased: false, life, chain, index: self.size, gone });
+            }
+            LeafKind::Floor => {
+                self.floors.insert(owner, (self.size, leaf));
+            }
+            LeafKind::Erased => {
+                self.floors.remove(&owner);
+                let at = At { erased: true, life, chain, index: self.size, gone: self.size };
+                self.owners.insert(owner, at);
+            }
+        }
+        self.edge.push(record_hash(&leaf.encode()));
+        logged.hash(&mut self.tail);
+        self.size = self.size.saturating_add(1);
+        if self.size.is_multiple_of(PAGE) {
+            self.pages.push(self.tail.finalize_reset().into());
+        }
+        Ok(())
+    }
+
+    /// Where the next links of an owner begin that a leaf is the first to name.
+    fn start(&self, owner: &Owner, at: Option<At>) -> ChainHead {
+        if let Some(at) = at.filter(|at| !at.erased) {
+            return at.chain;
+        }
+        match self.floors.get(owner) {
+            Some((_, floor)) => ChainHead { seq: floor.chain.seq.saturating_sub(1), head: floor.chain.head },
+            None => ChainHead { seq: 0, head: genesis(&self.deployment, owner) },
+        }
+    }
+
+    /// All leaves under a checkpoint are in it.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if they are not those that were signed.
+    pub(crate) fn reached(&mut self, number: u64, head: TreeHead) -> Result<()> {
+        if self.broken || self.edge.head() != head {
+            self.broken = true;
+            return Err(changed());
+        }
+        self.number = number;
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `Tampered` if a leaf did not fit.
+    pub(crate) fn at(&self, owner: &Owner) -> Result<Option<At>> {
+        if self.broken { Err(changed()) } else { Ok(self.owners.get(owner).copied()) }
+    }
+
+    /// Where an owner's chain begins by the last leaf that says it, with that leaf's number.
+    ///
+    /// # Errors
+    ///
+    /// As [`at`](Self::at).
+    pub(crate) fn floor(&self, owner: &Owner) -> Result<Option<(u64, Leaf)>> {
+        if self.broken { Err(changed()) } else { Ok(self.floors.get(owner).copied()) }
+    }
+
+    /// The first and last leaf (exclusive) of the page with a leaf, and what they are hashed to.
+    pub(crate) fn page(&self, index: u64) -> Result<(u64, u64, Hash)> {
+        if self.broken || index >= self.size {
+            return Err(changed());
+        }
+        let (number, first) = (index / PAGE, index / PAGE * PAGE);
+        let hash = usize::try_from(number).ok().and_then(|number| self.pages.get(number));
+        let hash = hash.copied().unwrap_or_else(|| self.tail.clone().finalize().into());
+        Ok((first, self.size.min(first.saturating_add(PAGE)), hash))
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn forget(&mut self) {
+        self.owners.clear();
+        self.floors.clear();
+    }
+}
+
+/// The roots of the whole trees that a log is made of, the greatest first (RFC 6962, section 2.1).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Edge {
+    size: u64,
+    roots: Vec<tlog_tiles::Hash>,
+}
+
+impl Edge {
+    pub(crate) fn push(&mut self, leaf: tlog_tiles::Hash) {
+        let (mut hash, mut left) = (leaf, self.size);
+        while left & 1 == 1
+            && let Some(before) = self.roots.pop()
+        {
+            (hash, left) = (node_hash(before, hash), left >> 1);
+        }
+        self.roots.push(hash);
+        self.size = self.size.saturating_add(1);
+    }
+
+    pub(crate) fn head(&self) -> TreeHead {
+        let fold = |right, left: &tlog_tiles::Hash| node_hash(*left, right);
+        let mut roots = self.roots.iter().rev();
+        let root = roots.next().map_or(EMPTY_HASH, |last| roots.fold(*last, fold));
+        TreeHead { size: self.size, root: root.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use syntha_sqlite::{SqliteConfig, SqliteStore};
+    use syntha_store::{DeploymentKey, ErrorKind, Incarnation, Store};
+
+    use super::*;
+    use crate::log::{Entry, Log};
+    use crate::{MemorySigner, Signer};
+
+    const LEAVES: u64 = 100_000;
+    const OWNERS: u64 = 5_000;
+    const STEP: u64 = 8_000;
+
+    fn entry(number: u64, before: Option<At>, deployment: &KeyFingerprint) -> Entry {
+        let mut owner = [7; 32];
+        owner[..8].copy_from_slice(&(number % OWNERS).to_be_bytes());
+        let start = match before {
+            Some(at) => at.chain,
+            None => ChainHead { seq: 0, head: genesis(deployment, &owner) },
+        };
+        let chain = ChainHead { seq: start.seq + 3, head: [9; 32] };
+        let leaf = Leaf::new(LeafKind::Head, owner, Incarnation(1), chain);
+        Entry { leaf, from: start.seq + 1, before: start.head, at: before }
+    }
+
+    /// What a start costs where there are many leaves, and what looking one up costs then. It says so, and asserts what is the same on every
+    /// machine.
+    #[tokio::test]
+    async fn speed_of_opening_a_long_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = DeploymentKey::from_bytes([7; 32]);
+        let deployment = key.fingerprint();
+        let store =
+            SqliteStore::open(SqliteConfig::new(folder.path().join("data")).deployment_key(key)).await;
+        let store = store.unwrap();
+        let signer: Arc<dyn Signer> = Arc::new(MemorySigner::new(&deployment).unwrap());
+        let open = async || {
+            let space = store.deployment().await.unwrap();
+            Log::open(space, Arc::clone(&signer), deployment, true).await
+        };
+        let log = open().await.unwrap();
+        let mut ends = HashMap::new();
+        for first in (0..LEAVES).step_by(STEP as usize) {
+            let mut turn = log.turn(true).await.unwrap();
+            let numbers = first..LEAVES.min(first + STEP);
+            let mut entries = Vec::new();
+            for number in numbers {
+                let next = entry(number, ends.get(&(number % OWNERS)).copied(), &deployment);
+                let at = At {
+                    erased: false,
+                    life: Incarnation(1),
+                    chain: next.leaf.chain,
+                    index: number,
+                    gone: 0,
+                };
+                ends.insert(number % OWNERS, at);
+                entries.push(next);
+            }
+            turn.append(&entries).await.unwrap();
+        }
+        let begun = Instant::now();
+        let again = open().await.unwrap();
+        let opened = begun.elapsed();
+        let begun = Instant::now();
+        for number in 0..1_000 {
+            let at = again.at_of(&entry(number, None, &deployment).leaf.owner).await.unwrap();
+            assert_eq!(at, ends.get(&number).copied());
+        }
+        println!(
+            "evidence: a log of {LEAVES} leaves of {OWNERS} owners opens in {} ms, and says in {} us where a chain was logged",
+            opened.as_millis(),
+            begun.elapsed().as_micros() / 1_000,
+        );
+        let page = again.leaves(LEAVES - 300, LEAVES, 1_000).await.unwrap();
+        assert!(page.iter().map(|leaf| leaf.index).eq(LEAVES - 300..LEAVES - LEAVES % PAGE));
+        assert_eq!(again.leaves(LEAVES, LEAVES + 1, 1).await.unwrap_err().kind(), ErrorKind::Tampered);
+        store.close().await.unwrap();
+    }
+}
