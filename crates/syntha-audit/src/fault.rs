@@ -32,4 +32,10 @@ pub enum Fault {
     TailDropped,
     /// One user may fill the whole backlog.
     FlooderTaken,
+    /// Every refused name has an entry of its own in the deployment's trail.
+    RefusalsNamed,
+    /// A user's trail grows past its limit.
+    LimitIgnored,
+    /// A handle counts a trail's bytes from where it was opened.
+    BytesForgotten,
 }

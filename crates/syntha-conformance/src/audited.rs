@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use syntha_audit::{AuditedStore, Fault};
+use syntha_audit::{AuditedStore, Fault, Refusals};
 use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
@@ -46,11 +46,15 @@ impl<H: Harness> Harness for AuditedHarness<H> {
 
 impl AuditedInstance {
     fn audit(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(self.audited(below))
+    }
+
+    fn audited(&self, below: Arc<dyn Store>) -> AuditedStore {
         let store = AuditedStore::new(below, self.key().fingerprint()).unwrap();
-        Arc::new(match self.fault {
+        match self.fault {
             Some(fault) => store.fault(fault),
             None => store,
-        })
+        }
     }
 
     fn open(&mut self) {
@@ -78,6 +82,17 @@ impl Instance for AuditedInstance {
 
     fn bare(&self) -> Arc<dyn Store> {
         self.inner.bare()
+    }
+
+    fn limited(&self, bytes: u64) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(self.audited(self.inner.store()).trail_limit(bytes)))
+    }
+
+    fn refusals(&self) -> Refusals {
+        match self.fault {
+            Some(fault) => Refusals::new().fault(fault),
+            None => Refusals::new(),
+        }
     }
 
     async fn reopen(&mut self) {

@@ -174,6 +174,9 @@ pub fn audit_faults() -> Vec<(&'static str, syntha_audit::Fault)> {
         ("audit-events-dropped", Fault::EventsDropped),
         ("audit-names-shown", Fault::NamesShown),
         ("audit-keyspace-open", Fault::KeyspaceOpen),
+        ("audit-refusals-named", Fault::RefusalsNamed),
+        ("audit-limit-ignored", Fault::LimitIgnored),
+        ("audit-bytes-forgotten", Fault::BytesForgotten),
     ]
 }
 

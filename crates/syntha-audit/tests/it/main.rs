@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod dying;
 mod files;
+mod import;
 mod log;
 mod retention;
 mod signer;
 mod sinks;
+mod size;
 #[cfg(feature = "webhook")]
 mod webhook;
 
