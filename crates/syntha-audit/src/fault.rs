@@ -40,4 +40,10 @@ pub enum Fault {
     LifeIgnored,
     /// How far a sink was told is believed whoever wrote it.
     CursorBelieved,
+    /// Every refused name has an entry of its own in the deployment's trail.
+    RefusalsNamed,
+    /// A user's trail grows past its limit.
+    LimitIgnored,
+    /// A handle counts a trail's bytes from where it was opened.
+    BytesForgotten,
 }

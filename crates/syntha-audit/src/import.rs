@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use syntha_store::{
     Batch, ChainHead, EPOCH_JUMP, Epoch, Error, ErrorKind, Head, ImportMode, Incarnation, Keyspace, Record,
-    RecordId, Result, Scan, Snapshot, Stamp, Store, StoredRecord, UserState, UserTag, Version,
+    RecordId, Result, Snapshot, Stamp, Store, StoredRecord, UserState, UserTag, Version,
 };
 
 use crate::digests::Digests;
@@ -14,11 +14,6 @@ use crate::link::{CHANGES_MOST, Hash, Kind, StoredLink, Trace, genesis};
 use crate::retention::{Floor, floor_id};
 use crate::store::AuditedStore;
 use crate::user_store::{AuditedUser, Draft, Shared, broken, key_id, link_id};
-
-/// How often an import is tried again because the chain moved on meanwhile.
-const TRIES: usize = 8;
-/// How many records a page of the chain has, and how many bytes it has at most before it is handed on.
-const PAGE: usize = 256;
 
 pub(crate) async fn import<S: Store + ?Sized>(
     store: &AuditedStore<S>,
@@ -49,22 +44,28 @@ pub(crate) async fn import<S: Store + ?Sized>(
         Err(error) => return Err(error),
     };
     let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
-    let (follows, epoch, records) = match &present {
-        None => (ChainHead::default(), Epoch(0), Vec::new()),
+    let (follows, epoch, own) = match &present {
+        None => (ChainHead::default(), Epoch(0), None),
         Some(present) => {
-            let (state, records) = chain_of(present).await?;
-            (state.chain, state.stamp.epoch, records)
+            // As of one moment, and apart from the data that is being replaced, which may be locked while it is.
+            let chain = present.inner.snapshot().await?;
+            let state = chain.state();
+            let own = match state.chain.seq {
+                0 => None,
+                _ => Some(Own::of(present, chain).await?),
+            };
+            (state.chain, state.stamp.epoch, own)
         }
     };
     if snapshot.follows().is_some_and(|named| named != follows) {
         return Err(Error::new(ErrorKind::Conflict, "the data that is replaced moved on, try again"));
     }
-    #[allow(unused_mut, reason = "a fault changes it")]
-    let mut own = if follows.seq > 0 { Some(Own::of(follows, records)?) } else { None };
     #[cfg(feature = "faults")]
-    if store.shared.has(crate::Fault::ChainRestarted) {
-        own = Some(Own::begin(genesis(&store.shared.deployment, &owner))?);
-    }
+    let own = if store.shared.has(crate::Fault::ChainRestarted) {
+        Some(Own::begin(genesis(&store.shared.deployment, &owner))?)
+    } else {
+        own
+    };
     let mut continuing = Continuing {
         walk: Walk::new(genesis(&store.shared.deployment, &owner)),
         digests: own.as_ref().map(|own| Arc::clone(&own.digests)),
@@ -77,7 +78,9 @@ pub(crate) async fn import<S: Store + ?Sized>(
         waiting: Vec::new(),
         held: Vec::new(),
         chain: None,
+        bytes: 0,
         before: 0,
+        passed: false,
         ended: false,
     };
     let ticket = store.shared.admit(&owner).await?;
@@ -97,34 +100,6 @@ pub(crate) async fn import<S: Store + ?Sized>(
     }
 }
 
-/// The chain that is there, whole: its records are small, and it is not in the archive.
-async fn chain_of(user: &AuditedUser) -> Result<(UserState, Vec<StoredRecord>)> {
-    for _ in 0..TRIES {
-        let state = user.inner.state().await?;
-        let (mut records, mut from) = (Vec::new(), None::<RecordId>);
-        loop {
-            let scan = Scan::records(Keyspace::Audit, PAGE);
-            let page = user.inner.scan(match from.take() {
-                Some(from) => scan.from(from),
-                None => scan,
-            });
-            let page = page.await?.value;
-            from = page.next();
-            for (head, body) in page.records {
-                records.push(stored(head, body.unwrap_or_default()));
-            }
-            if from.is_none() {
-                break;
-            }
-        }
-        let now = user.inner.state().await?;
-        if (now.stamp, now.chain) == (state.stamp, state.chain) {
-            return Ok((state, records));
-        }
-    }
-    Err(Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again"))
-}
-
 const fn stored(head: Head, body: Bytes) -> StoredRecord {
     StoredRecord { space: Keyspace::Audit, record: Record { head, body: syntha_store::Body(body) } }
 }
@@ -133,21 +108,25 @@ const fn stored(head: Head, body: Bytes) -> StoredRecord {
 struct Own {
     end: ChainHead,
     digests: Arc<Digests>,
-    records: Vec<StoredRecord>,
+    records: Records,
+}
+
+/// A chain may be longer than memory: the one that is there is read while it is handed on.
+enum Records {
+    Read(Box<dyn Snapshot>),
+    Made(Vec<StoredRecord>),
 }
 
 impl Own {
-    fn of(end: ChainHead, records: Vec<StoredRecord>) -> Result<Self> {
-        let key = key_id()?;
-        let kept = records.iter().find(|stored| stored.record.head.id == key).ok_or_else(broken)?;
-        let digests = Arc::new(Digests::new(&kept.record.body)?);
-        Ok(Self { end, digests, records })
+    async fn of(user: &AuditedUser, chain: Box<dyn Snapshot>) -> Result<Self> {
+        let digests = user.digests().await?.ok_or_else(broken)?;
+        Ok(Self { end: chain.state().chain, digests, records: Records::Read(chain) })
     }
 
     fn begin(head: Hash) -> Result<Self> {
         let digests = Arc::new(Digests::generate()?);
-        let records = vec![record(key_id()?, Bytes::copy_from_slice(digests.key()))?];
-        Ok(Self { end: ChainHead { seq: 0, head }, digests, records })
+        let key = record(key_id()?, Bytes::new(), Bytes::copy_from_slice(digests.key()));
+        Ok(Self { end: ChainHead { seq: 0, head }, digests, records: Records::Made(vec![key]) })
     }
 }
 
@@ -237,12 +216,39 @@ struct Continuing<'a> {
     waiting: Vec<(Keyspace, Record)>,
     held: Vec<Trace>,
     chain: Option<ChainHead>,
+    /// How many bytes the links have that went on into the new life.
+    bytes: u64,
     /// The last link before what was restored.
     before: u64,
+    /// The archive has no more.
+    passed: bool,
     ended: bool,
 }
 
 impl Continuing<'_> {
+    /// Counts a link anew, wherever it is from: what an archive says of its size decides nothing.
+    fn count(&mut self, stored: &mut StoredRecord) {
+        if stored.record.head.id.name().is_empty() {
+            self.bytes = self.bytes.saturating_add(stored.record.body.len() as u64);
+            stored.record.head.head = crate::size::head(self.bytes);
+        }
+    }
+
+    /// The next records of the chain that is there.
+    async fn present(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        loop {
+            let Some(Own { records: Records::Read(chain), .. }) = &mut self.own else { return Ok(None) };
+            let Some(mut chunk) = chain.next().await? else { return Ok(None) };
+            chunk.retain(|stored| stored.space == Keyspace::Audit);
+            for stored in &mut chunk {
+                self.count(stored);
+            }
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
     /// Takes notice of a record, and says whether it goes on into the new life. The archive's own links do not where there is a chain
     /// already.
     fn pass(&mut self, stored: &StoredRecord) -> Result<bool> {
@@ -275,12 +281,19 @@ impl Continuing<'_> {
         let (digests, mut chain, mut records) = match (self.own.take(), &self.digests) {
             (Some(own), _) => {
                 self.before = own.end.seq;
-                (own.digests, own.end, own.records)
+                let made = match own.records {
+                    Records::Made(made) => made,
+                    Records::Read(_) => Vec::new(),
+                };
+                (own.digests, own.end, made)
             }
             (None, Some(digests)) if goes_on => (Arc::clone(digests), archive.chain, Vec::new()),
             (None, None) if !goes_on => {
-                let own = Own::begin(self.walk.start.head)?;
-                (own.digests, own.end, own.records)
+                let Own { end, digests, records: Records::Made(made) } = Own::begin(self.walk.start.head)?
+                else {
+                    return Err(broken());
+                };
+                (digests, end, made)
             }
             _ => return Err(broken()),
         };
@@ -302,7 +315,9 @@ impl Continuing<'_> {
                 changes: held.by_ref().take(CHANGES_MOST).collect(),
             };
             let (link, end) = draft.link(&self.shared, chain, None)?;
-            records.push(record(link_id(end.seq)?, link.encode())?);
+            let mut link = record(link_id(end.seq)?, Bytes::new(), link.encode());
+            self.count(&mut link);
+            records.push(link);
             chain = end;
         }
         self.chain = Some(chain);
@@ -310,9 +325,8 @@ impl Continuing<'_> {
     }
 }
 
-fn record(id: RecordId, body: Bytes) -> Result<StoredRecord> {
-    let head = Head::new(id, Bytes::new(), Version(1), Version(1), None);
-    Ok(stored(head, body))
+fn record(id: RecordId, head: Bytes, body: Bytes) -> StoredRecord {
+    stored(Head::new(id, head, Version(1), Version(1), None), body)
 }
 
 #[async_trait]
@@ -337,16 +351,26 @@ impl Snapshot for Continuing<'_> {
         if self.ended {
             return Ok(None);
         }
-        while let Some(chunk) = self.inner.next().await? {
+        while !self.passed {
+            let Some(chunk) = self.inner.next().await? else {
+                self.passed = true;
+                break;
+            };
             let mut data = Vec::with_capacity(chunk.len());
-            for stored in chunk {
+            for mut stored in chunk {
                 if self.pass(&stored)? {
+                    if stored.space == Keyspace::Audit {
+                        self.count(&mut stored);
+                    }
                     data.push(stored);
                 }
             }
             if !data.is_empty() {
                 return Ok(Some(data));
             }
+        }
+        if let Some(chunk) = self.present().await? {
+            return Ok(Some(chunk));
         }
         self.ended = true;
         Ok(Some(self.close()?))

@@ -1,11 +1,13 @@
 //! Replays a user's chain against the live data: what the links add up to must be what is there. It finds what was changed below the
 //! audit layer, in the database's own files.
 
+mod live;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use syntha_store::{
-    ChainHead, Error, ErrorKind, KeyFingerprint, Keyspace, Record, RecordId, Result, Scan, Stamp, Store,
+    ChainHead, DEPLOYMENT_OWNER, ErrorKind, KeyFingerprint, Keyspace, Record, Result, Stamp, Store,
     StoredRecord, UserState, UserStore, UserTag, Version,
 };
 
@@ -16,11 +18,6 @@ use crate::trail::Header;
 use crate::user_store::key_id;
 use crate::verify::chain::Chain;
 use crate::verify::{Problem, UserReport};
-
-/// How often data that moves while it is read is read again, where there is no snapshot.
-const TRIES: usize = 16;
-/// How many records a page has.
-const PAGE: usize = 1_000;
 
 /// How live data differs from its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,16 +83,30 @@ impl StateReport {
 /// Compares a user's data with its chain, both as of one moment. `inner` is the user in the store that the audit layer lies over, so below
 /// what seals. `floor`: where a pruned chain begins, by the log: the first link that is left, and the hash of the one before.
 ///
+/// The deployment's own space has no snapshot. It is read while others write it, and compared with what the chain says of that while; where
+/// its chain begins it says itself.
+///
 /// # Errors
 ///
-/// Those of the store; `Busy` if it has no snapshot and is written all the time. A difference is no error, but in the report.
+/// Those of the store; `Busy` for the deployment's own space if it is pruned all the time. A difference is no error, but in the report.
 pub async fn replay(
     inner: &dyn UserStore,
     deployment: &KeyFingerprint,
     owner: &[u8; 32],
     floor: Option<ChainHead>,
 ) -> Result<StateReport> {
-    let (state, records) = moment(inner).await?;
+    let mut snapshot = match inner.snapshot().await {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            return live::replay(inner, deployment, owner).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let mut records = Vec::new();
+    while let Some(chunk) = snapshot.next().await? {
+        records.extend(chunk);
+    }
+    let state = snapshot.state();
     let header = Header::new(String::new(), *deployment, *owner).with_floor(floor);
     let mut chain = Chain::new(&header, 0);
     let (mut links, mut key, mut data) = (BTreeMap::new(), None, Vec::new());
@@ -125,20 +136,19 @@ pub async fn replay(
     let (mut chain, _) = chain.finish(None);
     // The caller has it from the log.
     chain.findings.retain(|finding| finding.problem != Problem::Floor);
-    let mut report = StateReport {
-        chain,
-        stamp: state.stamp,
-        records: data.len() as u64,
-        findings: replayed.findings.clone(),
-    };
-    match key.as_ref().map(|key| Digests::new(key)) {
-        Some(Ok(digests)) if !links.is_empty() => replayed.compare(&digests, &state, &data, &mut report),
-        _ => report.findings.push(StateFinding { difference: Difference::NoChain, place: None, seq: None }),
+    let records = data.len() as u64;
+    let known = key.as_ref().and_then(|key| Digests::new(key).ok()).filter(|_| !links.is_empty());
+    let Some(digests) = known else { return Ok(StateReport::unknown(chain, state.stamp, records)) };
+    let found = data.iter().map(|(space, record)| found(&digests, *space, record));
+    Ok(replayed.compare(&digests, &state, found.collect(), &Moving::new(), chain))
+}
+
+impl StateReport {
+    /// Nothing can be compared.
+    fn unknown(chain: UserReport, stamp: Stamp, records: u64) -> Self {
+        let none = StateFinding { difference: Difference::NoChain, place: None, seq: None };
+        Self { chain, stamp, records, findings: vec![none] }
     }
-    report
-        .findings
-        .sort_by_key(|finding| (finding.place.map(|place| place.space), finding.seq, finding.place));
-    Ok(report)
 }
 
 impl<S: Store + ?Sized> AuditedStore<S> {
@@ -152,59 +162,17 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let opened = self.inner.open(user).await?;
         replay(&*opened, &self.shared.deployment, user.as_bytes(), floor).await
     }
-}
 
-/// Everything of a user as of one commit.
-async fn moment(inner: &dyn UserStore) -> Result<(UserState, Vec<StoredRecord>)> {
-    let mut snapshot = match inner.snapshot().await {
-        Ok(snapshot) => snapshot,
-        // The deployment's own space has none.
-        Err(error) if error.kind() == ErrorKind::Unsupported => return scanned(inner).await,
-        Err(error) => return Err(error),
-    };
-    let mut records = Vec::new();
-    while let Some(chunk) = snapshot.next().await? {
-        records.extend(chunk);
+    /// Compares the deployment's own records (who there is, who was erased) with the deployment's own chain: see [`replay`]. Others may
+    /// write them meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`replay`].
+    pub async fn replay_deployment(&self) -> Result<StateReport> {
+        let space = self.inner.deployment().await?;
+        replay(&*space, &self.shared.deployment, &DEPLOYMENT_OWNER, None).await
     }
-    Ok((snapshot.state(), records))
-}
-
-async fn scanned(inner: &dyn UserStore) -> Result<(UserState, Vec<StoredRecord>)> {
-    for _ in 0..TRIES {
-        let state = inner.state().await?;
-        let mut records = Vec::new();
-        for space in Keyspace::all() {
-            let mut from: Option<RecordId> = None;
-            loop {
-                let mut scan = Scan::records(space, PAGE);
-                if space == Keyspace::Audit {
-                    // Links alone: beside them lies the log.
-                    scan = scan.name(Bytes::new());
-                }
-                let page = inner.scan(match from.take() {
-                    Some(from) => scan.from(from),
-                    None => scan,
-                });
-                let page = page.await?.value;
-                from = page.next();
-                let stored = |(head, body): (_, Option<Bytes>)| StoredRecord {
-                    space,
-                    record: Record::new(head, body.unwrap_or_default()),
-                };
-                records.extend(page.records.into_iter().map(stored));
-                if from.is_none() {
-                    break;
-                }
-            }
-        }
-        let key = inner.read(Keyspace::Audit, &[key_id()?]).await?.value.into_iter().flatten();
-        records.extend(key.map(|record| StoredRecord { space: Keyspace::Audit, record }));
-        let now = inner.state().await?;
-        if (now.stamp, now.chain) == (state.stamp, state.chain) {
-            return Ok((state, records));
-        }
-    }
-    Err(Error::new(ErrorKind::Busy, "the data is written by others all the time, try again"))
 }
 
 /// What a record must be by the links.
@@ -215,6 +183,24 @@ struct Expected {
     body: Hash,
     version: Version,
     body_version: Version,
+}
+
+/// What is there of a record.
+type Found = (Place, Expected);
+
+/// What records may have been while they were read: each that links of that while touch, with all that it was then.
+type Moving = BTreeMap<Place, Vec<Option<Expected>>>;
+
+fn found(digests: &Digests, space: Keyspace, record: &Record) -> Found {
+    let head = &record.head;
+    let there = Expected {
+        expires: digests.expires(head.expires),
+        head: digests.head(space, &head.id, &head.head),
+        body: digests.body(space, &head.id, &record.body),
+        version: head.version,
+        body_version: head.body_version,
+    };
+    (digests.place(space, &head.id), there)
 }
 
 /// What the links add up to.
@@ -319,13 +305,53 @@ impl Replayed {
         }
     }
 
+    /// A link of the while in which records are read.
+    fn link_meanwhile(&mut self, link: &Link, moving: &mut Moving) {
+        let mut touched = Vec::new();
+        for change in &link.changes {
+            match change {
+                Trace::Put { at, .. }
+                | Trace::PutHead { at, .. }
+                | Trace::Rewrite { at, .. }
+                | Trace::Delete { at } => touched.push(*at),
+                Trace::Clear { space } => {
+                    touched.extend(self.records.keys().filter(|place| place.space == *space));
+                }
+                Trace::DeleteName { space, name } => {
+                    let from = Place { space: *space, name: *name, seq: 0 };
+                    touched.extend(
+                        self.records.range(from..=Place { seq: u64::MAX, ..from }).map(|(at, _)| *at),
+                    );
+                }
+                // It changes nothing, or says so itself.
+                Trace::Held { .. } => {}
+            }
+        }
+        for place in &touched {
+            moving.entry(*place).or_insert_with(|| vec![self.expected(place)]);
+        }
+        self.link(link);
+        for place in touched {
+            moving.entry(place).or_default().push(self.expected(&place));
+        }
+    }
+
+    fn expected(&self, place: &Place) -> Option<Expected> {
+        self.records.get(place).map(|(expected, _)| *expected)
+    }
+
     fn compare(
         mut self,
         digests: &Digests,
         state: &UserState,
-        data: &[(Keyspace, Record)],
-        report: &mut StateReport,
-    ) {
+        found: Vec<Found>,
+        moving: &Moving,
+        chain: UserReport,
+    ) -> StateReport {
+        let was = |place: &Place, there: Option<Expected>| {
+            moving.get(place).is_some_and(|moments| moments.contains(&there))
+        };
+        let mut findings = std::mem::take(&mut self.findings);
         let last = self.last.map(|(_, seq)| seq);
         let row = [
             (Difference::Stamp, self.last.is_none_or(|(stamp, _)| stamp != state.stamp)),
@@ -333,21 +359,16 @@ impl Replayed {
             (Difference::Note, self.note.is_some_and(|note| note != digests.note(&state.note))),
         ];
         for (difference, _) in row.into_iter().filter(|(_, differs)| *differs) {
-            report.findings.push(StateFinding { difference, place: None, seq: last });
+            findings.push(StateFinding { difference, place: None, seq: last });
         }
-        let mut added = Vec::new();
-        for (space, record) in data {
-            let head = &record.head;
-            let place = digests.place(*space, &head.id);
-            let there = Expected {
-                expires: digests.expires(head.expires),
-                head: digests.head(*space, &head.id, &head.head),
-                body: digests.body(*space, &head.id, &record.body),
-                version: head.version,
-                body_version: head.body_version,
-            };
-            let Some((expected, seq)) = self.records.remove(&place) else {
-                added.push((place, head.version, head.body_version));
+        let (records, mut added) = (found.len() as u64, Vec::new());
+        for (place, there) in found {
+            let known = self.records.remove(&place);
+            if was(&place, Some(there)) {
+                continue;
+            }
+            let Some((expected, seq)) = known else {
+                added.push((place, there));
                 continue;
             };
             if there == expected {
@@ -355,20 +376,23 @@ impl Replayed {
             }
             let older = there.version < expected.version || there.body_version < expected.body_version;
             let difference = if older { Difference::RolledBack } else { Difference::Changed };
-            report.findings.push(StateFinding { difference, place: Some(place), seq: Some(seq) });
+            findings.push(StateFinding { difference, place: Some(place), seq: Some(seq) });
         }
-        for (place, version, body_version) in added {
+        self.records.retain(|place, _| !was(place, None));
+        for (place, there) in added {
             let like = |(at, (expected, _)): (&Place, &(Expected, u64))| {
                 at.space == place.space
-                    && (expected.version, expected.body_version) == (version, body_version)
+                    && (expected.version, expected.body_version) == (there.version, there.body_version)
             };
             let moved = self.records.iter().any(like);
             let difference = if moved { Difference::Moved } else { Difference::Added };
-            report.findings.push(StateFinding { difference, place: Some(place), seq: None });
+            findings.push(StateFinding { difference, place: Some(place), seq: None });
         }
         for (place, (_, seq)) in self.records {
             let difference = Difference::Deleted;
-            report.findings.push(StateFinding { difference, place: Some(place), seq: Some(seq) });
+            findings.push(StateFinding { difference, place: Some(place), seq: Some(seq) });
         }
+        findings.sort_by_key(|finding| (finding.place.map(|place| place.space), finding.seq, finding.place));
+        StateReport { chain, stamp: state.stamp, records, findings }
     }
 }

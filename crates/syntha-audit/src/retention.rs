@@ -2,16 +2,16 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use syntha_store::{
-    Batch, ChainHead, Error, ErrorKind, Expect, Keyspace, Op, RecordId, Result, Store, Timestamp, UserStore,
-    UserTag,
+    Batch, ChainHead, DEPLOYMENT_OWNER, Error, ErrorKind, Expect, Keyspace, Op, RecordId, Result, Store,
+    Timestamp, UserStore, UserTag,
 };
 
 use crate::keeper::{links, no_signer, put_back};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::malformed;
-use crate::log::Entry;
+use crate::log::{Entry, Log};
 use crate::store::AuditedStore;
-use crate::user_store::{link_id, put};
+use crate::user_store::{AuditedUser, link_id, put};
 
 /// How many links go in one commit.
 const LINKS_MOST: u64 = 8_192;
@@ -81,8 +81,24 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     /// [`open`](syntha_store::Store::open).
     pub async fn prune(&self, user: UserTag, before: u64) -> Result<Pruned> {
         let log = self.log().await?.ok_or_else(no_signer)?;
-        let owner = *user.as_bytes();
-        let opened = self.user(self.inner.open(user).await?, owner);
+        let opened = self.user(self.inner.open(user).await?, *user.as_bytes());
+        self.prune_opened(log, &opened, before).await
+    }
+
+    /// The same of the deployment's own chain: who was made, erased, restored and refused before a link is gone for good, but for who is
+    /// there and who was erased now. Whoever writes the deployment's records waits while that is written down.
+    ///
+    /// # Errors
+    ///
+    /// As [`prune`](Self::prune).
+    pub async fn prune_deployment(&self, before: u64) -> Result<Pruned> {
+        let log = self.log().await?.ok_or_else(no_signer)?;
+        let opened = self.user(self.inner.deployment().await?, DEPLOYMENT_OWNER);
+        self.prune_opened(log, &opened, before).await
+    }
+
+    async fn prune_opened(&self, log: &Log, opened: &AuditedUser, before: u64) -> Result<Pruned> {
+        let owner = opened.owner;
         opened.check_end().await?;
         self.inspect(&owner, &*opened.inner).await?;
         let start = self.start(&*opened.inner, &owner).await?;
@@ -97,7 +113,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if before <= first {
             return Ok(Pruned { links: 0, first, before: start.head });
         }
-        self.write_snapshot(&opened).await?;
+        self.write_snapshot(opened).await?;
         let end = self.walk(&*opened.inner, start, before - 1).await?;
         self.flush(log, &owner, before).await?;
         // INVARIANT: nothing goes before the log says from where on there is something.
@@ -114,6 +130,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             let next =
                 self.walk(&*opened.inner, from, end.seq.min(from.seq.saturating_add(LINKS_MOST))).await?;
             let mut batch = Batch::new(Timestamp(0))?;
+            // INVARIANT: where the chain begins never goes back, as another prune beside this one could make it.
+            let first = link_id(from.seq.saturating_add(1))?;
+            let read = opened.inner.read(Keyspace::Audit, std::slice::from_ref(&first)).await?.value;
+            let version = read.into_iter().next().flatten().map(|link| link.head.version);
+            batch.expect.push(Expect::Version {
+                space: Keyspace::Audit,
+                id: first,
+                version: Some(version.ok_or_else(meanwhile)?),
+            });
             for seq in from.seq.saturating_add(1)..=next.seq {
                 batch.ops.push(Op::Delete { space: Keyspace::Audit, id: link_id(seq)? });
             }
@@ -141,17 +166,22 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(from)
     }
 
-    async fn write_snapshot(&self, user: &crate::user_store::AuditedUser) -> Result<()> {
+    async fn write_snapshot(&self, user: &AuditedUser) -> Result<()> {
+        // All of a deployment's users write its own records: it would never stand still for as long as it takes to list them.
+        let _still =
+            if user.owner == DEPLOYMENT_OWNER { Some(self.shared.still.write().await) } else { None };
         for _ in 0..TRIES {
             let Some(digests) = user.digests().await? else { return Err(crate::user_store::broken()) };
             let state = user.inner.state().await?;
             let ticket = self.shared.admit(&user.owner).await?;
             let mut batch = Batch::new(state.time)?;
             let mut ops = Vec::new();
-            let end =
-                user.snapshot_links(&digests, &state, state.chain, batch.time, batch.id, &mut ops).await;
-            let end = match end {
-                Ok(end) => end,
+            let listed = async {
+                let size = user.size(state.chain).await?;
+                user.snapshot_links(&digests, &state, size, batch.time, batch.id, &mut ops).await
+            };
+            let end = match listed.await {
+                Ok(size) => size.at,
                 Err(error) => {
                     ticket.refused();
                     if error.kind() == ErrorKind::Conflict {
@@ -175,4 +205,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
         Err(Error::new(ErrorKind::Busy, "the user's data is written by others all the time, try again"))
     }
+}
+
+const fn meanwhile() -> Error {
+    Error::new(ErrorKind::Conflict, "another prune of the trail went on meanwhile, try again")
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -9,13 +10,14 @@ use syntha_store::{
     Batch, Capabilities, ChainHead, Commit, CreateMode, DEPLOYMENT_OWNER, Epoch, Erased, Error, ErrorKind,
     Events, Fence, ImportMode, KeyFingerprint, Result, SelfCheck, Snapshot, Stamp, Store, UserStore, UserTag,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 
 use crate::digests::Digests;
 use crate::hub::Hub;
 use crate::keeper::Keeper;
 use crate::link::{Kind, genesis};
-use crate::user_store::{AuditedUser, Draft, Shared, check, details, key_id, life, link_id, put};
+use crate::size::{Size, put_link};
+use crate::user_store::{AuditedUser, Draft, Shared, check, details, key_id, life, put};
 
 /// A store whose every commit takes a link of its user's hash chain with it. The store below is any backend, and knows nothing of it.
 ///
@@ -57,6 +59,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             since: Instant::now(),
             space: OnceCell::new(),
             begun: OnceCell::new(),
+            still: RwLock::new(()),
+            limit: AtomicU64::new(crate::size::LIMIT),
             #[cfg(feature = "faults")]
             fault: Mutex::default(),
         };
@@ -128,7 +132,9 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
             before,
             details(&self.shared, &digests, &first.events, first.sealed)?,
         )?;
-        chained.ops.push(put(link_id(end.seq)?, link.encode()));
+        let body = link.encode();
+        let size = Size::default().with(end, body.len());
+        chained.ops.push(put_link(&size, body)?);
         chained.ops.push(put(key_id()?, bytes::Bytes::copy_from_slice(digests.key())));
         chained.life = Some(life);
         chained.chain = Some(end);

@@ -3,21 +3,23 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use syntha_store::{
-    At, Batch, BatchId, ChainHead, Changes, Commit, Epoch, Error, ErrorKind, Events, Expect, Incarnation,
-    KeyFingerprint, Keyspace, Op, Outcome, Page, Record, RecordId, Result, Scan, Snapshot, Stamp, Subject,
-    Timestamp, UserState, UserStore, encode_events,
+    At, Batch, BatchId, ChainHead, Changes, Commit, DEPLOYMENT_OWNER, Epoch, Error, ErrorKind, Events,
+    Expect, Incarnation, KeyFingerprint, Keyspace, Op, Outcome, Page, Record, RecordId, Result, Scan,
+    Snapshot, Stamp, Subject, Timestamp, TrailFull, UserState, UserStore, encode_events,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 
 use crate::digests::Digests;
 use crate::hub::{Admitted, Hub, Owner};
 use crate::link::{self, CHANGES_MOST, Hash, Kind, Link, SALT_BYTES, StoredLink, Trace};
+use crate::size::{Size, TrailSize, put_link};
 
 /// How often a batch is chained again because somebody else committed.
 const TRIES: usize = 64;
@@ -35,6 +37,10 @@ pub(crate) struct Shared {
     pub(crate) space: OnceCell<Option<Arc<dyn UserStore>>>,
     /// That this run's record is written.
     pub(crate) begun: OnceCell<()>,
+    /// Held by a commit of the deployment's own space, and against them by who needs it to stand still.
+    pub(crate) still: RwLock<()>,
+    /// How many bytes a user's trail may have.
+    pub(crate) limit: AtomicU64,
     #[cfg(feature = "faults")]
     pub(crate) fault: Mutex<Option<crate::Fault>>,
 }
@@ -59,6 +65,10 @@ impl Shared {
         #[cfg(not(feature = "faults"))]
         let fair = true;
         self.hub.admit(owner, fair)
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_begun(&self) -> bool {
@@ -197,6 +207,7 @@ pub(crate) struct AuditedUser {
     pub(crate) shared: Arc<Shared>,
     pub(crate) owner: Owner,
     known: Mutex<Option<(Stamp, ChainHead)>>,
+    counted: Mutex<Option<Size>>,
     digests: Mutex<Option<Arc<Digests>>>,
 }
 
@@ -208,7 +219,14 @@ impl fmt::Debug for AuditedUser {
 
 impl AuditedUser {
     pub(crate) fn new(inner: Arc<dyn UserStore>, shared: Arc<Shared>, owner: Owner) -> Self {
-        Self { inner, shared, owner, known: Mutex::default(), digests: Mutex::default() }
+        Self {
+            inner,
+            shared,
+            owner,
+            known: Mutex::default(),
+            counted: Mutex::default(),
+            digests: Mutex::default(),
+        }
     }
 
     pub(crate) fn with_digests(self, digests: Arc<Digests>, at: Stamp, chain: ChainHead) -> Self {
@@ -278,12 +296,51 @@ impl AuditedUser {
         time: Timestamp,
         batch: BatchId,
         ops: &mut Vec<Op>,
-    ) -> Result<ChainHead> {
+    ) -> Result<Size> {
         let state = UserState { stamp, ..self.inner.state().await? };
         let start = ChainHead { seq: 0, head: self.genesis() };
-        let chain = self.snapshot_links(digests, &state, start, time, batch, ops).await?;
+        let size = Size { at: start, ..Size::default() };
+        let size = self.snapshot_links(digests, &state, size, time, batch, ops).await?;
         ops.push(put(key_id()?, Bytes::copy_from_slice(digests.key())));
-        Ok(chain)
+        Ok(size)
+    }
+
+    /// How many bytes the chain has up to where it ends.
+    pub(crate) async fn size(&self, end: ChainHead) -> Result<Size> {
+        let counted = *self.counted.lock();
+        if let Some(counted) = counted.filter(|counted| counted.at == end) {
+            return Ok(counted);
+        }
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::BytesForgotten) {
+            return Ok(Size { at: end, ..Size::default() });
+        }
+        crate::size::size(&*self.inner, end).await
+    }
+
+    /// Whether the chain comes near its limit with what is to be committed.
+    ///
+    /// # Errors
+    ///
+    /// `AuditUnavailable` if it would be past it.
+    async fn admit_bytes(&self, before: ChainHead, size: &mut Size) -> Result<bool> {
+        #[cfg(feature = "faults")]
+        if self.shared.has(crate::Fault::LimitIgnored) {
+            return Ok(false);
+        }
+        // Nobody else's, and an erasure is written into the deployment's own.
+        if self.owner == DEPLOYMENT_OWNER {
+            return Ok(false);
+        }
+        let limit = self.shared.limit();
+        if size.used() > limit {
+            // Another process may have pruned it.
+            size.pruned = size.pruned.max(crate::size::size(&*self.inner, before).await?.pruned);
+        }
+        if size.used() > limit {
+            return Err(TrailFull::refused(size.used(), limit));
+        }
+        Ok(TrailSize::new(size.used(), limit).is_tight())
     }
 
     /// Links that say what is there now, after another.
@@ -291,11 +348,11 @@ impl AuditedUser {
         &self,
         digests: &Digests,
         state: &UserState,
-        mut chain: ChainHead,
+        mut size: Size,
         time: Timestamp,
         batch: BatchId,
         ops: &mut Vec<Op>,
-    ) -> Result<ChainHead> {
+    ) -> Result<Size> {
         let stamp = state.stamp;
         let mut held = Vec::new();
         for space in Keyspace::all().filter(|space| *space != Keyspace::Audit) {
@@ -332,24 +389,20 @@ impl AuditedUser {
                 note: Some(digests.note(&state.note)),
                 changes: held.by_ref().take(CHANGES_MOST).collect(),
             };
-            let (link, end) = draft.link(&self.shared, chain, None)?;
-            ops.push(put(link_id(end.seq)?, link.encode()));
-            chain = end;
+            let (link, end) = draft.link(&self.shared, size.at, None)?;
+            let body = link.encode();
+            size = size.with(end, body.len());
+            ops.push(put_link(&size, body)?);
         }
-        Ok(chain)
+        Ok(size)
     }
 
     /// A batch, whose events are apart, with its link.
-    async fn chain(
-        &self,
-        batch: &Batch,
-        events: &Events,
-        at: (Stamp, ChainHead),
-    ) -> Result<(Batch, ChainHead)> {
+    async fn chain(&self, batch: &Batch, events: &Events, at: (Stamp, ChainHead)) -> Result<(Batch, Size)> {
         let (stamp, before) = at;
         let mut chained = batch.clone();
         let (digests, start) = match self.digests().await? {
-            Some(digests) if before.seq > 0 => (digests, before),
+            Some(digests) if before.seq > 0 => (digests, self.size(before).await?),
             Some(_) => return Err(broken()),
             None if before.seq > 0 => return Err(broken()),
             None => {
@@ -373,18 +426,20 @@ impl AuditedUser {
             changes: self.shared.traces(&digests, &batch.ops)?,
         };
         let (link, end) =
-            draft.link(&self.shared, start, details(&self.shared, &digests, events, batch.sealed)?)?;
-        chained.ops.push(put(link_id(end.seq)?, link.encode()));
+            draft.link(&self.shared, start.at, details(&self.shared, &digests, events, batch.sealed)?)?;
+        let body = link.encode();
+        let size = start.with(end, body.len());
+        chained.ops.push(put_link(&size, body)?);
         chained.chain = Some(end);
         if !chained.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
             chained.expect.push(Expect::Stamp(stamp));
         }
         #[cfg(feature = "faults")]
         if self.shared.has(crate::Fault::ForkAllowed) {
-            return Ok((chained, end));
+            return Ok((chained, size));
         }
         chained.expect.push(Expect::Chain(before.seq));
-        Ok((chained, end))
+        Ok((chained, size))
     }
 }
 
@@ -452,7 +507,7 @@ impl UserStore for AuditedUser {
     }
 
     async fn commit(&self, mut batch: Batch) -> Result<Commit> {
-        batch.validate(self.owner == syntha_store::DEPLOYMENT_OWNER)?;
+        batch.validate(self.owner == DEPLOYMENT_OWNER)?;
         if removes_nothing(&batch) {
             return self.inner.commit(batch).await;
         }
@@ -464,6 +519,8 @@ impl UserStore for AuditedUser {
         if batch.is_empty() && batch.events.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
+        let _moving =
+            if self.owner == DEPLOYMENT_OWNER { Some(self.shared.still.read().await) } else { None };
         let ticket = self.shared.admit(&self.owner).await?;
         let events = std::mem::take(&mut batch.events);
         match self.commit_chained(&batch, &events).await {
@@ -516,19 +573,22 @@ impl AuditedUser {
             {
                 return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
             }
-            let (chained, end) = match self.chain(batch, events, at).await {
+            let (chained, mut size) = match self.chain(batch, events, at).await {
                 Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
                     *self.known.lock() = None;
                     continue;
                 }
                 chained => chained?,
             };
+            let tight = self.admit_bytes(at.1, &mut size).await?;
             #[cfg(feature = "faults")]
             let chained = self.planted(batch, chained).await?;
             match self.inner.commit(chained).await {
-                Ok(commit) => {
+                Ok(mut commit) => {
                     *self.known.lock() = Some((commit.stamp, commit.chain));
-                    return Ok((commit, end.seq.saturating_sub(at.1.seq)));
+                    *self.counted.lock() = Some(size);
+                    commit.trail_is_tight = tight;
+                    return Ok((commit, size.at.seq.saturating_sub(at.1.seq)));
                 }
                 Err(error) => {
                     *self.known.lock() = None;

@@ -27,16 +27,8 @@ pub(crate) enum Command {
     Checkpoint,
     /// Prints the keys that checkpoints are verified with
     Keys,
-    /// Removes a user's entries before one, for good; what is left still verifies
-    Prune {
-        /// The user's id
-        user: String,
-        /// The first entry that stays
-        before: u64,
-        /// Really
-        #[arg(long)]
-        yes: bool,
-    },
+    /// Removes entries before one, for good; what is left still verifies
+    Prune(Prune),
     /// Makes a new signing key for the checkpoints from now on
     RotateSigner,
 }
@@ -149,13 +141,32 @@ pub(crate) struct Export {
     redacted: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct Prune {
+    /// The user's id
+    #[arg(required_unless_present = "deployment", conflicts_with = "deployment")]
+    user: Option<String>,
+    /// The first entry that stays
+    #[arg(required_unless_present = "before", conflicts_with = "before", value_name = "BEFORE")]
+    first: Option<u64>,
+    /// The deployment's own entries
+    #[arg(long)]
+    deployment: bool,
+    /// The first entry that stays
+    #[arg(long, value_name = "ENTRY")]
+    before: Option<u64>,
+    /// Really
+    #[arg(long)]
+    yes: bool,
+}
+
 impl Command {
     pub(crate) fn user(&self) -> Option<&str> {
         match self {
             Self::Show(show) => show.whose.user.as_deref(),
             Self::Verify(verify) => verify.of.user.as_deref(),
             Self::Export(export) => export.whose.user.as_deref(),
-            Self::Prune { user, .. } => Some(user),
+            Self::Prune(prune) => prune.user.as_deref(),
             Self::Checkpoint | Self::Keys | Self::RotateSigner => None,
         }
     }
@@ -184,11 +195,15 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result<(Answer
             let keys = trail.keys().await?;
             Answer { lines: keys.lines().map(str::to_owned).collect(), value: json!({ "keys": keys }) }
         }
-        Command::Prune { yes: false, .. } => {
+        Command::Prune(Prune { yes: false, .. }) => {
             return Err("this can't be undone, add --yes if you mean it".into());
         }
-        Command::Prune { user, before, .. } => {
-            let pruned = trail.prune(&UserId::new(user.as_str())?, before).await?;
+        Command::Prune(Prune { user, first, before, .. }) => {
+            let before = first.or(before).ok_or("name the first entry that stays")?;
+            let pruned = match user {
+                Some(user) => trail.prune(&UserId::new(user.as_str())?, before).await?,
+                None => trail.prune_deployment(before).await?,
+            };
             let line = format!("removed {} entries; the first one left is {}", pruned.links, pruned.first);
             Answer { lines: vec![line], value: json!({ "removed": pruned.links, "first": pruned.first }) }
         }
@@ -361,8 +376,14 @@ fn answer_of(report: &Report, whole: Option<&AuditReport>) -> Answer {
         findings.push(json!({ "problem": finding.problem.code(), "owner": owner, "seq": finding.seq, "line": finding.line }));
     }
     let mut data = Vec::new();
-    for (tag, report) in whole.into_iter().flat_map(|whole| &whole.data) {
-        lines.push(format!("{tag}: {} records compared, {} differ", report.records, report.findings.len()));
+    let users_data = whole.into_iter().flat_map(|whole| &whole.data).map(|(tag, of)| (tag.to_string(), of));
+    let own = whole.and_then(|whole| whole.deployment.as_ref()).map(|of| ("deployment".to_owned(), of));
+    for (whose, report) in own.into_iter().chain(users_data) {
+        lines.push(format!("{whose}: {} records compared, {} differ", report.records, report.findings.len()));
+        for finding in &report.chain.findings {
+            lines.push(format!("WRONG: {}, seen beside the data", finding.problem.code()));
+            data.push(json!({ "user": whose, "difference": finding.problem.code(), "seq": finding.seq }));
+        }
         for finding in &report.findings {
             let difference = format!("{:?}", finding.difference);
             lines.push(format!(
@@ -371,7 +392,7 @@ fn answer_of(report: &Report, whole: Option<&AuditReport>) -> Answer {
                 finding.seq.map(|seq| format!(", last written by entry {seq}")).unwrap_or_default(),
             ));
             data.push(json!({
-                "user": tag.to_string(), "difference": difference, "keyspace": finding.place.map(|place| place.space),
+                "user": whose, "difference": difference, "keyspace": finding.place.map(|place| place.space),
                 "seq": finding.seq }));
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use syntha::sqlite::{KeyPlace, key_place};
-use syntha::{ErrorKind, UserManager};
+use syntha::{AuditTrail, ErrorKind, UserManager};
 
 use crate::keys::table;
 use crate::opening::{Access, Opening, Sealing};
@@ -200,14 +200,14 @@ async fn inside(opening: &Opening, shared: bool, report: &mut Report) {
         None => report.right("opens", "the data opens"),
     }
     look(&users, report).await;
-    trail(opening, &users, report);
+    trail(opening, &users, report).await;
     if let Err(error) = users.shutdown().await {
         report.failure("closes", error.to_string());
     }
 }
 
 /// The audit trail, and who keeps its key.
-fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
+async fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
     let Some(trail) = users.audit() else {
         return report.right("audit trail", "the data has none: --audit begins one");
     };
@@ -244,6 +244,36 @@ fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
             "no outside anchor, nobody outside is told of the trail: copy checkpoints (`syntha audit checkpoint`) elsewhere",
         );
     }
+    if let Err(error) = trail_sizes(users, &trail, report).await {
+        report.failure("audit size", error.to_string());
+    }
+}
+
+/// Whose trail is about to reach its limit. One that can't be looked at is told of elsewhere.
+async fn trail_sizes(users: &UserManager, trail: &AuditTrail<'_>, report: &mut Report) -> syntha::Result<()> {
+    let (mut tight, mut after) = (Vec::new(), None);
+    loop {
+        let page = users.list(after, 1_000).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.tag);
+        for entry in page {
+            if let Ok(Some(size)) = trail.size(&entry.user).await
+                && size.is_tight()
+            {
+                tight.push(format!("{} has {} of {} bytes", entry.user.as_str(), size.bytes, size.limit));
+            }
+        }
+    }
+    if tight.is_empty() {
+        report.right("audit size", "every user's trail is below nine tenths of its limit");
+    } else {
+        let whose = tight.join("; ");
+        report.warning(
+            "audit size",
+            format!("prune them (`syntha audit prune`), or raise --audit-limit, before writes are refused: {whose}"),
+        );
+    }
+    Ok(())
 }
 
 async fn look(users: &UserManager, report: &mut Report) {

@@ -122,12 +122,25 @@ impl Opening {
             Some(Policy::Strict) => Some(AuditPolicy::Strict),
             Some(Policy::Off) | None => None,
         };
-        let builder = match (policy, self.settings.audit, &self.settings.audit_key_file) {
-            (Some(policy), _, Some(path)) => builder.audit(Audit::new(policy).key_file(path)),
-            (Some(policy), _, None) => builder.audit(policy),
-            (None, Some(_), _) => builder.no_audit(),
-            (None, None, Some(_)) => return Err("--audit-key-file goes with --audit".into()),
-            (None, None, None) => builder,
+        let builder = match (policy, self.settings.audit) {
+            (Some(policy), _) => {
+                let mut audit = Audit::new(policy);
+                if let Some(path) = &self.settings.audit_key_file {
+                    audit = audit.key_file(path);
+                }
+                if let Some(bytes) = self.settings.audit_limit {
+                    audit = audit.trail_limit(bytes);
+                }
+                builder.audit(audit)
+            }
+            (None, Some(_)) => builder.no_audit(),
+            (None, None) if self.settings.audit_key_file.is_some() => {
+                return Err("--audit-key-file goes with --audit".into());
+            }
+            (None, None) if self.settings.audit_limit.is_some() => {
+                return Err("--audit-limit goes with --audit".into());
+            }
+            (None, None) => builder,
         };
         let opened = builder.open().await;
         // Also if it failed: the file is there, and the next time it is nothing new.

@@ -40,6 +40,10 @@ pub(crate) struct Flags {
     /// The file of the key that signs the audit log. Default: the data folder's name with `.audit.key` after it
     #[arg(long, global = true, env = "SYNTHA_AUDIT_KEY_FILE", value_name = "FILE")]
     audit_key_file: Option<PathBuf>,
+    /// How many bytes each user's audit trail may have, 65536 to 1099511627776. Default: 1073741824
+    #[arg(long, global = true, env = "SYNTHA_AUDIT_LIMIT", value_name = "BYTES")]
+    #[arg(value_parser = clap::value_parser!(u64).range(65_536..=1_099_511_627_776))]
+    audit_limit: Option<u64>,
     /// The address of the Vault or OpenBao that the key is kept in
     #[cfg(feature = "vault")]
     #[arg(long, global = true, env = "SYNTHA_VAULT", value_name = "ADDRESS")]
@@ -85,6 +89,7 @@ struct File {
     values: bool,
     audit: Option<Audit>,
     audit_key_file: Option<PathBuf>,
+    audit_limit: Option<u64>,
     #[cfg(feature = "vault")]
     vault: Option<String>,
     #[cfg(feature = "vault")]
@@ -103,6 +108,7 @@ pub(crate) struct Settings {
     pub(crate) user_passphrase: Option<PathBuf>,
     pub(crate) audit: Option<Audit>,
     pub(crate) audit_key_file: Option<PathBuf>,
+    pub(crate) audit_limit: Option<u64>,
 }
 
 /// Where the key is.
@@ -173,6 +179,7 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         user_passphrase: flags.user_passphrase_file,
         audit: flags.audit.or(file.audit),
         audit_key_file: flags.audit_key_file.or(file.audit_key_file),
+        audit_limit: flags.audit_limit.or(file.audit_limit),
     })
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use syntha_audit::{AuditedStore, Fault, MemorySigner};
+use syntha_audit::{AuditedStore, Fault, MemorySigner, Refusals};
 use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
@@ -85,6 +85,17 @@ impl Instance for AuditedInstance {
 
     fn bare(&self) -> Arc<dyn Store> {
         self.inner.bare()
+    }
+
+    fn limited(&self, bytes: u64) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(self.audit(self.inner.store()).trail_limit(bytes)))
+    }
+
+    fn refusals(&self) -> Refusals {
+        match self.fault {
+            Some(fault) => Refusals::new().fault(fault),
+            None => Refusals::new(),
+        }
     }
 
     async fn reopen(&mut self) {

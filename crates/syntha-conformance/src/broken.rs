@@ -177,6 +177,9 @@ pub fn audit_faults() -> Vec<(&'static str, syntha_audit::Fault)> {
         ("audit-leaves-forgotten", Fault::LeavesForgotten),
         ("audit-floor-believed", Fault::FloorBelieved),
         ("audit-life-ignored", Fault::LifeIgnored),
+        ("audit-refusals-named", Fault::RefusalsNamed),
+        ("audit-limit-ignored", Fault::LimitIgnored),
+        ("audit-bytes-forgotten", Fault::BytesForgotten),
     ]
 }
 

@@ -112,6 +112,15 @@ impl Instance for EncryptedInstance {
         Some(self.keychains[0].open_details(Owner::User(user), sealed).await)
     }
 
+    fn limited(&self, bytes: u64) -> Option<Arc<dyn Store>> {
+        Some(self.seal(self.inner.limited(bytes)?))
+    }
+
+    #[cfg(feature = "audit")]
+    fn refusals(&self) -> syntha_audit::Refusals {
+        self.inner.refusals()
+    }
+
     async fn reopen(&mut self) {
         self.inner.reopen().await;
         self.keystore.reopen().await;

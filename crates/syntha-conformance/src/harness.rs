@@ -68,6 +68,18 @@ pub trait Instance: Send + Sync {
         None
     }
 
+    /// The store, as another process opens it whose trails may have so many bytes each; `None` where no layer keeps one.
+    fn limited(&self, bytes: u64) -> Option<Arc<dyn Store>> {
+        let _ = bytes;
+        None
+    }
+
+    /// What counts sessions that were refused, for the deployment's trail.
+    #[cfg(feature = "audit")]
+    fn refusals(&self) -> syntha_audit::Refusals {
+        syntha_audit::Refusals::new()
+    }
+
     /// Closes it and opens it again on the same data.
     async fn reopen(&mut self);
 
@@ -158,6 +170,16 @@ impl Bed {
     #[cfg(feature = "audit")]
     pub(crate) fn logged(&self) -> Arc<syntha_audit::AuditedStore> {
         self.instance.logged().expect("a check of the log runs on the audit layer")
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn limited(&self, bytes: u64) -> Arc<dyn Store> {
+        self.instance.limited(bytes).expect("a check of a trail runs on a layer that keeps one")
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn refusals(&self) -> syntha_audit::Refusals {
+        self.instance.refusals()
     }
 
     #[cfg(feature = "audit")]

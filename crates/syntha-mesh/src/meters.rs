@@ -86,6 +86,8 @@ pub(crate) struct Meters {
     pub(crate) retries: Counter,
     pub(crate) reloads: Counter,
     pub(crate) lost: Counter,
+    pub(crate) tight: Counter,
+    pub(crate) full: Counter,
 }
 
 impl Default for Meters {
@@ -103,6 +105,8 @@ impl Default for Meters {
             retries: counter!("syntha_commit_retries_total"),
             reloads: counter!("syntha_index_reloads_total"),
             lost: counter!("syntha_audit_events_lost_total"),
+            tight: counter!("syntha_audit_trails_tight_total"),
+            full: counter!("syntha_audit_trail_full_total"),
         }
     }
 }

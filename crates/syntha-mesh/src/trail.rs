@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use syntha_store::{
     Action, Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, Stamp, Subject,
-    Timestamp, UserStore,
+    Timestamp, UserStore, Verdict,
 };
 
 use crate::change::Change;
@@ -50,6 +50,8 @@ const BYTES: usize = syntha_store::EVENTS_BYTES / 4 * 3;
 pub(crate) const NOW: Timestamp = Timestamp(0);
 /// How many reads that wait are found again.
 const READS: usize = 8_192;
+/// How many events that wait one is compared with where the trail is tight.
+const KINDS_LOOKED_AT: usize = 256;
 /// How much room for events is kept in memory when none wait.
 const ROOM_KEPT: usize = 64;
 /// How often the last events of a mesh that ends are tried to be written down.
@@ -78,6 +80,10 @@ struct Buffer {
     /// A task will flush at once.
     now: bool,
     closed: bool,
+    /// The user's trail comes near its limit: of reads and refusals it is told how many, not of what.
+    tight: bool,
+    /// It has reached it: nothing is read until something could be written down again.
+    full: bool,
 }
 
 /// What became of an event.
@@ -108,6 +114,11 @@ impl Buffer {
             usize::try_from(place.checked_sub(1)?.checked_sub(self.taken)?).ok()?
         };
         self.events.get_mut(at).filter(|known| known.is_like(event))
+    }
+
+    /// Among the last that wait: where the trail is tight they are few, and of the same kinds.
+    fn like_in_kind(&mut self, event: &Event) -> Option<&mut Event> {
+        self.events.iter_mut().rev().take(KINDS_LOOKED_AT).find(|known| known.is_like(event))
     }
 
     fn append(&mut self, event: Event) {
@@ -156,9 +167,14 @@ impl Trail {
         if buffer.closed {
             return Pushed::Closed;
         }
-        if let Some(known) = buffer.like(&event) {
+        if buffer.tight {
+            shorten(&mut event);
+        }
+        let closed = buffer.full && !is_refused(&event);
+        let like = if buffer.tight { buffer.like_in_kind(&event) } else { buffer.like(&event) };
+        if let Some(known) = like.filter(|_| !closed) {
             add(known, &event);
-        } else if pending >= AUDIT_WAITING_MOST {
+        } else if closed || pending >= AUDIT_WAITING_MOST {
             return Pushed::Full(event);
         } else {
             if event.at == NOW.0 {
@@ -226,6 +242,19 @@ impl Trail {
         *self.buffer.lock().due(when) = false;
     }
 
+    /// Something was committed. Says whether the trail has come near its limit since the last time.
+    pub(crate) fn tighten(&self, tight: bool) -> bool {
+        let mut buffer = self.buffer.lock();
+        buffer.full = false;
+        !std::mem::replace(&mut buffer.tight, tight) && tight
+    }
+
+    /// The trail has reached its limit.
+    pub(crate) fn fill(&self) {
+        let mut buffer = self.buffer.lock();
+        (buffer.tight, buffer.full) = (true, true);
+    }
+
     /// Takes no more, and gives back what waits.
     pub(crate) fn close(&self) -> VecDeque<Event> {
         let mut buffer = self.buffer.lock();
@@ -277,6 +306,22 @@ fn slot(event: &Event) -> usize {
     let names = name(&event.target) as u64 ^ (name(&event.agent) as u64).rotate_left(24);
     let mixed = (names ^ event.version.unwrap_or(0).rotate_left(48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as usize % READS
+}
+
+/// What is told of a read or a refusal where the trail is tight: who, how it was decided, and how often.
+fn shorten(event: &mut Event) {
+    let reads = matches!(
+        event.action,
+        Action::Read | Action::List | Action::Watch | Action::ReadThread | Action::ReadInteractions
+    );
+    if reads || is_refused(event) {
+        (event.target, event.version, event.session) = (None, None, None);
+    }
+}
+
+/// Whether nothing was given or done. It is told of even where the trail is full, as soon as it can be.
+const fn is_refused(event: &Event) -> bool {
+    matches!(event.verdict, Verdict::Denied | Verdict::Failed)
 }
 
 fn add(to: &mut Event, of: &Event) {
@@ -389,7 +434,10 @@ impl Core {
         tokio::runtime::Handle::try_current().map_err(|source| unavailable().with_source(source))?;
         match tokio::time::timeout_at(until, writer::write(self, Change::Flush, None)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.kind() == ErrorKind::Gone => Err(error),
+            // What the store says of its trail says what to do.
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::AuditUnavailable) => {
+                Err(error)
+            }
             Ok(Err(error)) => Err(unavailable().with_source(error)),
             Err(_) => Err(unavailable()),
         }

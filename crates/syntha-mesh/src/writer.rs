@@ -270,7 +270,12 @@ async fn commit_some(
         let committed = core.store.commit(batch).instrument(span).await;
         core.config.meters.committed(answers.len(), started);
         let stamp = match committed {
-            Ok(commit) => commit.stamp,
+            Ok(commit) => {
+                if core.trail.as_ref().is_some_and(|trail| trail.tighten(commit.trail_is_tight)) {
+                    core.config.meters.tight.increment(1);
+                }
+                commit.stamp
+            }
             Err(error) if error.kind() == StoreErrorKind::Unknown => {
                 // INVARIANT: an outcome that can't be asked for is unknown too; nobody is told "nothing was written".
                 let Ok(outcome) = core.store.outcome(id, since).await else { return Err(error) };
@@ -285,7 +290,13 @@ async fn commit_some(
                     _ => return Err(error),
                 }
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if let (true, Some(trail)) = (error.is_full_trail(), &core.trail) {
+                    trail.fill();
+                    core.config.meters.full.increment(1);
+                }
+                return Err(error);
+            }
         };
         if let Some(taken) = taken {
             taken.committed();

@@ -142,6 +142,12 @@ impl Error {
         self.message
     }
 
+    /// Whether the user's audit trail has reached its limit: the cause of an `AuditUnavailable` that no waiting ends.
+    #[must_use]
+    pub fn is_full_trail(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<TrailFull>())
+    }
+
     /// Whether and how a retry can help.
     #[must_use]
     pub const fn retry(&self) -> Retry {
@@ -154,6 +160,34 @@ impl Error {
         self.retry() != Retry::Never
     }
 }
+
+/// A user's audit trail has as many bytes as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrailFull {
+    /// How many it would have with what was refused.
+    pub bytes: u64,
+    /// How many it may have.
+    pub limit: u64,
+}
+
+impl TrailFull {
+    /// The error of what was refused for it.
+    #[must_use]
+    pub fn refused(bytes: u64, limit: u64) -> Error {
+        let message =
+            "the user's audit trail has reached its limit, nothing was written: prune it, or raise the limit";
+        Error::new(ErrorKind::AuditUnavailable, message).with_source(Self { bytes, limit })
+    }
+}
+
+impl fmt::Display for TrailFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of at most {}", self.bytes, self.limit)
+    }
+}
+
+impl StdError for TrailFull {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

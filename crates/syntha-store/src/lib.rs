@@ -23,7 +23,7 @@ pub use batch::{
     BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op, SEALED_BATCH_BYTES,
     SEALED_HEAD_BYTES, UNSEALED_NOTE_BYTES,
 };
-pub use error::{Error, ErrorKind, Result, Retry};
+pub use error::{Error, ErrorKind, Result, Retry, TrailFull};
 pub use event::{
     Action, EVENT_BYTES, EVENTS_BYTES, Event, Events, Rule, Subject, Verdict, decode_events, encode_events,
 };

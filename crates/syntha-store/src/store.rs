@@ -335,13 +335,15 @@ pub struct Commit {
     pub version: Version,
     /// The end of the audit chain now.
     pub chain: ChainHead,
+    /// The user's audit trail comes near its limit. Whoever tells it of reads tells less of each then.
+    pub trail_is_tight: bool,
 }
 
 impl Commit {
     /// What a commit gives back.
     #[must_use]
     pub const fn new(stamp: Stamp, chain: ChainHead) -> Self {
-        Self { stamp, version: Version(stamp.epoch.0), chain }
+        Self { stamp, version: Version(stamp.epoch.0), chain, trail_is_tight: false }
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Audit {
     sinks: Vec<Arc<dyn AuditSink>>,
     entries: u64,
     age: Duration,
+    trail: u64,
 }
 
 #[derive(Clone)]
@@ -54,6 +55,7 @@ impl Audit {
             sinks: Vec::new(),
             entries: 10_000,
             age: Duration::from_secs(10),
+            trail: 1 << 30,
         }
     }
 
@@ -85,6 +87,14 @@ impl Audit {
     /// or so long (default 10 s).
     pub const fn bounds(mut self, entries: u64, age: Duration) -> Self {
         (self.entries, self.age) = (entries, age);
+        self
+    }
+
+    /// How many bytes each user's own trail may have, 64 KiB to 1 TiB (default 1 GiB). From nine tenths on, reads and refusals are told by
+    /// agent and kind alone. What would take it past its limit is refused with `AuditUnavailable`, for this user and for nobody else,
+    /// until the trail is [pruned](crate::AuditTrail::prune) or the limit is raised.
+    pub const fn trail_limit(mut self, bytes: u64) -> Self {
+        self.trail = bytes;
         self
     }
 }
@@ -147,7 +157,7 @@ impl Auditing {
             return Trailed::without(store).await;
         }
         let (durable, has_log) = (store.capabilities().durable, has_log(&*store).await?);
-        let mut audited = AuditedStore::new(store, key.fingerprint())?;
+        let mut audited = AuditedStore::new(store, key.fingerprint())?.trail_limit(audit.trail);
         let of_file = match (&audit.signer, place.folder) {
             (Signing::File(path), _) => Some(path.clone()),
             (Signing::Beside, Some(folder)) => Some(default_key_file(folder)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use syntha_audit::link::{Kind, Link, StoredLink, details_hash};
 use syntha_audit::replay::StateReport;
 use syntha_audit::verify::{Report, Scope, TrustedKeys, Verifier};
-use syntha_audit::{AuditedStore, Backlog, Checkpoint, ExportReport, Pruned, Whose};
+use syntha_audit::{AuditedStore, Backlog, Checkpoint, ExportReport, Pruned, TrailSize, Whose};
 use syntha_store::{
     Action, Error as StoreError, ErrorKind as StoreErrorKind, Event, Keyspace, RecordId, Scan, Timestamp,
     UserId, UserStore, UserTag, Verdict, decode_events,
@@ -162,6 +162,8 @@ pub struct AuditReport {
     pub trail: Report,
     /// Of the data, where it was compared with the trail.
     pub data: Vec<(UserTag, StateReport)>,
+    /// Of the deployment's own records (who there is, who was erased), where they were compared with its trail.
+    pub deployment: Option<StateReport>,
 }
 
 impl AuditReport {
@@ -169,7 +171,8 @@ impl AuditReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         use syntha_audit::verify::Verdict as Judged;
-        self.trail.verdict() == Judged::Clean && self.data.iter().all(|(_, data)| data.is_clean())
+        let data = self.data.iter().map(|(_, data)| data).chain(&self.deployment);
+        self.trail.verdict() == Judged::Clean && data.into_iter().all(StateReport::is_clean)
     }
 }
 
@@ -288,8 +291,9 @@ impl AuditTrail<'_> {
         Err(sealed_details().into())
     }
 
-    /// Verifies a trail as an auditor would, with the signer's own keys, and with `data` compares every record with it: a row that was put
-    /// back, deleted, doubled or changed behind the store is found. Nothing is repaired.
+    /// Verifies a trail as an auditor would, with the signer's own keys, and with `data` compares every record with it, of the deployment's
+    /// own too where its trail is verified: a row that was put back, deleted, doubled or changed behind the store is found. What others write
+    /// meanwhile is no difference. Nothing is repaired.
     ///
     /// # Errors
     ///
@@ -306,30 +310,53 @@ impl AuditTrail<'_> {
         let mut feed = Feed { verifier: Verifier::new(keys).scope(judged), line: Vec::new() };
         self.audited.export(&whose, false, &mut feed).await?;
         let trail = feed.verifier.finish();
-        let mut compared = Vec::new();
-        if data {
-            let mut users = match whose {
-                Whose::Users(users) => users,
-                Whose::All => Vec::new(),
-                _ => return Ok(AuditReport { trail, data: compared }),
-            };
-            if *scope == AuditScope::All {
+        let mut report = AuditReport { trail, data: Vec::new(), deployment: None };
+        if !data {
+            return Ok(report);
+        }
+        if !matches!(whose, Whose::Users(_)) {
+            report.deployment = Some(self.audited.replay_deployment().await?);
+        }
+        match whose {
+            Whose::Users(users) => {
+                for tag in users {
+                    report.data.push((tag, self.replay(tag).await?));
+                }
+            }
+            Whose::All => {
                 let mut after = None;
                 loop {
                     let page = self.deployment.store.list(after, 1_000).await?;
+                    for tag in &page {
+                        match self.replay(*tag).await {
+                            Ok(replayed) => report.data.push((*tag, replayed)),
+                            // Erased since they were listed.
+                            Err(error) if is_gone(error.kind()) => {}
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
                     after = page.last().copied();
-                    users.extend(&page);
                     if page.len() < 1_000 {
                         break;
                     }
                 }
             }
-            for tag in users {
-                let floor = self.audited.floor(tag).await?;
-                compared.push((tag, self.audited.replay(tag, floor).await?));
-            }
+            _ => {}
         }
-        Ok(AuditReport { trail, data: compared })
+        Ok(report)
+    }
+
+    /// Compares a user's data with the trail. One that is pruned meanwhile is looked at again.
+    async fn replay(&self, tag: UserTag) -> syntha_store::Result<StateReport> {
+        let mut floor = self.audited.floor(tag).await?;
+        loop {
+            let report = self.audited.replay(tag, floor).await?;
+            let now = self.audited.floor(tag).await?;
+            if report.is_clean() || now == floor {
+                return Ok(report);
+            }
+            floor = now;
+        }
     }
 
     /// Writes a trail for an auditor (docs/audit-v1.md). `redacted`: without details, which verifies as well.
@@ -391,6 +418,31 @@ impl AuditTrail<'_> {
         Ok(pruned)
     }
 
+    /// Removes links of the deployment's own trail before one, for good: see [`AuditedStore::prune_deployment`].
+    ///
+    /// # Errors
+    ///
+    /// As [`prune`](Self::prune).
+    pub async fn prune_deployment(&self, before: u64) -> Result<Pruned> {
+        let pruned = self.audited.prune_deployment(before).await?;
+        self.deployment.note(Action::PruneAudit, None, Verdict::Done).await?;
+        Ok(pruned)
+    }
+
+    /// How much of its limit a user's trail has. Of a user who has not written it has nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `Erased`; `Storage`.
+    pub async fn size(&self, user: &UserId) -> Result<Option<TrailSize>> {
+        let tag = self.deployment.tag(user);
+        self.deployment.enter_known(tag).await?;
+        match self.audited.trail_size(tag).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            size => Ok(Some(size?)),
+        }
+    }
+
     /// How far those who take entries are behind.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
@@ -418,6 +470,11 @@ impl std::fmt::Debug for AuditTrail<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AuditTrail")
     }
+}
+
+/// Whether a user's data is not there any more, or not in the life that was asked for.
+const fn is_gone(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Erased | StoreErrorKind::Gone)
 }
 
 /// Gives a verifier each line that is written.

@@ -34,7 +34,8 @@ pub(crate) struct Deployment {
     #[cfg(feature = "encryption")]
     pub(crate) sealed: Option<crate::encryption::Sealed>,
     pub(crate) trailed: Trailed,
-    pub(crate) refusals: crate::notes::Refusals,
+    #[cfg(feature = "audit")]
+    pub(crate) refusals: syntha_audit::Refusals,
     #[cfg(feature = "audit")]
     pub(crate) background: Mutex<Option<syntha_audit::Background>>,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
@@ -173,7 +174,8 @@ impl Deployment {
             #[cfg(feature = "encryption")]
             sealed: base.sealed,
             trailed: base.trailed,
-            refusals: crate::notes::Refusals::default(),
+            #[cfg(feature = "audit")]
+            refusals: syntha_audit::Refusals::new(),
             #[cfg(feature = "audit")]
             background: Mutex::default(),
             exclusive,
@@ -555,6 +557,7 @@ impl Deployment {
                 opened.mesh.retire();
             }
         }
+        #[cfg(feature = "audit")]
         if self.tells() {
             told = told.and(self.tell_refusals().await);
         }

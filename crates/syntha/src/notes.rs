@@ -1,52 +1,13 @@
 //! What the deployment's own trail is told of: sessions that were refused, what an operator did, and the runs of processes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
+#[cfg(feature = "audit")]
+use syntha_audit::Refusals;
 use syntha_store::{Action, Event, Rule, UserId, Verdict};
 
 use crate::deployment::Deployment;
 use crate::error::{Error, ErrorKind, Result};
-
-/// How long a refusal waits at most until it is written down, with all that came meanwhile.
-const DELAY: Duration = Duration::from_secs(1);
-/// How many different refusals wait. Of more it is only said how many.
-const DIFFERENT: usize = 1_000;
-
-/// Refusals that wait. A crash loses those of the last second.
-#[derive(Default)]
-pub(crate) struct Refusals {
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    events: Vec<Event>,
-    due: bool,
-}
-
-impl Refusals {
-    /// Takes one. Says whether somebody has to see to it.
-    fn take(&self, event: Event) -> bool {
-        let mut waiting = self.waiting.lock();
-        let mut event = event;
-        if waiting.events.len() >= DIFFERENT && !waiting.events.iter().any(|known| known.is_like(&event)) {
-            event.target = None;
-        }
-        match waiting.events.iter_mut().find(|known| known.is_like(&event)) {
-            Some(known) => known.count = known.count.saturating_add(event.count),
-            None => waiting.events.push(event),
-        }
-        !std::mem::replace(&mut waiting.due, true)
-    }
-
-    fn drain(&self) -> Vec<Event> {
-        let mut waiting = self.waiting.lock();
-        waiting.due = false;
-        std::mem::take(&mut waiting.events)
-    }
-}
 
 impl Deployment {
     /// Whether what this process does is written into a trail.
@@ -97,7 +58,7 @@ impl Deployment {
         done
     }
 
-    /// Tells the trail of what only looks at the deployment, within a second and with all that came meanwhile.
+    /// Tells the trail of what only looks at the deployment, within ten seconds and with all that came meanwhile.
     pub(crate) fn looked(self: &Arc<Self>, action: Action) {
         if self.tells() {
             self.later(Event::new(self.now(), action));
@@ -122,54 +83,52 @@ impl Deployment {
         self.later(Event::new(self.now(), Action::OpenSession).on(user.as_str().into()).ended(verdict, rule));
     }
 
+    #[cfg(feature = "audit")]
     fn later(self: &Arc<Self>, event: Event) {
         if self.refusals.take(event)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let deployment = Arc::downgrade(self);
-            runtime.spawn(async move {
-                loop {
-                    tokio::time::sleep(DELAY).await;
-                    let Some(deployment) = deployment.upgrade() else { return };
-                    if deployment.tell_refusals().await.is_ok() {
-                        return;
-                    }
-                }
-            });
+            runtime.spawn(intervals(Arc::downgrade(self)));
         }
     }
 
+    #[cfg(not(feature = "audit"))]
+    #[allow(
+        clippy::unused_self,
+        clippy::needless_pass_by_value,
+        reason = "without the layer nothing is told"
+    )]
+    fn later(self: &Arc<Self>, _: Event) {}
+
     /// Writes down the refusals that wait.
+    #[cfg(feature = "audit")]
     pub(crate) async fn tell_refusals(&self) -> Result<()> {
         let events = self.refusals.drain();
         let told = self.directory.note(events.clone(), self.now()).await;
         if told.is_err() {
-            for event in events {
-                self.refusals.take(event);
-            }
+            self.refusals.give_back(events);
         }
         told
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use syntha_store::Timestamp;
-
-    use super::*;
-
-    #[test]
-    fn refusals_are_counted_and_bounded() {
-        let refusals = Refusals::default();
-        let event = |user: usize| Event::new(Timestamp(1), Action::OpenSession).on(user.to_string().into());
-        assert!(refusals.take(event(0)));
-        assert!(!refusals.take(event(0)));
-        for user in 1..DIFFERENT + 10 {
-            refusals.take(event(user));
+/// Sees to the intervals of refusals until one ends with none: what came first is written soon, the rest at the end.
+#[cfg(feature = "audit")]
+async fn intervals(deployment: std::sync::Weak<Deployment>) {
+    loop {
+        for pause in [Refusals::SOON, Refusals::INTERVAL.saturating_sub(Refusals::SOON)] {
+            tokio::time::sleep(pause).await;
+            loop {
+                let Some(deployment) = deployment.upgrade() else { return };
+                if deployment.tell_refusals().await.is_ok() {
+                    break;
+                }
+                drop(deployment);
+                tokio::time::sleep(Refusals::SOON).await;
+            }
         }
-        let events = refusals.drain();
-        assert_eq!(events.len(), DIFFERENT + 1);
-        assert_eq!(events.iter().map(|event| event.count).sum::<u64>(), DIFFERENT as u64 + 11);
-        assert_eq!(events.last().unwrap().target, None);
+        if !deployment.upgrade().is_some_and(|deployment| deployment.refusals.end()) {
+            return;
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod dying;
 mod failing;
 mod files;
+mod import;
 mod log;
 mod outside;
 mod retention;
 mod signer;
 mod sinks;
+mod size;
 #[cfg(feature = "webhook")]
 mod webhook;
 

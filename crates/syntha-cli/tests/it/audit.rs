@@ -142,3 +142,80 @@ async fn a_trail_is_read_beside_its_holder() {
     }
     users.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_deployments_row_that_was_changed_is_found() {
+    use sqlx::{ConnectOptions, Connection, Executor};
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for user in ["alice", "bob"] {
+        json(&data, &["--plain", "--audit", "strict", "user", "add", user]);
+    }
+    let verify = ["--plain", "audit", "verify", "--all", "--state"];
+    assert_eq!(json(&data, &verify)["data"], json!([]));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.join("deployment.db"));
+    let mut db = options.connect().await.unwrap();
+    // The directory: bob is gone from it.
+    let gone = "DELETE FROM record WHERE space = 7 AND body LIKE '%bob%'";
+    assert_eq!(db.execute(gone).await.unwrap().rows_affected(), 1);
+    db.close().await.unwrap();
+    let found = syntha(&data, &[&["--json"], &verify[..]].concat());
+    assert!(!found.status.success());
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found["verdict"], "clean", "the chain is whole");
+    let data = found["data"].as_array().unwrap();
+    assert_eq!(
+        (data.len(), &data[0]["user"], &data[0]["difference"]),
+        (1, &json!("deployment"), &json!("Deleted"))
+    );
+}
+
+#[test]
+fn the_deployments_trail_is_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for user in ["alice", "bob", "carol"] {
+        json(&data, &["--audit", "strict", "user", "add", user]);
+    }
+    let prune = ["audit", "prune", "--deployment", "--before", "5"];
+    assert!(!syntha(&data, &prune).status.success(), "not without --yes");
+    for wrong in [&["audit", "prune", "--yes", "--before", "5"][..], &["audit", "prune", "alice", "--yes"]] {
+        assert!(!syntha(&data, wrong).status.success(), "{wrong:?}");
+    }
+    let pruned = json(&data, &[&prune[..], &["--yes"]].concat());
+    assert_eq!((&pruned["removed"], &pruned["first"]), (&json!(4), &json!(5)));
+    let verified = json(&data, &["audit", "verify", "--all", "--state"]);
+    assert_eq!((&verified["verdict"], &verified["data"]), (&json!("clean"), &json!([])));
+    assert_eq!(json(&data, &["audit", "show", "--deployment"])["entries"][0]["seq"], 5);
+}
+
+#[tokio::test]
+async fn the_doctor_tells_of_a_trail_before_it_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let size = |arguments: &[&str]| {
+        let said = syntha(&data, &[&["--plain", "--json"], arguments, &["doctor"]].concat());
+        let found: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        let findings = found["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["check"] == "audit size").unwrap().clone()
+    };
+    let flags = ["--audit", "strict", "--audit-limit", "65536"];
+    let add = ["--plain", "user", "add", "alice"];
+    json(&data, &[&flags[..], &add].concat());
+    assert_eq!(size(&flags)["state"], "right");
+    let audit = syntha::Audit::default().trail_limit(64 * 1024);
+    let (users, host) =
+        syntha::UserManager::builder().sqlite(&data).plain().audit(audit).open().await.unwrap();
+    let alice = syntha::UserId::new("alice").unwrap();
+    let agent = users.open(&host, "alice").await.unwrap().agent("a").unwrap();
+    while !users.audit().unwrap().size(&alice).await.unwrap().is_some_and(|size| size.is_tight()) {
+        agent.push("k", 1).await.unwrap();
+    }
+    users.shutdown().await.unwrap();
+    let told = size(&flags);
+    assert_eq!(told["state"], "warning");
+    assert!(told["says"].as_str().unwrap().contains("alice has "), "{told}");
+    assert_eq!(size(&[])["state"], "right", "with the limit that there is without a word");
+    let alone = syntha(&data, &["--plain", "--audit-limit", "65536", "user", "list"]);
+    assert!(!alone.status.success(), "it goes with --audit");
+}

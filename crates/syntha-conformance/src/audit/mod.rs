@@ -17,6 +17,13 @@
 //! - `audit_tells_no_name`: no name, agent or value is in the records of the trail.
 //! - `audit_details_open_as_long_as_the_user_is`: details open after a restore, and not after an erasure.
 //!
+//! How much there is of it (`bounds.rs`):
+//!
+//! - `audit_refused_sessions_are_bounded`: however many names are refused in an interval, the deployment's chain grows by two links at
+//!   most, with a few entries that leave nobody out of the counts.
+//! - `audit_full_trail_refuses_its_user_alone`: what would take a user's trail past its limit is refused and leaves nothing, by every process
+//!   and after a reopening; nobody else's is, nor an erasure.
+//!
 //! Lives (`lives.rs`):
 //!
 //! - `audit_new_life_begins_at_genesis`: a user that is made again has a chain and a key of its own.
@@ -39,6 +46,7 @@
 //! - `audit_log_leaf_rewritten_is_noticed`: a leaf, or what is kept beside it, that was changed or taken away is noticed by whoever opens the log.
 //! - `audit_log_passes_over_an_ended_life`: what one process did before another erased and made the user anew is not logged after it.
 
+mod bounds;
 mod chain;
 mod events;
 mod lives;
@@ -58,7 +66,7 @@ use trail::Trail;
 /// All checks over a trail.
 #[must_use]
 pub fn audit_checks() -> Vec<Check> {
-    [chain::CHECKS, events::CHECKS, lives::CHECKS, tampers::CHECKS, log::CHECKS].concat()
+    [chain::CHECKS, events::CHECKS, bounds::CHECKS, lives::CHECKS, tampers::CHECKS, log::CHECKS].concat()
 }
 
 /// A read of an entry, by an agent.

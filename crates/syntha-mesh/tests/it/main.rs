@@ -11,6 +11,7 @@
 mod bed;
 mod changes;
 mod faults;
+mod full;
 mod reads;
 mod refusals;
 mod strict;
