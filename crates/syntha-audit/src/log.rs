@@ -136,13 +136,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Where the chain is logged then; `None` for a leaf that doesn't say where it ends.
-    fn next(&self, index: u64) -> Option<At> {
+    /// Where the chain is logged then; `None` for a leaf that doesn't say where it ends. `before`: what an entry beside it says.
+    fn next(&self, index: u64, before: Option<At>) -> Option<At> {
         let Leaf { kind, life, chain, .. } = self.leaf;
-        let gone = self.at.map_or(0, |at| at.gone);
+        let gone = before.or(self.at).map_or(0, |at| at.gone);
         match kind {
             LeafKind::Head => Some(At { erased: false, life, chain, index, gone }),
-            LeafKind::Erased => Some(At { erased: true, life, chain, index, gone: index }),
+            LeafKind::Erased | LeafKind::Lost => Some(At { erased: true, life, chain, index, gone: index }),
             LeafKind::Floor => None,
         }
     }
@@ -208,10 +208,7 @@ impl Log {
     }
 
     async fn last_checkpoint(&self) -> Result<Option<Checkpoint>> {
-        let scan = Scan::records(Keyspace::Audit, 1).name(Bytes::from_static(CHECKPOINT)).reverse();
-        let page = self.space.scan(scan).await?.value;
-        let Some((head, body)) = page.records.into_iter().next() else { return Ok(None) };
-        read_checkpoint(head.id.seq(), &body.unwrap_or_default()).map(Some)
+        last_checkpoint(&*self.space).await
     }
 
     /// A checkpoint by its number, if it is still kept.
@@ -430,7 +427,7 @@ impl LogTurn<'_> {
                 expires: None,
             };
             batch.ops.push(record);
-            if let Some(at) = entry.next(index) {
+            if let Some(at) = entry.next(index, ends.get(&entry.leaf.owner).copied()) {
                 ends.insert(entry.leaf.owner, at);
             }
             logged.push(leaf);
@@ -484,6 +481,14 @@ pub(crate) fn id(name: &'static [u8], seq: u64) -> Result<RecordId> {
 
 fn at_id(owner: &Owner) -> Result<RecordId> {
     RecordId::new([b"at".as_slice(), owner].concat(), 0)
+}
+
+/// The last checkpoint of a deployment's own space, whoever signed it.
+pub(crate) async fn last_checkpoint(space: &dyn UserStore) -> Result<Option<Checkpoint>> {
+    let scan = Scan::records(Keyspace::Audit, 1).name(Bytes::from_static(CHECKPOINT)).reverse();
+    let page = space.scan(scan).await?.value;
+    let Some((head, body)) = page.records.into_iter().next() else { return Ok(None) };
+    read_checkpoint(head.id.seq(), &body.unwrap_or_default()).map(Some)
 }
 
 fn read_checkpoint(number: u64, body: &[u8]) -> Result<Checkpoint> {
