@@ -13,6 +13,7 @@ mod keeper;
 pub mod leaf;
 pub mod link;
 mod log;
+mod lost_key;
 pub mod replay;
 mod retention;
 mod run;

@@ -8,6 +8,8 @@ mod attacks;
 #[cfg(feature = "audit")]
 mod audit;
 #[cfg(feature = "audit")]
+mod audit_default;
+#[cfg(feature = "audit")]
 mod audit_lost;
 #[cfg(feature = "audit")]
 mod audit_whole;
