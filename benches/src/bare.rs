@@ -68,7 +68,7 @@ pub(crate) fn value(number: u64) -> String {
 
 /// A user on SQLite files that are not sealed. The manager stays open as long as this is kept.
 pub(crate) async fn plain_user(builder: Builder) -> (UserManager, HostAuthority, Session) {
-    let (users, host) = builder.plain().open().await.unwrap();
+    let (users, host) = builder.plain().no_audit().open().await.unwrap();
     let session = users.create_user_session(&host, "user").await.unwrap();
     (users, host, session)
 }

@@ -22,7 +22,7 @@ async fn idle(report: &mut Report, count: usize) {
     }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let open = || UserManager::builder().sqlite(&data).connections(8).plain().open();
+    let open = || UserManager::builder().sqlite(&data).connections(8).plain().no_audit().open();
     let (users, host) = open().await.unwrap();
     for n in 0..count {
         let session = users.create_user_session(&host, format!("user-{n}")).await.unwrap();
@@ -44,7 +44,8 @@ async fn idle(report: &mut Report, count: usize) {
 
 /// Opens users who are there, reads a little, and prints what each costs in bytes and how many descriptors are open in all.
 pub(crate) async fn idle_child(data: &std::path::Path, count: usize) {
-    let (users, host) = UserManager::builder().sqlite(data).connections(8).plain().open().await.unwrap();
+    let (users, host) =
+        UserManager::builder().sqlite(data).connections(8).plain().no_audit().open().await.unwrap();
     let mut sessions: Vec<Session> = Vec::with_capacity(count);
     let warm = count / 10;
     let mut before = 0.0;
@@ -70,7 +71,8 @@ async fn round_robin(report: &mut Report, count: usize) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let builder = UserManager::builder().sqlite(folder.path().join("data")).connections(CONNECTIONS).plain();
+    let builder =
+        UserManager::builder().sqlite(folder.path().join("data")).connections(CONNECTIONS).plain().no_audit();
     let (users, host) = builder.open().await.unwrap();
     let (mut took, mut resident_after, mut errors) = (Vec::new(), Vec::new(), 0_u64);
     for round in 0..4_u64 {

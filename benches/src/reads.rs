@@ -112,7 +112,13 @@ async fn uncached(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = MeshConfig::default();
     config.cache_bytes = 0;
-    let users = UserManager::builder().sqlite(folder.path().join("data")).mesh(config).plain().open().await;
+    let users = UserManager::builder()
+        .sqlite(folder.path().join("data"))
+        .mesh(config)
+        .plain()
+        .no_audit()
+        .open()
+        .await;
     let (users, host) = users.unwrap();
     let session = users.create_user_session(&host, "user").await.unwrap();
     let agent = session.agent("agent").unwrap();

@@ -119,7 +119,7 @@ async fn users(report: &mut Report) {
     }
     let folder = tempfile::tempdir().unwrap();
     let (users, host) =
-        UserManager::builder().sqlite(folder.path().join("data")).plain().open().await.unwrap();
+        UserManager::builder().sqlite(folder.path().join("data")).plain().no_audit().open().await.unwrap();
     let (mut agents, mut engines) = (Vec::new(), Vec::new());
     for n in 0..CROWD {
         let session = users.create_user_session(&host, format!("user-{n}")).await.unwrap();
@@ -169,7 +169,7 @@ async fn new_user(report: &mut Report) {
     }
     let folder = tempfile::tempdir().unwrap();
     let (users, host) =
-        UserManager::builder().sqlite(folder.path().join("data")).plain().open().await.unwrap();
+        UserManager::builder().sqlite(folder.path().join("data")).plain().no_audit().open().await.unwrap();
     let (mut mine, mut bares) = (Vec::new(), Vec::new());
     let mut size = 0;
     for n in 0..u64::from(report.pairs) * 10 + 10 {

@@ -6,8 +6,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
+use syntha_audit::leaf::LeafKind;
 use syntha_audit::trail::Item;
-use syntha_audit::verify::{Report, Scope, Verdict};
+use syntha_audit::verify::{Problem, Report, Scope, Verdict};
 
 use crate::random::Random;
 use crate::tamper::{KINDS, verify};
@@ -140,5 +141,44 @@ async fn both_say_the_same() {
         "evidence: {count} random trails, both verifiers say the same: {} clean, {} cut, {} bad",
         verdicts[0], verdicts[1], verdicts[2]
     );
+    second.stop();
+}
+
+/// A chain that was lost, and an archive's in its place: both say so until the auditor's own checkpoint covers it.
+#[tokio::test]
+async fn both_name_what_was_lost() {
+    let mut random = Random(0x1057);
+    let mut second = Second::start();
+    for seed in 1..=8 {
+        let mut world = World::new(seed, false).await;
+        let user = 3 + random.below(5);
+        world.lose(user, &mut random).await;
+        let owner = *world.users[user].as_bytes();
+        let (bytes, part) = (world.trail.bytes(), written(&world.trail.proven_items()));
+        let checkpoints = &world.trail.checkpoints;
+        let (last, before) = (checkpoints.last().unwrap(), &checkpoints[checkpoints.len() - 2]);
+        for (bytes, known, scope, is_told) in [
+            (&bytes, None, Scope::All, false),
+            (&part, None, Scope::Part, false),
+            (&bytes, Some(before.as_str()), Scope::Log, false),
+            (&bytes, Some(last.as_str()), Scope::All, true),
+            (&part, Some(last.as_str()), Scope::Part, true),
+        ] {
+            let report = verify(bytes, known, scope);
+            let found: Vec<_> = report.all().map(|finding| (finding.problem, finding.owner)).collect();
+            let expected = if is_told { Vec::new() } else { vec![(Problem::Lost, Some(owner))] };
+            assert_eq!(found, expected, "seed {seed}, {scope:?}");
+            let lost = report.findings.first().map(|finding| (finding.seq.unwrap(), finding.until.unwrap()));
+            // The archive has links that the log knows: what is lost begins after them.
+            assert!(lost.is_none_or(|(from, until)| 1 < from && from <= until), "seed {seed}: {lost:?}");
+            assert_eq!(of(&report), second.ask(bytes, known, scope), "seed {seed}, {scope:?}");
+        }
+        // Who has the file can't make nothing of it.
+        let mut hidden = world.trail.clone();
+        let lost = hidden.leaves.iter().position(|leaf| leaf.kind == LeafKind::Lost).unwrap();
+        hidden.leaves[lost].kind = LeafKind::Erased;
+        let report = verify(&hidden.bytes(), None, Scope::All);
+        assert!(report.all().any(|finding| finding.problem == Problem::Root), "seed {seed}");
+    }
     second.stop();
 }

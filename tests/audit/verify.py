@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 CREATE, CHANGE, NOTE, SNAPSHOT, RESTORE = 1, 2, 3, 4, 5
-HEAD, FLOOR, ERASED = 1, 2, 3
+HEAD, FLOOR, ERASED, LOST = 1, 2, 3, 4
 LINE, LEAVES, CHANGES = 32 * 1024 * 1024, 1 << 62, 65536
 # What follows the code of a change: its size, and whether it is something that is held.
 SIZES = {1: 25 + 8 + 32 + 32 + 4, 2: 25 + 8 + 32 + 4, 3: 25 + 64, 4: 25, 5: 17, 6: 1, 7: 25 + 8 + 64 + 16}
@@ -117,7 +117,7 @@ def parse(line):
     elif kind == "leaf":
         number(item, "index", 0, LEAVES - 1)
         item["leaf"] = from_b64(item["leaf"])
-        need(len(item["leaf"]) == 90 and item["leaf"][0] == 1 and item["leaf"][1] in (HEAD, FLOOR, ERASED))
+        need(len(item["leaf"]) == 90 and item["leaf"][0] == 1 and item["leaf"][1] in (HEAD, FLOOR, ERASED, LOST))
     elif kind == "checkpoint":
         need(isinstance(item["note"], str))
     else:
@@ -376,6 +376,9 @@ class Era:
     def erased(self):
         return bool(self.leaves) and self.leaves[-1].kind == ERASED
 
+    def ended(self):
+        return bool(self.leaves) and self.leaves[-1].kind in (ERASED, LOST)
+
 
 class Log:
     def __init__(self, keys):
@@ -415,12 +418,14 @@ class Log:
                 continue
             leaf = Leaf(index, self.leaves[index], index in proven)
             of = eras.setdefault(leaf.owner, [])
-            if not of or of[-1].erased():
+            if not of or of[-1].ended():
                 of.append(Era())
             before = [other for other in of[-1].leaves if other.kind != FLOOR][-1:]
             if leaf.kind != FLOOR and before and leaf.seq < before[0].seq and of[-1].rewound is None:
                 of[-1].rewound = leaf.seq
             of[-1].leaves.append(leaf)
+            if leaf.kind == LOST and (not known or index >= read_note(known)[1]):
+                self.found.append("lost")
         return eras
 
     def rebuild(self):
@@ -518,7 +523,7 @@ def verify(data, keys, known=None, scope="all"):
     for chain in chains:
         of = eras.get(chain.owner, [])
         shared = [era for era in of if {leaf.life for leaf in era.leaves} & set(chain.lives)]
-        living = [era for era in of[-1:] if not era.erased()]
+        living = [era for era in of[-1:] if not era.ended()]
         users.append(chain.finish((shared or living or [None])[-1]))
     found += log.found
     if scope == "all":

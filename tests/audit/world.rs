@@ -174,6 +174,29 @@ impl World {
         self.processes[1].import(self.users[user], &mut *snapshot, ImportMode::Replace).await.unwrap();
     }
 
+    /// A user's last link is taken away behind the store, and an archive of before takes the place of the data. The log says so.
+    pub(crate) async fn lose(&mut self, user: usize, random: &mut Random) {
+        let (tag, owner) = (self.users[user], *self.users[user].as_bytes());
+        let store = self.processes[0].open(tag).await.unwrap();
+        let mut archive = store.snapshot().await.unwrap();
+        for _ in 0..3 {
+            self.tick(random, false);
+            self.commit(user, random).await;
+        }
+        self.log().await;
+        let bare = self.bare.open(tag).await.unwrap();
+        let state = bare.state().await.unwrap();
+        let id = RecordId::new(Bytes::new(), state.chain.seq).unwrap();
+        bare.commit(self.batch().op(Op::Delete { space: Keyspace::Audit, id })).await.unwrap();
+        self.processes[1].import(tag, &mut *archive, ImportMode::Replace).await.unwrap();
+        self.trail.leaves.push(Leaf::new(LeafKind::Lost, owner, state.stamp.incarnation, state.chain));
+        self.logged.remove(&owner);
+        self.log().await;
+        let mut chains = vec![self.trail.chains[0].clone()];
+        chains.extend(self.chains().await);
+        self.trail.chains = chains;
+    }
+
     /// Leaves for all chains that moved, and a checkpoint.
     async fn log(&mut self) {
         for user in &self.users {

@@ -15,6 +15,8 @@ use crate::needles::{Needles, of_bytes};
 
 /// Copies everything as it is now, as a crash would leave it. Another process does: a file that this one closes loses its locks.
 pub(crate) fn copy(from: &Path, to: &Path) {
+    // The key of the audit log remembers what it signed last: a copy of a later moment than the data's would call the data put back.
+    let key = std::fs::read(from.join("data.audit.key")).ok();
     let copied =
         std::process::Command::new("cp").arg("-a").arg(from).arg(to).env("LC_ALL", "C").output().unwrap();
     // A log or a temporary file may go while it is looked for; what is left is copied all the same.
@@ -23,6 +25,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         copied.status.success() || text.lines().all(|line| line.ends_with("No such file or directory")),
         "{text}"
     );
+    if let Some(key) = key {
+        std::fs::write(to.join("data.audit.key"), key).unwrap();
+    }
 }
 
 /// Every file below a folder.

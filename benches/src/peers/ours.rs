@@ -103,7 +103,8 @@ async fn rows(folder: &Path) -> Answer {
 }
 
 async fn open(data: &Path, config: MeshConfig) -> (UserManager, HostAuthority, Agent) {
-    let builder = UserManager::builder().sqlite(data).connections(CONNECTIONS).mesh(config).plain();
+    let builder =
+        UserManager::builder().sqlite(data).connections(CONNECTIONS).mesh(config).plain().no_audit();
     let (users, host) = builder.open().await.unwrap();
     let session = users.create_user_session(&host, "user").await.unwrap();
     let agent = session.agent("agent").unwrap();
@@ -173,7 +174,8 @@ async fn crowd(first: &Agent, times: u64) -> f64 {
 }
 
 async fn idle_costs(folder: &Path) -> BTreeMap<String, f64> {
-    let builder = UserManager::builder().sqlite(folder.join("idle")).connections(CONNECTIONS).plain();
+    let builder =
+        UserManager::builder().sqlite(folder.join("idle")).connections(CONNECTIONS).plain().no_audit();
     let (users, host) = builder.open().await.unwrap();
     for n in 0..IDLE_USERS {
         let session = users.create_user_session(&host, format!("user-{n}")).await.unwrap();
@@ -191,7 +193,8 @@ async fn idle_costs(folder: &Path) -> BTreeMap<String, f64> {
 
 /// Opens users who are there, reads a little of each, and prints what one costs beyond the first tenth.
 async fn idle(folder: &Path, count: u64) {
-    let builder = UserManager::builder().sqlite(folder.join("idle")).connections(CONNECTIONS).plain();
+    let builder =
+        UserManager::builder().sqlite(folder.join("idle")).connections(CONNECTIONS).plain().no_audit();
     let (users, host) = builder.open().await.unwrap();
     let mut sessions: Vec<Session> = Vec::new();
     let (mut memory, mut descriptors) = (0.0, 0.0);

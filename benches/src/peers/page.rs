@@ -9,7 +9,8 @@ const INTRODUCTION: &str = "\
 [`requirements.txt`](../benches/peers/requirements.txt) names, and measures in rounds: Syntha, then each peer, then Syntha again.
 Each is a process of its own, in a fresh folder on the same file system, as an account that owns nothing else. A sample is the mean
 of one batch in one round; the tables show the median of the rounds. Values have 300 bytes and change on every write. Everyone has the
-settings that it has when nothing is set. `cargo xtask bench` measures Syntha beside the bare engine, and what sealing and the audit trail cost.
+settings that it has when nothing is set, but for Syntha, which is told to neither seal nor audit, as none of the peers does. `cargo xtask bench` measures Syntha
+beside the bare engine, and what sealing and the audit trail cost.
 ";
 
 const COMPARABLE: &str = "\
@@ -97,7 +98,7 @@ fn beside(run: &Run, row: &Row, contestant: &Contestant) -> Option<String> {
 
 fn write_settings(page: &mut String, run: &Run) {
     page.push_str("The Python Syntha's and LangGraph's SQLite settings are PRAGMAs asked of the open store. The others' are what their source or documentation says and what\nfiles they make: Areev's engine can't be asked. Syncs are counted by `strace` for everyone, over 20 pushes, one by one, to a key that is there.\n\n");
-    page.push_str("| who | versions | settings, all default | syncs of a push |\n|---|---|---|--:|\n");
+    page.push_str("| who | versions | settings | syncs of a push |\n|---|---|---|--:|\n");
     for contestant in &run.contestants {
         let syncs = contestant.syncs.map_or_else(|| "not counted".into(), |syncs| format!("{syncs:.1}"));
         let versions = cell(&contestant.versions.join(", "));

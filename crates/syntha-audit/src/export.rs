@@ -9,7 +9,7 @@ use syntha_store::{
 
 use crate::digests::Digests;
 use crate::keeper::is_broken;
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, LeafKind};
 use crate::link::{StoredLink, genesis};
 use crate::log::Checkpoint;
 use crate::retention::floor;
@@ -127,6 +127,12 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                         export.put(Item::Proof { index, size, hashes })?;
                         export.report.leaves += 1;
                     }
+                    for (index, leaf) in self.lost_leaves(&owner, size).await? {
+                        export.put(Item::Leaf { index, leaf })?;
+                        let hashes = self.inclusion(index, size).await?;
+                        export.put(Item::Proof { index, size, hashes })?;
+                        export.report.leaves += 1;
+                    }
                     let Some((index, leaf)) = self.last_leaf(&owner).await? else { continue };
                     // One of a later checkpoint is not in this one.
                     if index < size {
@@ -152,6 +158,22 @@ impl<S: Store + ?Sized> AuditedStore<S> {
     ) -> Result<Option<(u64, Leaf)>> {
         let Some(log) = self.log().await? else { return Ok(None) };
         Ok(log.floor_of(owner).await?.filter(|(index, leaf)| *index < size && leaf.chain == begins))
+    }
+
+    /// The leaves that say of an owner what was lost. A chain that was never lost or erased has none.
+    async fn lost_leaves(&self, owner: &[u8; 32], size: u64) -> Result<Vec<(u64, Leaf)>> {
+        let Some(log) = self.log().await? else { return Ok(Vec::new()) };
+        let Some(last) = log.at_of(owner).await?.map(|at| at.gone).filter(|last| *last > 0) else {
+            return Ok(Vec::new());
+        };
+        let (mut from, mut found) = (0, Vec::new());
+        while from < size.min(last.saturating_add(1)) {
+            let leaves = log.leaves(from, size, LEAVES).await?;
+            from = from.saturating_add(leaves.len() as u64);
+            let lost = |leaf: &Leaf| leaf.kind == LeafKind::Lost && leaf.owner == *owner;
+            found.extend(leaves.iter().filter(|logged| lost(&logged.leaf)).map(|l| (l.index, l.leaf)));
+        }
+        Ok(found)
     }
 
     async fn chain<W: Write>(

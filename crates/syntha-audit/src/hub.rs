@@ -380,7 +380,7 @@ impl Hub {
             let moved = Moved { life: leaf.leaf.life, chain: leaf.leaf.chain };
             if leaf.from > 0 {
                 state.log(&leaf.leaf.owner, moved);
-            } else if leaf.leaf.kind == LeafKind::Erased {
+            } else if matches!(leaf.leaf.kind, LeafKind::Erased | LeafKind::Lost) {
                 state.unsettle(&leaf.leaf.owner);
             }
             let links = leaf.links();

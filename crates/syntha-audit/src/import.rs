@@ -10,7 +10,10 @@ use syntha_store::{
 };
 
 use crate::digests::Digests;
+use crate::hub::Moved;
+use crate::keeper::is_broken;
 use crate::link::{CHANGES_MOST, Hash, Kind, StoredLink, Trace, genesis};
+use crate::log::At;
 use crate::retention::{Floor, floor_id};
 use crate::store::AuditedStore;
 use crate::user_store::{AuditedUser, Draft, Shared, broken, key_id, link_id};
@@ -26,48 +29,24 @@ pub(crate) async fn import<S: Store + ?Sized>(
     }
     let owner = *user.as_bytes();
     store.prepare().await?;
-    let present = match store.inner.open(user).await {
-        Ok(_) if mode == ImportMode::New => {
-            return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
-        }
-        Ok(inner) => {
-            let opened = store.user(inner, owner);
-            opened.check_end().await?;
-            store.inspect(&owner, &*opened.inner).await?;
-            Some(opened)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            // The log says of data that is lost where it ended, before an archive takes its place.
-            store.log_lost(&owner).await?;
-            None
-        }
-        Err(error) => return Err(error),
+    let Found { follows, epoch, own, is_broken, is_there } = found(store, user, &owner, mode).await?;
+    // Where the log knows a chain that is not there any more, or is not what it was.
+    let logged = match store.log().await? {
+        Some(log) if is_broken || !is_there => log.at_of(&owner).await?.filter(|at| !at.erased),
+        _ => None,
     };
     let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
-    let (follows, epoch, own) = match &present {
-        None => (ChainHead::default(), Epoch(0), None),
-        Some(present) => {
-            // As of one moment, and apart from the data that is being replaced, which may be locked while it is.
-            let chain = present.inner.snapshot().await?;
-            let state = chain.state();
-            let own = match state.chain.seq {
-                0 => None,
-                _ => Some(Own::of(present, chain).await?),
-            };
-            (state.chain, state.stamp.epoch, own)
-        }
-    };
-    if snapshot.follows().is_some_and(|named| named != follows) {
+    if snapshot.follows().is_some_and(|named| follows.is_some_and(|follows| named != follows)) {
         return Err(Error::new(ErrorKind::Conflict, "the data that is replaced moved on, try again"));
     }
+    #[allow(unused_mut, reason = "a fault changes it")]
+    let mut own = own;
     #[cfg(feature = "faults")]
-    let own = if store.shared.has(crate::Fault::ChainRestarted) {
-        Some(Own::begin(genesis(&store.shared.deployment, &owner))?)
-    } else {
-        own
-    };
+    if store.shared.has(crate::Fault::ChainRestarted) {
+        own = Some(Own::begin(genesis(&store.shared.deployment, &owner))?);
+    }
     let mut continuing = Continuing {
-        walk: Walk::new(genesis(&store.shared.deployment, &owner)),
+        walk: Walk::new(genesis(&store.shared.deployment, &owner), logged.map(|at| at.chain)),
         digests: own.as_ref().map(|own| Arc::clone(&own.digests)),
         inner: snapshot,
         shared: Arc::clone(&store.shared),
@@ -83,6 +62,9 @@ pub(crate) async fn import<S: Store + ?Sized>(
         passed: false,
         ended: false,
     };
+    if is_broken || logged.is_some() {
+        return import_anew(store, user, &mut continuing, mode, logged).await;
+    }
     let ticket = store.shared.admit(&owner).await?;
     match store.inner.import(user, &mut continuing, mode).await {
         Ok(stamp) => {
@@ -98,6 +80,99 @@ pub(crate) async fn import<S: Store + ?Sized>(
             Err(error)
         }
     }
+}
+
+/// Puts an archive in the place of data whose chain does not go on from where it was logged. The archive's chain goes on.
+async fn import_anew<S: Store + ?Sized>(
+    store: &AuditedStore<S>,
+    user: UserTag,
+    continuing: &mut Continuing<'_>,
+    mode: ImportMode,
+    logged: Option<At>,
+) -> Result<Stamp> {
+    let owner = *user.as_bytes();
+    store.shared.begin().await?;
+    let _held = store.shared.hub.erase(&owner);
+    let stamp = store.inner.import(user, continuing, mode).await?;
+    // INVARIANT: nothing is called lost before the archive is in its place. Until the log says so the user is refused, and the same restore ends it.
+    let told = match (store.log().await, continuing.chain) {
+        (Ok(Some(log)), Some(chain)) => {
+            let logged = logged.map(|at| (at, continuing.walk.has_passed));
+            store.log_anew(log, &owner, Moved { life: stamp.incarnation, chain }, logged).await
+        }
+        (Err(error), _) => Err(error),
+        _ => Ok(()),
+    };
+    told.map_err(|error| {
+        let says = "the archive is in its place, and the audit log could not be told of it: restore it again";
+        Error::new(ErrorKind::Unknown, says).with_source(error)
+    })?;
+    store.shared.hub.ended(&owner);
+    Ok(stamp)
+}
+
+/// What an archive takes the place of.
+struct Found {
+    /// Where the data's chain ends; `None` if the data can't be opened.
+    follows: Option<ChainHead>,
+    epoch: Epoch,
+    /// The chain that goes on.
+    own: Option<Own>,
+    /// There is data, and its chain is not what it was.
+    is_broken: bool,
+    is_there: bool,
+}
+
+async fn found<S: Store + ?Sized>(
+    store: &AuditedStore<S>,
+    user: UserTag,
+    owner: &[u8; 32],
+    mode: ImportMode,
+) -> Result<Found> {
+    let nothing = Found { follows: None, epoch: Epoch(0), own: None, is_broken: false, is_there: false };
+    let opened = match store.inner.open(user).await {
+        Ok(_) if mode == ImportMode::New => {
+            return Err(Error::new(ErrorKind::AlreadyExists, "the user is there already, open it"));
+        }
+        Ok(inner) => store.user(inner, *owner),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Found { follows: Some(ChainHead::default()), ..nothing });
+        }
+        Err(error) if mode == ImportMode::Replace && is_broken(&error) => {
+            return Ok(Found { is_broken: true, is_there: true, ..nothing });
+        }
+        Err(error) => return Err(error),
+    };
+    match present(store, owner, &opened).await {
+        Ok((state, own)) => Ok(Found {
+            follows: Some(state.chain),
+            epoch: state.stamp.epoch,
+            own,
+            is_broken: false,
+            is_there: true,
+        }),
+        Err(error) if is_broken(&error) => {
+            let state = opened.inner.state().await?;
+            let (follows, epoch) = (Some(state.chain), state.stamp.epoch);
+            Ok(Found { follows, epoch, is_broken: true, is_there: true, ..nothing })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The chain of data that is there, if it goes on from where it was logged.
+async fn present<S: Store + ?Sized>(
+    store: &AuditedStore<S>,
+    owner: &[u8; 32],
+    opened: &AuditedUser,
+) -> Result<(UserState, Option<Own>)> {
+    opened.check_end().await?;
+    store.inspect(owner, &*opened.inner).await?;
+    // As of one moment, and apart from the data that is being replaced, which may be locked while it is.
+    let chain = opened.inner.snapshot().await?;
+    let state = chain.state();
+    let own = if state.chain.seq > 0 { Some(Own::of(opened, chain).await?) } else { None };
+    Ok((state, own))
 }
 
 const fn stored(head: Head, body: Bytes) -> StoredRecord {
@@ -136,12 +211,15 @@ struct Walk {
     at: ChainHead,
     has_key: bool,
     waiting: Vec<(u64, StoredLink)>,
+    /// Where the log has the user's chain, and whether the archive's chain goes on from there.
+    logged: Option<ChainHead>,
+    has_passed: bool,
 }
 
 impl Walk {
-    const fn new(genesis: Hash) -> Self {
+    const fn new(genesis: Hash, logged: Option<ChainHead>) -> Self {
         let start = ChainHead { seq: 0, head: genesis };
-        Self { start, at: start, has_key: false, waiting: Vec::new() }
+        Self { start, at: start, has_key: false, waiting: Vec::new(), logged, has_passed: false }
     }
 
     /// # Errors
@@ -175,6 +253,8 @@ impl Walk {
             return Err(elsewhere());
         }
         self.at = end;
+        // By its link alone: an archive that only says that it begins there has lost what was before.
+        self.has_passed |= self.logged == Some(end);
         Ok(())
     }
 
@@ -205,7 +285,7 @@ struct Continuing<'a> {
     inner: &'a mut dyn Snapshot,
     shared: Arc<Shared>,
     life: Incarnation,
-    follows: ChainHead,
+    follows: Option<ChainHead>,
     /// Where the data that is replaced stands.
     epoch: Epoch,
     own: Option<Own>,
@@ -344,7 +424,7 @@ impl Snapshot for Continuing<'_> {
     }
 
     fn follows(&self) -> Option<ChainHead> {
-        Some(self.follows)
+        self.follows
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {

@@ -97,7 +97,7 @@ impl Index {
             LeafKind::Floor => {
                 self.floors.insert(owner, (self.size, leaf));
             }
-            LeafKind::Erased => {
+            LeafKind::Erased | LeafKind::Lost => {
                 self.floors.remove(&owner);
                 let at = At { erased: true, life, chain, index: self.size, gone: self.size };
                 self.owners.insert(owner, at);

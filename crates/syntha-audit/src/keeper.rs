@@ -628,12 +628,43 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
     }
 
-    /// Logs that an owner's chain ended, if the log has it and the data is gone.
-    pub(crate) async fn log_lost(&self, owner: &Owner) -> Result<()> {
-        match self.log().await? {
-            Some(log) => self.log_erased(log, owner, None).await,
-            None => Ok(()),
-        }
+    /// Logs an owner's chain that an archive brought, in the place of one that is gone or was changed. `logged`: where the log has that one, and
+    /// whether the new one goes on from there. If not, the log says what was lost.
+    pub(crate) async fn log_anew(
+        &self,
+        log: &Log,
+        owner: &Owner,
+        now: Moved,
+        logged: Option<(At, bool)>,
+    ) -> Result<()> {
+        let user = self.inner_of(owner).await?;
+        let start = self.start(&*user, owner).await?;
+        let leaf = |kind, life, chain| Leaf::new(kind, *owner, life, chain);
+        let gather = || async {
+            let at = log.at_of(owner).await?;
+            if logged.is_some_and(|(known, _)| at != Some(known)) {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "another process erased or restored the user meanwhile, try again",
+                ));
+            }
+            let silent = |leaf| Entry { leaf, from: 0, before: [0; 32], at };
+            let mut entries = Vec::new();
+            let mut before = start;
+            match logged {
+                Some((at, true)) => before = at.chain,
+                Some((at, false)) => entries.push(silent(leaf(LeafKind::Lost, at.life, at.chain))),
+                None => {}
+            }
+            if before == start && start.seq > 0 {
+                let chain = ChainHead { seq: start.seq.saturating_add(1), head: start.head };
+                entries.push(silent(leaf(LeafKind::Floor, now.life, chain)));
+            }
+            let head = leaf(LeafKind::Head, now.life, now.chain);
+            entries.push(Entry { leaf: head, from: before.seq.saturating_add(1), before: before.head, at });
+            Ok(entries)
+        };
+        self.append(log, None, gather).await.map(drop)
     }
 
     /// A last checkpoint, a last pass over the sinks, and the end of this run's record.

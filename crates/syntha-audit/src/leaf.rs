@@ -21,6 +21,9 @@ pub enum LeafKind {
     Floor = 2,
     /// The user was erased when the chain ended here.
     Erased = 3,
+    /// The chain was logged up to here, and its links were lost or changed: an archive took the data's place, and the chain begins again with
+    /// the archive's.
+    Lost = 4,
 }
 
 /// One leaf: of which chain, and where it ended. A keyed tag stands for the user.
@@ -71,6 +74,7 @@ impl Leaf {
             (FORMAT, 1) => LeafKind::Head,
             (FORMAT, 2) => LeafKind::Floor,
             (FORMAT, 3) => LeafKind::Erased,
+            (FORMAT, 4) => LeafKind::Lost,
             _ => return Err(malformed()),
         };
         let mut owner = [0; 32];
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_leaf_is_read_as_it_was_written() {
-        for kind in [LeafKind::Head, LeafKind::Floor, LeafKind::Erased] {
+        for kind in [LeafKind::Head, LeafKind::Floor, LeafKind::Erased, LeafKind::Lost] {
             let leaf = Leaf::new(kind, [1; 32], Incarnation(2), ChainHead { seq: 3, head: [4; 32] });
             assert_eq!(Leaf::decode(&leaf.encode()).unwrap(), leaf);
         }

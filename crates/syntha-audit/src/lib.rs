@@ -15,6 +15,7 @@ mod keeper;
 pub mod leaf;
 pub mod link;
 mod log;
+mod lost_key;
 mod refusals;
 pub mod replay;
 mod retention;

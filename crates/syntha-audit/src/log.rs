@@ -264,10 +264,7 @@ impl Log {
     }
 
     async fn last_checkpoint(&self) -> Result<Option<Checkpoint>> {
-        let scan = Scan::records(Keyspace::Audit, 1).name(Bytes::from_static(CHECKPOINT)).reverse();
-        let page = self.space.scan(scan).await?.value;
-        let Some((head, body)) = page.records.into_iter().next() else { return Ok(None) };
-        read_checkpoint(head.id.seq(), &body.unwrap_or_default()).map(Some)
+        last_checkpoint(&*self.space).await
     }
 
     /// A checkpoint by its number, if it is still kept.
@@ -583,6 +580,14 @@ const CHECKPOINT: &[u8] = b"checkpoint";
 
 pub(crate) fn id(name: &'static [u8], seq: u64) -> Result<RecordId> {
     RecordId::new(Bytes::from_static(name), seq)
+}
+
+/// The last checkpoint of a deployment's own space, whoever signed it.
+pub(crate) async fn last_checkpoint(space: &dyn UserStore) -> Result<Option<Checkpoint>> {
+    let scan = Scan::records(Keyspace::Audit, 1).name(Bytes::from_static(CHECKPOINT)).reverse();
+    let page = space.scan(scan).await?.value;
+    let Some((head, body)) = page.records.into_iter().next() else { return Ok(None) };
+    read_checkpoint(head.id.seq(), &body.unwrap_or_default()).map(Some)
 }
 
 fn read_checkpoint(number: u64, body: &[u8]) -> Result<Checkpoint> {

@@ -197,7 +197,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let owed = progress.owed.clone();
         let mut load = Load { leaf: cursor, partial, owed, ..Load::default() };
         for leaf in log.leaves(cursor, size, LEAVES_PAGE).await? {
-            if leaf.leaf.kind == LeafKind::Erased {
+            if matches!(leaf.leaf.kind, LeafKind::Erased | LeafKind::Lost) {
                 load.owed.retain(|owed| owed.owner != leaf.leaf.owner);
             }
             if leaf.leaf.kind == LeafKind::Head

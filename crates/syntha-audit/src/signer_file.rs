@@ -135,7 +135,9 @@ impl FileSigner {
         for _ in 0..TRIES {
             if let Some(kept) = read(&self.path)? {
                 if kept.keys.origin() != &*self.origin {
-                    return Err(refused("the key file is of another deployment's audit log"));
+                    return Err(refused(
+                        "the key file is of another deployment's audit log: put it aside if the data is meant to be new",
+                    ));
                 }
                 return Ok(kept);
             }

@@ -52,14 +52,19 @@ impl Shared {
     }
 
     /// Whether an owner's next commit is taken; see [`Hub::admit`]. The first one leaves the record of this run.
-    pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
+    /// Writes down, once, that this run has begun to write.
+    pub(crate) async fn begin(&self) -> Result<()> {
         let begin = || async {
             match self.space.get() {
                 Some(Some(space)) => crate::run::write(&**space, self.run).await,
                 _ => Ok(()),
             }
         };
-        self.begun.get_or_try_init(begin).await?;
+        self.begun.get_or_try_init(begin).await.map(drop)
+    }
+
+    pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
+        self.begin().await?;
         #[cfg(feature = "faults")]
         let fair = !self.has(crate::Fault::FlooderTaken);
         #[cfg(not(feature = "faults"))]

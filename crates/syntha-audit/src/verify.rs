@@ -6,7 +6,7 @@ mod keys;
 mod log;
 mod report;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
 
 pub use keys::{Checkpoint, TrustedKeys};
@@ -16,7 +16,7 @@ use syntha_store::{KeyFingerprint, Result};
 
 use crate::trail::{Header, Item, TrailReader};
 use chain::Chain;
-use log::Log;
+use log::{Era, Log};
 
 /// How many findings of the file itself are kept.
 const FINDINGS: usize = 64;
@@ -169,6 +169,24 @@ impl Verifier {
         }
     }
 
+    /// What the log says that was lost, and that the auditor can't have seen yet.
+    fn lost(&self, eras: &HashMap<[u8; 32], Vec<Era>>) -> Vec<Finding> {
+        let known = self.known.as_ref().map_or(0, |known| known.size);
+        let mut found = Vec::new();
+        for (owner, eras) in eras {
+            let chain = self.chains.iter().find(|chain| chain.owner == *owner);
+            for (era, (index, leaf)) in eras.iter().filter_map(|era| Some((era, era.lost()?))) {
+                if index >= known {
+                    let first = chain.map_or(0, |chain| chain.common(era)).saturating_add(1);
+                    let until = leaf.chain.seq;
+                    found.push(Finding::new(Problem::Lost, 0).of(*owner).range(first.min(until), until));
+                }
+            }
+        }
+        found.sort_unstable_by_key(|finding| (finding.owner, finding.until));
+        found
+    }
+
     /// Compares the chains with the log, and says what was found.
     #[must_use]
     pub fn finish(mut self) -> Report {
@@ -176,6 +194,9 @@ impl Verifier {
         let log = std::mem::take(&mut self.log);
         let judged = log.judge(&self.keys, self.known.as_ref(), origin, self.scope);
         let mut users = Vec::with_capacity(self.chains.len());
+        for lost in self.lost(&judged.eras) {
+            self.find(lost);
+        }
         for chain in std::mem::take(&mut self.chains) {
             let eras = judged.eras.get(&chain.owner).map_or(&[][..], Vec::as_slice);
             let era = chain.era(eras);

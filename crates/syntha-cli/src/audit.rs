@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use syntha::trail::verify::{Checkpoint, Report, TrustedKeys, Verdict, Verifier};
 use syntha::{AuditEntry, AuditQuery, AuditReport, AuditScope, AuditTrail, Timestamp, UserId, UserManager};
 
+use crate::opening::{Access, Opening};
 use crate::{Answer, Result};
 
 #[derive(Subcommand)]
@@ -31,6 +32,21 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Makes a new signing key for the checkpoints from now on
     RotateSigner,
+    /// Makes a signing key in the place of a lost one, which vouches for the log as it is
+    ReplaceSigner(ReplaceSigner),
+}
+
+#[derive(Args)]
+pub(crate) struct ReplaceSigner {
+    /// A checkpoint that was kept elsewhere, which the log must go on from; without one, nothing shows whether the data was put back
+    #[arg(long, requires = "keys", value_name = "FILE")]
+    known: Option<PathBuf>,
+    /// The keys that it must be signed with, as `audit keys` printed them at another time
+    #[arg(long, requires = "known", value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Really
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -167,7 +183,7 @@ impl Command {
             Self::Verify(verify) => verify.of.user.as_deref(),
             Self::Export(export) => export.whose.user.as_deref(),
             Self::Prune(prune) => prune.user.as_deref(),
-            Self::Checkpoint | Self::Keys | Self::RotateSigner => None,
+            Self::Checkpoint | Self::Keys | Self::RotateSigner | Self::ReplaceSigner(_) => None,
         }
     }
 
@@ -212,8 +228,61 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result<(Answer
             let lines = note.lines().map(str::to_owned).collect();
             Answer { lines, value: json!({ "handover": note }) }
         }
+        // `main` sends it elsewhere: it opens the data otherwise.
+        Command::ReplaceSigner(_) => return Err("the command opens the data itself".into()),
     };
     Ok((answer, true))
+}
+
+/// Opens the data with a new key, which signs at once.
+pub(crate) async fn replace_signer(replace: &ReplaceSigner, opening: Opening, access: Access) -> Result {
+    if !replace.yes {
+        return Err(
+            "the new key vouches for the log as it lies in the data, and nobody can tell whether that is all of it; what the lost key signed \
+             verifies with its public key alone, and auditors must be told the new one: add --yes if the key is lost for good"
+                .into(),
+        );
+    }
+    let known = match (&replace.known, &replace.keys) {
+        (Some(known), Some(keys)) => {
+            Some(Checkpoint::parse(&read(known)?, &TrustedKeys::parse(&read(keys)?)?)?)
+        }
+        _ => None,
+    };
+    let was_known = known.is_some();
+    let path = opening.audit_key_file();
+    let (users, _host) = opening.replacing(known).open(access).await?;
+    let done = replaced(&users).await;
+    users.shutdown().await?;
+    let (key, note, size) = done?;
+    let mut lines = vec![
+        format!("made the key file {}: copy it to a place apart from the data", path.display()),
+        format!(
+            "it signs the log from {size} leaves on; what was signed before verifies with the lost key's public key alone"
+        ),
+    ];
+    lines.push(
+        if was_known {
+            "the log goes on from the known checkpoint"
+        } else {
+            "no checkpoint was known: nobody can tell whether the data was put back to an older state before this"
+        }
+        .into(),
+    );
+    lines.push("tell auditors this key by a way of their own, beside those that they have:".into());
+    lines.extend(key.lines().map(str::to_owned));
+    lines.push("and keep this checkpoint where whoever can write the data can't:".into());
+    lines.extend(note.lines().map(str::to_owned));
+    let value =
+        json!({ "key_file": path, "keys": key, "checkpoint": note, "from": size, "known": was_known });
+    Ok(Answer { lines, value })
+}
+
+/// The keys, and the first checkpoint of the new one with its size.
+async fn replaced(users: &UserManager) -> Result<(String, String, u64)> {
+    let trail = users.audit().ok_or("the data has no audit trail")?;
+    let checkpoint = trail.checkpoint().await?;
+    Ok((trail.keys().await?, checkpoint.note.to_string(), checkpoint.head.size))
 }
 
 /// A member of a closed set by the name that it is shown under.

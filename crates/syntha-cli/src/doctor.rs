@@ -9,6 +9,7 @@ use syntha::{AuditTrail, ErrorKind, UserManager};
 
 use crate::keys::table;
 use crate::opening::{Access, Opening, Sealing};
+use crate::settings::Audit as Policy;
 use crate::{Answer, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,7 +210,13 @@ async fn inside(opening: &Opening, shared: bool, report: &mut Report) {
 /// The audit trail, and who keeps its key.
 async fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
     let Some(trail) = users.audit() else {
-        return report.right("audit trail", "the data has none: --audit begins one");
+        if matches!(opening.settings.audit, Some(Policy::Off)) {
+            return report.right("audit trail", "the data has none, as is asked");
+        }
+        return report.warning(
+            "audit trail",
+            "the data has none, so nobody finds what is changed behind it: `--audit buffered` begins one, `--audit off` says that none is meant",
+        );
     };
     let late = trail.backlog();
     if late.broken > 0 {

@@ -209,6 +209,9 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
         Command::Keys(keys::Command::Rewrap(new)) => {
             return keys::rewrap(new, opening, access).await.map(right);
         }
+        Command::Audit(audit::Command::ReplaceSigner(replace)) => {
+            return audit::replace_signer(&replace, opening, access).await.map(right);
+        }
         Command::Restore(copy) => return whole::restore(copy, &opening).await.map(right),
         Command::Seal(change) => return whole::seal(change, &opening).await.map(right),
         Command::Unseal(change) => return whole::unseal(change, &opening).await.map(right),

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use syntha::sqlite::{KeyPlace, key_place};
+use syntha::trail::verify::Checkpoint;
 use syntha::{
-    Audit, AuditPolicy, Encryption, HostAuthority, Kek, SealingMode, UserManager, default_key_file,
-    default_keystore,
+    Audit, AuditPolicy, Encryption, HostAuthority, Kek, SealingMode, UserManager, default_audit_key_file,
+    default_key_file, default_keystore,
 };
 
 use crate::Result;
@@ -34,6 +35,8 @@ pub(crate) enum Sealing {
 pub(crate) struct Opening {
     pub(crate) settings: Settings,
     pub(crate) sealing: Sealing,
+    /// The key that signs the audit log is lost, and a new one takes its place, after what is known.
+    replaces: Option<Option<Checkpoint>>,
 }
 
 impl Opening {
@@ -43,7 +46,7 @@ impl Opening {
             Some(Source::Plain) => Sealing::Plain,
             Some(source) => Sealing::Sealed(kek(source)?),
         };
-        Ok(Self { settings, sealing })
+        Ok(Self { settings, sealing, replaces: None })
     }
 
     /// The key file, if one is what opens the data.
@@ -57,11 +60,8 @@ impl Opening {
 
     /// The file of the key that signs the audit log.
     pub(crate) fn audit_key_file(&self) -> PathBuf {
-        self.settings.audit_key_file.clone().unwrap_or_else(|| {
-            let mut name = self.settings.data.as_os_str().to_owned();
-            name.push(".audit.key");
-            name.into()
-        })
+        let named = &self.settings.audit_key_file;
+        named.clone().unwrap_or_else(|| default_audit_key_file(&self.settings.data))
     }
 
     pub(crate) fn keystore(&self) -> PathBuf {
@@ -83,6 +83,12 @@ impl Opening {
         self
     }
 
+    /// With a new key for the audit log.
+    pub(crate) fn replacing(mut self, known: Option<Checkpoint>) -> Self {
+        self.replaces = Some(known);
+        self
+    }
+
     pub(crate) fn encryption(&self, kek: Kek) -> Encryption {
         let encryption = Encryption::new(kek);
         let encryption = if self.settings.values { encryption.mode(SealingMode::Values) } else { encryption };
@@ -90,6 +96,36 @@ impl Opening {
             Some(folder) => encryption.keystore(folder),
             None => encryption,
         }
+    }
+
+    /// The trail that was asked for; `None` for what the library does by itself, and for none.
+    fn audit(&self) -> Option<Audit> {
+        let audit = match self.settings.audit {
+            Some(Policy::Off) => return None,
+            Some(Policy::Writes) => Audit::new(AuditPolicy::Writes),
+            Some(Policy::Buffered) => Audit::new(AuditPolicy::Buffered),
+            Some(Policy::Strict) => Audit::new(AuditPolicy::Strict),
+            // Who names the key or the limit asks for a trail.
+            None if self.replaces.is_some()
+                || self.settings.audit_key_file.is_some()
+                || self.settings.audit_limit.is_some() =>
+            {
+                Audit::default()
+            }
+            None => return None,
+        };
+        let audit = match &self.settings.audit_key_file {
+            Some(path) => audit.key_file(path),
+            None => audit,
+        };
+        let audit = match self.settings.audit_limit {
+            Some(bytes) => audit.trail_limit(bytes),
+            None => audit,
+        };
+        Some(match &self.replaces {
+            Some(known) => audit.replace_lost_key(known.clone()),
+            None => audit,
+        })
     }
 
     pub(crate) async fn open(&self, access: Access) -> Result<(UserManager, HostAuthority)> {
@@ -116,31 +152,13 @@ impl Opening {
             }
             Sealing::Unsaid => builder,
         };
-        let policy = match self.settings.audit {
-            Some(Policy::Writes) => Some(AuditPolicy::Writes),
-            Some(Policy::Buffered) => Some(AuditPolicy::Buffered),
-            Some(Policy::Strict) => Some(AuditPolicy::Strict),
-            Some(Policy::Off) | None => None,
-        };
-        let builder = match (policy, self.settings.audit) {
-            (Some(policy), _) => {
-                let mut audit = Audit::new(policy);
-                if let Some(path) = &self.settings.audit_key_file {
-                    audit = audit.key_file(path);
-                }
-                if let Some(bytes) = self.settings.audit_limit {
-                    audit = audit.trail_limit(bytes);
-                }
-                builder.audit(audit)
-            }
-            (None, Some(_)) => builder.no_audit(),
-            (None, None) if self.settings.audit_key_file.is_some() => {
-                return Err("--audit-key-file goes with --audit".into());
-            }
-            (None, None) if self.settings.audit_limit.is_some() => {
-                return Err("--audit-limit goes with --audit".into());
-            }
-            (None, None) => builder,
+        let audit_key = self.audit_key_file();
+        let is_told = matches!(access, Access::Beside) || self.replaces.is_some();
+        let makes_audit_key = !is_told && audit_key.symlink_metadata().is_err();
+        let builder = match self.audit() {
+            Some(audit) => builder.audit(audit),
+            None if matches!(self.settings.audit, Some(Policy::Off)) => builder.no_audit(),
+            None => builder,
         };
         let opened = builder.open().await;
         // Also if it failed: the file is there, and the next time it is nothing new.
@@ -149,6 +167,12 @@ impl Opening {
                 "syntha: made the key file {} for the keystore {}: copy both to a place apart from the data, nothing opens without them",
                 key_file.display(),
                 self.keystore().display()
+            );
+        }
+        if makes_audit_key && audit_key.symlink_metadata().is_ok() {
+            eprintln!(
+                "syntha: made the key file {}, which signs the audit log: copy it to a place apart from the data, which does not open without it",
+                audit_key.display()
             );
         }
         let opened = opened?;

@@ -34,6 +34,15 @@ pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAutho
         lines.push("not sealed: whoever has the files reads them".into());
     }
     insert(&mut value, "sealed", json!(sealed));
+    let audit_key = users.audit().map(|_| opening.audit_key_file());
+    lines.push(match &audit_key {
+        Some(path) => format!(
+            "audit trail, signed with the key file {}: copy it too, the data does not open without it",
+            path.display()
+        ),
+        None => "no audit trail: nobody finds what is changed behind the data".into(),
+    });
+    insert(&mut value, "audit_key", json!(audit_key));
     for (user, theme, task) in [("alice", "dark", "plan the release"), ("bob", "light", "write the invoice")]
     {
         let session = users.create_user_session(host, user).await?;
@@ -63,6 +72,10 @@ pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAutho
     let data = folder.display();
     lines.push(format!("  syntha --data {data} get --user alice --agent Assistant preferences"));
     lines.push(format!("  syntha --data {data} list --user bob --agent Researcher"));
+    if audit_key.is_some() {
+        lines.push(format!("  syntha --data {data} audit show --user alice"));
+        lines.push(format!("  syntha --data {data} audit verify --all --state"));
+    }
     Ok(Answer { lines, value })
 }
 

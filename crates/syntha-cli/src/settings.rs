@@ -34,10 +34,10 @@ pub(crate) struct Flags {
     /// For a new data folder: values and messages are sealed, names of keys, topics and agents are not
     #[arg(long, global = true, env = "SYNTHA_VALUES", value_parser = clap::builder::FalseyValueParser::new())]
     values: bool,
-    /// What the audit trail is told. Without it, data that has a trail goes on with it, and other data gets none
+    /// What the audit trail is told. Without it, a new folder has one (`buffered`), data that has one goes on with it, and other data gets none
     #[arg(long, global = true, env = "SYNTHA_AUDIT", value_enum, value_name = "POLICY")]
     audit: Option<Audit>,
-    /// The file of the key that signs the audit log. Default: the data folder's name with `.audit.key` after it
+    /// The file of the key that signs the audit log; asks for a trail. Default: the data folder's name with `.audit.key` after it
     #[arg(long, global = true, env = "SYNTHA_AUDIT_KEY_FILE", value_name = "FILE")]
     audit_key_file: Option<PathBuf>,
     /// How many bytes each user's audit trail may have, 65536 to 1099511627776. Default: 1073741824

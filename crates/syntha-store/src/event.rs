@@ -89,6 +89,8 @@ pub enum Action {
     PruneAudit,
     /// The key that signs checkpoints was changed.
     RotateSigner,
+    /// The key that signs checkpoints was lost, and another one took its place, for which nobody but the host vouches.
+    ReplaceSigner,
     /// A process opened the deployment.
     OpenRun,
     /// A process closed the deployment in order.

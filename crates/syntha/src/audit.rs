@@ -1,10 +1,11 @@
 //! Whether a deployment keeps an audit trail, who signs it, and who is told of it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use syntha_audit::verify::Checkpoint;
 use syntha_audit::{AuditSink, AuditedStore, FileSigner, MemorySigner, Signer};
 use syntha_mesh::AuditPolicy;
 use syntha_store::{Action, DeploymentKey, ErrorKind as StoreErrorKind, Keyspace, Scan, Store, Verdict};
@@ -12,13 +13,15 @@ use syntha_store::{Action, DeploymentKey, ErrorKind as StoreErrorKind, Keyspace,
 use crate::error::{Error, ErrorKind, Result};
 use crate::layers::{Trailed, is_audited};
 
-/// How a deployment is audited.
+/// How a deployment is audited. The default is what a new folder gets when nothing is said: reads are written down within a second, the key
+/// lies beside the folder, and nobody outside is told.
 #[derive(Clone)]
 #[must_use]
 pub struct Audit {
     pub(crate) policy: AuditPolicy,
     signer: Signing,
     sinks: Vec<Arc<dyn AuditSink>>,
+    replaces: Option<LostKey>,
     entries: u64,
     age: Duration,
     trail: u64,
@@ -34,10 +37,16 @@ enum Signing {
     Signer(Arc<dyn Signer>),
 }
 
+/// What a lost key is replaced with.
+#[derive(Clone)]
+struct LostKey {
+    known: Option<Checkpoint>,
+}
+
 /// What a host asked for.
 #[derive(Clone, Default)]
 pub(crate) enum Auditing {
-    /// Data that has a trail goes on with it, other data has none.
+    /// A folder that is new gets a trail, data that has one goes on with it, and other data has none.
     #[default]
     Unsaid,
     /// Nothing is audited.
@@ -53,6 +62,7 @@ impl Audit {
             policy,
             signer: Signing::Beside,
             sinks: Vec::new(),
+            replaces: None,
             entries: 10_000,
             age: Duration::from_secs(10),
             trail: 1 << 30,
@@ -69,6 +79,18 @@ impl Audit {
     /// A signer of one's own.
     pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
         self.signer = Signing::Signer(signer);
+        self
+    }
+
+    /// Makes a new key where the file of the one that signs is lost. It costs this: the new key signs from now on and vouches for the log as it lies
+    /// in the data; what was signed before verifies with the old public key alone; and auditors have to be told the new one by a way of their
+    /// own. `known`: a checkpoint that was kept elsewhere, which the log must go on from; without one, nothing shows whether the data was put
+    /// back to an older state. The trail tells of it (`replace-signer`).
+    ///
+    /// Opening is refused as `Invalid` where nothing is lost: there is a key, or the log was never signed; and as `Tampered` where the log does not
+    /// go on from what is known.
+    pub fn replace_lost_key(mut self, known: Option<Checkpoint>) -> Self {
+        self.replaces = Some(LostKey { known });
         self
     }
 
@@ -120,9 +142,11 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// Where the key that signs a folder's audit log lies unless another place is named.
-pub(crate) fn default_key_file(folder: &std::path::Path) -> PathBuf {
-    crate::files::beside(folder, ".audit.key")
+/// Where the key that signs a folder's audit log lies unless another place is named: beside the folder, with `.audit.key` after its name.
+#[must_use]
+pub fn default_audit_key_file(data: &Path) -> PathBuf {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    crate::files::beside(&data.canonicalize().unwrap_or(data), ".audit.key")
 }
 
 impl Auditing {
@@ -141,28 +165,45 @@ impl Auditing {
         key: &DeploymentKey,
         place: crate::layers::Place<'_>,
     ) -> Result<Trailed> {
+        // INVARIANT: asked before the trail is: data that another process begins in between has a trail by then.
+        let is_new = match (&self, place.folder) {
+            (Self::Unsaid, Some(_)) if !place.reads => is_empty(&*store).await?,
+            _ => false,
+        };
+        let is_audited = is_audited(&*store).await?;
         let audit = match self {
             Self::On(audit) => audit,
-            Self::Unsaid if is_audited(&*store).await? => Audit::default(),
+            // Also one whose key is there already: a process made it, and died before it wrote anything else.
+            Self::Unsaid if is_audited || is_new => Audit::default(),
             // INVARIANT: whoever can write the data folder alone can't take its trail off.
             Self::Unsaid
-                if place.folder.is_some_and(|folder| crate::files::is_there(&default_key_file(folder))) =>
+                if place
+                    .folder
+                    .is_some_and(|folder| crate::files::is_there(&default_audit_key_file(folder))) =>
             {
                 return Err(was_audited());
             }
             _ => return Trailed::without(store).await,
         };
         // Whoever only reads neither begins a trail nor goes on with one.
-        if place.reads && !is_audited(&*store).await? {
+        if place.reads && !is_audited {
             return Trailed::without(store).await;
         }
         let (durable, has_log) = (store.capabilities().durable, has_log(&*store).await?);
+        let bare = Arc::clone(&store);
         let mut audited = AuditedStore::new(store, key.fingerprint())?.trail_limit(audit.trail);
         let of_file = match (&audit.signer, place.folder) {
             (Signing::File(path), _) => Some(path.clone()),
-            (Signing::Beside, Some(folder)) => Some(default_key_file(folder)),
+            (Signing::Beside, Some(folder)) => Some(default_audit_key_file(folder)),
             _ => None,
         };
+        let replaced = audit.replaces.is_some();
+        if let Some(lost) = audit.replaces {
+            let path =
+                of_file.as_ref().filter(|path| has_log && !place.reads && !crate::files::is_there(path));
+            let path = path.ok_or_else(nothing_lost)?;
+            FileSigner::replace_lost(&*bare, path, &key.fingerprint(), lost.known.as_ref()).await?;
+        }
         let signer: Option<Arc<dyn Signer>> = match (audit.signer, of_file) {
             #[cfg(all(feature = "encryption", feature = "sqlite"))]
             (Signing::Nobody, _) => None,
@@ -171,12 +212,22 @@ impl Auditing {
             (_, Some(path)) if place.reads && !crate::files::is_there(&path) => None,
             // INVARIANT: a new key would sign another log over the one that is there.
             (_, Some(path)) if has_log && !crate::files::is_there(&path) => return Err(no_key()),
-            (_, Some(path)) => Some(Arc::new(FileSigner::open(path, &key.fingerprint()).await?)),
+            (_, Some(path)) => {
+                Some(Arc::new(FileSigner::open(path, &key.fingerprint()).await.map_err(no_key_file)?))
+            }
             (_, None) if place.reads => None,
             // Its key would go with the process, and the log could not go on.
             (_, None) if durable => return Err(no_signer()),
             (_, None) => Some(Arc::new(MemorySigner::new(&key.fingerprint())?)),
         };
+        if is_new
+            && let Some(signer) = &signer
+            && signer.signed().await?.is_some()
+            // Another process that begins it at the same time has written before it signs.
+            && is_empty(&*bare).await?
+        {
+            return Err(emptied());
+        }
         if place.reads {
             audited = audited.reading();
         } else if signer.is_some() {
@@ -189,8 +240,22 @@ impl Auditing {
             audited = audited.signer(signer);
         }
         let audited = Arc::new(audited);
-        Ok(Trailed { store: Arc::clone(&audited) as _, audited: Some(audited), beside: place.reads })
+        let store = Arc::clone(&audited) as _;
+        Ok(Trailed { store, audited: Some(audited), beside: place.reads, replaced })
     }
+}
+
+/// Whether a bare store holds nothing: nobody's data, and of its own not even whose tags it has. What the trail's layer keeps beside that does
+/// not count: it is compared with what was signed.
+async fn is_empty(store: &dyn Store) -> Result<bool> {
+    let own = store.deployment().await?;
+    for space in [Keyspace::Meta, Keyspace::Directory, Keyspace::Ledger] {
+        if !own.scan(Scan::heads(space, 1)).await?.value.records.is_empty() {
+            return Ok(false);
+        }
+    }
+    // Last, for it looks at all users' files.
+    Ok(store.list(None, 1).await?.is_empty())
 }
 
 /// Whether a bare store has a log that somebody signed.
@@ -202,14 +267,37 @@ async fn has_log(store: &dyn Store) -> Result<bool> {
 const fn no_key() -> Error {
     Error::new(
         ErrorKind::Denied,
-        "the key that signs the audit log is not where it is looked for: put it back, or name its file",
+        "the key that signs the audit log is not where it is looked for: put it back, name its file, or replace it if it is lost",
     )
+}
+
+/// A key that can't be made: who said nothing of a trail is told how to say it.
+fn no_key_file(error: syntha_store::Error) -> Error {
+    if error.kind() != StoreErrorKind::Unavailable {
+        return error.into();
+    }
+    let says = "the key that signs the audit log can't be made there: name another place for its file, or open the data without a trail";
+    Error::new(ErrorKind::Storage, says).with_source(error)
 }
 
 const fn was_audited() -> Error {
     Error::new(
         ErrorKind::Denied,
         "the data has no audit trail although the key of one lies beside it: if that is meant, open it without a trail",
+    )
+}
+
+const fn emptied() -> Error {
+    Error::new(
+        ErrorKind::Tampered,
+        "the folder holds nothing, and the key beside it has signed an audit log: put the data back, or put the key aside to begin anew",
+    )
+}
+
+const fn nothing_lost() -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        "no key of an audit log is missing here: one that is there is rotated, and a log that was never signed needs none",
     )
 }
 
@@ -243,6 +331,9 @@ impl crate::deployment::Deployment {
             });
         }
         self.note(Action::OpenRun, None, Verdict::Done).await?;
+        if self.trailed.replaced {
+            self.note(Action::ReplaceSigner, None, Verdict::Done).await?;
+        }
         if !audited.is_signed() {
             return Ok(());
         }

@@ -9,7 +9,8 @@ pub struct ContextMesh(pub(crate) Mesh);
 impl ContextMesh {
     /// Opens the mesh of a user on SQLite files in a folder, and makes folder and user if they are new. A new folder is sealed with a key
     /// that is made beside it, with `.key` after the folder's name: keep a copy of that file and of the folder `.keys`, without which
-    /// nothing opens.
+    /// nothing opens. It has an audit trail as well, whose signing key is made beside it, with `.audit.key` after its name: data does not open
+    /// without that file either, until it is [replaced](crate::Audit::replace_lost_key).
     ///
     /// For a trusted process that serves one user or few. A service with many users has a
     /// [`UserManager`](crate::UserManager); while one owns the folder, this is refused. The folder stays open as long as a

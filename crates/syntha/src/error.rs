@@ -47,6 +47,13 @@ impl Error {
         Self { kind, message, source: None, retryable: false }
     }
 
+    #[cfg(feature = "audit")]
+    pub(crate) fn with_source(mut self, source: syntha_store::Error) -> Self {
+        self.retryable = source.is_retryable();
+        self.source = Some(Box::new(source));
+        self
+    }
+
     /// What went wrong.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

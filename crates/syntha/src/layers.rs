@@ -57,6 +57,9 @@ pub(crate) struct Trailed {
     pub(crate) audited: Option<Arc<syntha_audit::AuditedStore>>,
     /// There is a trail, and this process only reads.
     pub(crate) beside: bool,
+    /// The key that signs is a new one, in the place of a lost one.
+    #[cfg(feature = "audit")]
+    pub(crate) replaced: bool,
 }
 
 impl Trailed {
@@ -67,6 +70,8 @@ impl Trailed {
             #[cfg(feature = "audit")]
             audited: None,
             beside: false,
+            #[cfg(feature = "audit")]
+            replaced: false,
         })
     }
 }

@@ -40,7 +40,7 @@ mod session;
 mod turns;
 
 #[cfg(feature = "audit")]
-pub use audit::Audit;
+pub use audit::{Audit, default_audit_key_file};
 #[cfg(feature = "audit")]
 pub use audit_trail::{AuditEntry, AuditPage, AuditQuery, AuditReport, AuditScope, AuditTrail};
 #[cfg(all(feature = "encryption", feature = "sqlite"))]

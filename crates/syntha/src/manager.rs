@@ -162,14 +162,15 @@ impl Builder {
     }
 
     /// Keeps an audit trail: `audit(AuditPolicy::Strict)`, or an [`Audit`](crate::Audit) with a key and sinks. Data that was there before
-    /// begins its trail with what is there. Without this call, data that has a trail goes on with it, and other data gets none.
+    /// begins its trail with what is there. Without this call, a folder that is new gets [`Audit::default`](crate::Audit), with the key that
+    /// signs beside it; data that has a trail goes on with it; other folders, data in memory and a store of your own get none.
     #[cfg(feature = "audit")]
     pub fn audit(mut self, audit: impl Into<crate::Audit>) -> Self {
         self.layers.auditing = crate::layers::Auditing::On(audit.into());
         self
     }
 
-    /// Keeps no audit trail. Data that has one is refused.
+    /// Keeps no audit trail, also in a folder that is new. Data that has one is refused.
     #[cfg(feature = "audit")]
     pub fn no_audit(mut self) -> Self {
         self.layers.auditing = crate::layers::Auditing::Off;

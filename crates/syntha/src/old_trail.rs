@@ -98,7 +98,7 @@ mod audited {
     use syntha_store::{DeploymentKey, Keyspace, Scan, Store};
 
     use super::{KeyFile, OldTrail, Path, PathBuf, now, trail_file};
-    use crate::audit::default_key_file;
+    use crate::audit::default_audit_key_file;
     use crate::error::{Error, ErrorKind, Result};
     use crate::files;
     use crate::layers::is_audited;
@@ -111,7 +111,7 @@ mod audited {
             folder: &Path,
             named: Option<&Path>,
         ) -> Result<Self> {
-            let path = named.map_or_else(|| default_key_file(folder), Path::to_path_buf);
+            let path = named.map_or_else(|| default_audit_key_file(folder), Path::to_path_buf);
             if !is_audited(&*store).await? {
                 return Ok(Self { audited: None, key: path });
             }

@@ -313,7 +313,8 @@ impl Recovery {
             None => builder.plain(),
         };
         #[cfg(feature = "audit")]
-        let builder = if self.manifest.audited { builder.audit(crate::Audit::unsigned()) } else { builder };
+        let builder =
+            if self.manifest.audited { builder.audit(crate::Audit::unsigned()) } else { builder.no_audit() };
         let (users, _host) = builder.open().await?;
         let restored = self.users_into(&users.deployment, progress).await;
         users.shutdown().await?;

@@ -185,6 +185,16 @@ impl Chain {
         self.ended = Some((end, line));
     }
 
+    /// The last link that a lost chain, as the log has it, and this one have in common.
+    pub(super) fn common(&self, lost: &Era) -> u64 {
+        let same = |leaf: &&(u64, crate::leaf::Leaf)| {
+            let chain = leaf.1.chain;
+            chain.seq >= self.from && self.head_at(chain.seq) == Some(chain.head)
+        };
+        let ends = lost.leaves.iter().filter(|(_, leaf)| leaf.kind == LeafKind::Head);
+        ends.filter(same).map(|(_, leaf)| leaf.chain.seq).max().unwrap_or(0)
+    }
+
     /// Which of its user's lives in the log this chain is: the one that it shares a life with, else the one that has not ended.
     pub(super) fn era<'a>(&self, eras: &'a [Era]) -> Option<&'a Era> {
         let shares = |era: &&Era| {
@@ -192,7 +202,7 @@ impl Chain {
                 |(_, leaf): &(u64, crate::leaf::Leaf)| self.lives.iter().any(|(_, life)| *life == leaf.life);
             era.leaves.iter().any(known)
         };
-        eras.iter().rev().find(shares).or_else(|| eras.last().filter(|era| !era.erased()))
+        eras.iter().rev().find(shares).or_else(|| eras.last().filter(|era| !era.ended()))
     }
 
     /// Compares with what the log knows, and ends.
@@ -209,7 +219,7 @@ impl Chain {
                     floor |= same;
                     (leaf.chain.seq.saturating_sub(1), leaf.chain.head)
                 }
-                LeafKind::Head | LeafKind::Erased => (leaf.chain.seq, leaf.chain.head),
+                LeafKind::Head | LeafKind::Erased | LeafKind::Lost => (leaf.chain.seq, leaf.chain.head),
             };
             if seq < self.from.saturating_sub(1) || self.lost.is_some_and(|lost| seq >= lost) || told {
                 continue;

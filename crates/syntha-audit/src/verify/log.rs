@@ -26,7 +26,7 @@ struct Proof {
     line: u64,
 }
 
-/// What the log says of one user from one start of the chain to its erasure, by index.
+/// What the log says of one user from one start of the chain to its erasure or loss, by index.
 #[derive(Debug, Default)]
 pub(crate) struct Era {
     pub(super) leaves: Vec<(u64, Leaf)>,
@@ -39,6 +39,16 @@ pub(crate) struct Era {
 impl Era {
     pub(super) fn erased(&self) -> bool {
         self.leaves.last().is_some_and(|(_, leaf)| leaf.kind == LeafKind::Erased)
+    }
+
+    /// The leaf that says that the chain was lost, and its index.
+    pub(super) fn lost(&self) -> Option<(u64, Leaf)> {
+        self.leaves.last().copied().filter(|(_, leaf)| leaf.kind == LeafKind::Lost)
+    }
+
+    /// Whether the chain begins again after it.
+    pub(super) fn ended(&self) -> bool {
+        self.erased() || self.lost().is_some()
     }
 }
 
@@ -245,7 +255,7 @@ impl Log {
     fn sort(&self, proven: &BTreeSet<u64>, trusted: bool, judged: &mut Judged) {
         for (index, leaf) in self.leaves.iter().filter(|(index, _)| !trusted || proven.contains(index)) {
             let eras = judged.eras.entry(leaf.owner).or_default();
-            if eras.last().is_none_or(Era::erased) {
+            if eras.last().is_none_or(Era::ended) {
                 eras.push(Era::default());
             }
             let Some(era) = eras.last_mut() else { continue };

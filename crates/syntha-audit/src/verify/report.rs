@@ -64,11 +64,13 @@ pub enum Problem {
     Unlinked,
     /// All checkpoints are older than the one that the auditor kept.
     Replayed,
+    /// The log says that links were lost or changed, and that an archive took the data's place; the auditor's kept checkpoint is from before.
+    Lost,
 }
 
 impl Problem {
     /// Every problem.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::TornEnd,
         Self::Unreadable,
         Self::Misplaced,
@@ -98,6 +100,7 @@ impl Problem {
         Self::Consistency,
         Self::Unlinked,
         Self::Replayed,
+        Self::Lost,
     ];
 
     /// Its fixed name.
@@ -133,6 +136,7 @@ impl Problem {
             Self::Consistency => "consistency",
             Self::Unlinked => "unlinked",
             Self::Replayed => "replayed",
+            Self::Lost => "lost",
         }
     }
 

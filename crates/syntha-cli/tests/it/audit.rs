@@ -9,9 +9,11 @@ fn a_trail_is_begun_shown_exported_and_verified_without_the_data() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let text = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    json(&data, &["--audit", "buffered", "user", "add", "alice"]);
+    // Who says nothing has a trail in a new folder, and goes on with it.
+    let first = syntha(&data, &["user", "add", "alice"]);
+    let said = String::from_utf8(first.stderr).unwrap();
+    assert!(first.status.success() && said.contains("data.audit.key, which signs the audit log"), "{said}");
     json(&data, &["push", "--user", "alice", "--agent", "scout", "plan", "1"]);
-    // Who says nothing goes on with the trail.
     json(&data, &["push", "--user", "alice", "--agent", "scout", "plan", "2"]);
     let shown = json(&data, &["audit", "show", "--user", "alice", "--action", "push"]);
     let entries = shown["entries"].as_array().unwrap();
@@ -54,10 +56,12 @@ fn a_trail_is_begun_shown_exported_and_verified_without_the_data() {
 fn data_without_a_trail_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    json(&data, &["user", "add", "alice"]);
+    json(&data, &["--audit", "off", "user", "add", "alice"]);
+    // A folder that is there stays as it is until it is asked.
     let refused = syntha(&data, &["audit", "verify", "--all"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no audit trail"));
+    assert!(!data.with_file_name("data.audit.key").exists());
     json(&data, &["--audit", "strict", "push", "--user", "alice", "--agent", "a", "k", "1"]);
     let off = syntha(&data, &["--audit", "off", "push", "--user", "alice", "--agent", "a", "k", "2"]);
     assert!(!off.status.success(), "data that has a trail is not written past it");
@@ -122,7 +126,7 @@ fn a_pruned_trail_verifies() {
     assert_eq!(verified["users"][0]["from"], 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trail_is_read_beside_its_holder() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -216,6 +220,77 @@ async fn the_doctor_tells_of_a_trail_before_it_is_full() {
     assert_eq!(told["state"], "warning");
     assert!(told["says"].as_str().unwrap().contains("alice has "), "{told}");
     assert_eq!(size(&[])["state"], "right", "with the limit that there is without a word");
-    let alone = syntha(&data, &["--plain", "--audit-limit", "65536", "user", "list"]);
-    assert!(!alone.status.success(), "it goes with --audit");
+    assert_eq!(size(&["--audit-limit", "65536"])["state"], "warning", "the limit alone");
+}
+
+#[test]
+fn a_lost_signing_key_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let path = |name: &str| folder.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    let push = |value: &str| syntha(&data, &["push", "--user", "alice", "--agent", "a", "k", value]);
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    json(&data, &["user", "add", "alice"]);
+    assert!(push("1").status.success());
+    let old_keys = json(&data, &["audit", "keys"])["keys"].as_str().unwrap().to_owned();
+    std::fs::write(text("keys"), &old_keys).unwrap();
+    // The data as it was before the checkpoint that is kept elsewhere.
+    crate::place::copy(&data, &path("older"));
+    assert!(push("2").status.success());
+    let checkpoint = json(&data, &["audit", "checkpoint"]);
+    std::fs::write(text("known"), checkpoint["checkpoint"].as_str().unwrap()).unwrap();
+    let replace = |flags: &[&str]| syntha(&data, &[&["--json", "audit", "replace-signer"], flags].concat());
+    let known = ["--known", &text("known"), "--keys", &text("keys"), "--yes"];
+    let refused = replace(&known);
+    assert!(!refused.status.success() && said(&refused).contains("no key of an audit log is missing"));
+
+    std::fs::rename(path("data.audit.key"), path("lost")).unwrap();
+    let refused = push("3");
+    assert!(!refused.status.success() && said(&refused).contains("replace it if it is lost"));
+    let refused = replace(&[]);
+    assert!(!refused.status.success() && said(&refused).contains("--yes"), "{}", said(&refused));
+    // Data that was put back meanwhile is not vouched for by who knows better.
+    std::fs::rename(&data, path("newer")).unwrap();
+    std::fs::rename(path("older"), &data).unwrap();
+    let refused = replace(&known);
+    assert!(!refused.status.success() && said(&refused).contains("does not go on from the known checkpoint"));
+    assert!(!path("data.audit.key").exists(), "nothing is made");
+    std::fs::rename(&data, path("older")).unwrap();
+    std::fs::rename(path("newer"), &data).unwrap();
+
+    let replaced = replace(&known);
+    assert!(replaced.status.success(), "{}", said(&replaced));
+    let replaced: serde_json::Value = serde_json::from_slice(&replaced.stdout).unwrap();
+    assert_eq!(replaced["known"], true);
+    let new_keys = replaced["keys"].as_str().unwrap().to_owned();
+    assert_ne!(new_keys, old_keys);
+    assert!(push("3").status.success());
+    let verified = json(&data, &["audit", "verify", "--all", "--state"]);
+    assert_eq!((&verified["verdict"], &verified["data"]), (&json!("clean"), &json!([])));
+    let told = json(&data, &["audit", "show", "--deployment", "--action", "replace-signer"]);
+    assert_eq!(told["entries"].as_array().unwrap().len(), 1);
+
+    // An auditor goes on from the old key and the old checkpoint, once the new key was told.
+    json(&data, &["audit", "export", "--all", &text("trail")]);
+    let verify = |keys: &str| {
+        std::fs::write(text("both"), keys).unwrap();
+        let of_file =
+            ["--json", "audit", "verify", "--file", &text("trail"), "--keys", &text("both"), "--known"];
+        syntha(&data, &[&of_file[..], &[&text("known")]].concat())
+    };
+    assert!(verify(&(old_keys.clone() + &new_keys)).status.success());
+    assert!(!verify(&old_keys).status.success(), "the new key is none of those that are known");
+    // Without a checkpoint from elsewhere it is done too, and says so.
+    std::fs::remove_file(path("data.audit.key")).unwrap();
+    let replaced = syntha(&data, &["audit", "replace-signer", "--yes"]);
+    let told = String::from_utf8(replaced.stdout).unwrap();
+    assert!(replaced.status.success() && told.contains("no checkpoint was known"), "{told}");
+    assert_eq!(json(&data, &["audit", "verify", "--all"])["verdict"], "clean");
+
+    // Data without a trail gets none this way.
+    let bare = path("bare");
+    json(&bare, &["--audit", "off", "user", "add", "alice"]);
+    assert!(!syntha(&bare, &["audit", "replace-signer", "--yes"]).status.success());
+    assert!(!path("bare.audit.key").exists());
 }

@@ -15,16 +15,23 @@ fn new_data_is_sealed_and_the_key_is_told_of_once() {
     let place = Place::new();
     let first = place.run(&["user", "add", "alice"]);
     assert!(first.ok);
-    assert_eq!(first.err.matches("made the key file").count(), 1, "{}", first.err);
-    assert!(first.err.contains(&place.text("data.key")) && first.err.contains(&place.text("data.keys")));
+    assert_eq!(first.err.matches("made the key file").count(), 2, "{}", first.err);
+    for told in ["data.key", "data.keys", "data.audit.key"] {
+        assert!(first.err.contains(&place.text(told)), "{told}: {}", first.err);
+    }
     assert!(!place.run(&["user", "list"]).err.contains("key file"), "it is told once");
     let quickstart = place.run(&["quickstart"]);
     for told in ["sealed", &place.text("data.key"), &place.text("data.keys"), "nothing opens without them"] {
         assert!(quickstart.out.contains(told), "{}", quickstart.out);
     }
     // A backend beside it that is not sealed says that.
-    let plain = place.run(&["--data", "open", "--plain", "quickstart"]);
-    assert!(plain.ok && plain.out.contains("not sealed") && plain.err.is_empty());
+    let plain = place.run(&["--data", "open", "--plain", "--audit", "off", "quickstart"]);
+    assert!(
+        plain.ok && plain.out.contains("not sealed") && plain.out.contains("no audit trail"),
+        "{}",
+        plain.out
+    );
+    assert!(plain.err.is_empty(), "{}", plain.err);
     assert!(!place.path("open.key").exists() && !place.path("open.keys").exists());
 }
 

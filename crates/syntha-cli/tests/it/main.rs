@@ -36,6 +36,8 @@ fn quickstart_keeps_two_users_apart_and_finds_them_again() {
     assert_eq!(first["alice"]["sees"]["Researcher"], serde_json::json!(["note", "preferences", "task"]));
     assert_ne!(first["alice"]["tag"], first["bob"]["tag"]);
     assert_eq!(json(&data, &["quickstart"]), first, "the second run finds the data");
+    assert_eq!(first["audit_key"], serde_json::json!(folder.path().join("data.audit.key")));
+    assert_eq!(json(&data, &["audit", "verify", "--all", "--state"])["verdict"], "clean");
     let get = |user| json(&data, &["get", "--user", user, "--agent", "Assistant", "preferences"]);
     assert_eq!(get("alice")["value"]["theme"], "dark");
     assert_eq!(get("bob")["value"]["theme"], "light");
@@ -64,10 +66,12 @@ fn users_are_archived_erased_and_not_brought_back() {
     assert_eq!(json(&data, &["stats", "--user", "alice"])["entries"], 0);
     json(&data, &["user", "add", "bob"]);
     json(&data, &["push", "--user", "bob", "--agent", "a", "key", "1"]);
+    // Nobody opens this one: who was opened has a trail that says so, and so data.
+    json(&data, &["user", "add", "carol"]);
     let totals = json(&data, &["stats"]);
     assert_eq!(
         (&totals["users"], &totals["users_without_data"]),
-        (&serde_json::json!(2), &serde_json::json!(1))
+        (&serde_json::json!(3), &serde_json::json!(1))
     );
     assert_eq!((&totals["entries"], &totals["bytes"]), (&serde_json::json!(1), &serde_json::json!(4)));
 }
@@ -243,7 +247,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 }
 
 /// A process that holds the folder is this test's own; the program is another one.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn beside_a_holder_reads_work_and_writes_name_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -283,7 +287,8 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
     assert_eq!(mesh.agent("a").unwrap().get::<u64>("key").await.unwrap(), Some(7));
 }
 
-#[tokio::test]
+// On threads of its own, so that this process, which waits for the other one, gives up its turn at the audit log meanwhile.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shared_folder_is_written_by_two_processes() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -310,7 +315,7 @@ async fn a_shared_folder_is_written_by_two_processes() {
     assert_eq!(again.size().await.unwrap(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_write_does_not_bring_back_whom_another_process_erased() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -325,7 +330,7 @@ async fn a_first_write_does_not_bring_back_whom_another_process_erased() {
 }
 
 /// Who changes which users there are waits until another process, which is at it, is done.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn users_are_changed_in_turn() {
     use syntha::sqlite::{Mode, SqliteConfig, SqliteStore};
     let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,12 @@ pub(crate) async fn with_keychain<T>(folder: &Path, work: impl AsyncFnOnce(&Keyc
     let kek = Kek::file(folder.join("data.key"));
     let keychain = Keychain::open(keystore, &kek, KeyCache::default()).await.unwrap();
     let files = SqliteConfig::new(folder.join("data")).deployment_key(keychain.deployment_key().clone());
-    let files = Arc::new(SqliteStore::open(files).await.unwrap());
+    let files: Arc<dyn Store> = Arc::new(SqliteStore::open(files).await.unwrap());
+    #[cfg(feature = "audit")]
+    let files = {
+        let print = keychain.deployment_key().fingerprint();
+        Arc::new(syntha::trail::AuditedStore::new(files, print).unwrap()) as Arc<dyn Store>
+    };
     let store = EncryptedStore::new(files, &keychain).unwrap();
     let done = work(&keychain, &store).await;
     store.close().await.unwrap();
@@ -78,6 +83,10 @@ async fn a_copy_of_data_opens_with_the_keys_of_its_time_alone() {
         (folder.path().join("old"), folder.path().join("old.keys"), folder.path().join("data.key"));
     copy(&data, &old);
     copy(&folder.path().join("data.keys"), &old_keys);
+    if cfg!(feature = "audit") {
+        let name = |folder: &str| data.with_file_name(format!("{folder}.audit.key"));
+        std::fs::copy(name("data"), name("old")).unwrap();
+    }
     let (users, _host) = sealed(&data).await;
     users.erase("alice").await.unwrap();
     users.shutdown().await.unwrap();

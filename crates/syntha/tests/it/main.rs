@@ -8,7 +8,11 @@ mod attacks;
 #[cfg(feature = "audit")]
 mod audit;
 #[cfg(feature = "audit")]
+mod audit_default;
+#[cfg(feature = "audit")]
 mod audit_deployment;
+#[cfg(feature = "audit")]
+mod audit_lost;
 #[cfg(feature = "audit")]
 mod audit_whole;
 mod backup;

@@ -82,8 +82,10 @@ async fn a_folder_is_sealed_and_unsealed_with_everything_in_it() {
     let report =
         seal_folder(&data, key(&data), Migration::new(), |at: UserProgress| seen = at.done).await.unwrap();
     let old = data.with_file_name("data.plain");
-    assert_eq!((report.users, report.old.as_deref()), (11, Some(&*old)));
-    assert!(report.records > 11 && seen == 11 && holds(&old, "user-11"));
+    // Who was opened has a trail that says so, and so data.
+    let opened = u64::from(cfg!(feature = "audit"));
+    assert_eq!((report.users, report.old.as_deref()), (11 + opened, Some(&*old)));
+    assert!(report.records > 11 && seen == 11 + opened && holds(&old, "user-11"));
     assert!(!holds(&data, "user-11") && !data.join("deployment.key").exists());
     let (users, host) = sealed(&data).await;
     assert_eq!(everything(&users, &host).await, before);
@@ -101,7 +103,7 @@ async fn a_folder_is_sealed_and_unsealed_with_everything_in_it() {
     assert!(!old.exists());
     assert_eq!(seal(&data).await.unwrap_err().kind(), ErrorKind::Invalid, "it is sealed already");
 
-    assert_eq!(unseal(&data).await.unwrap().users, 12);
+    assert_eq!(unseal(&data).await.unwrap().users, 12 + opened);
     assert!(holds(&data, "user-11") && data.with_file_name("data.sealed").exists());
     let (users, host) = plain(&data).await;
     assert_eq!(everything(&users, &host).await, before);
@@ -159,9 +161,10 @@ async fn a_stop_in_any_state_goes_on() {
         assert!(!file(&data, gone_tag).exists(), "what was carried over is gone as well");
         users.shutdown().await.unwrap();
         drop(host);
-        // 2, with all: as if it had stopped before the first rename.
+        // 2, with all: as if it had stopped before the first rename, and so before the key was put aside.
         std::fs::rename(&data, path(building)).unwrap();
         std::fs::rename(path(old), &data).unwrap();
+        put_key_back(&data);
         let (users, host) = open().await;
         assert_eq!(everything(&users, &host).await, before, "{way}: the old one is whole");
         users.shutdown().await.unwrap();
@@ -183,6 +186,17 @@ async fn a_stop_in_any_state_goes_on() {
         std::fs::remove_dir_all(path(old)).unwrap();
     }
     assert!(!before.is_empty());
+}
+
+/// The key that signed the old folder's audit log, which was put aside last.
+fn put_key_back(data: &Path) {
+    let names = std::fs::read_dir(data.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_old = |path: &PathBuf| path.to_str().unwrap().contains("data.audit.key.before-");
+    let aside = names.filter(is_old).max();
+    assert_eq!(aside.is_some(), cfg!(feature = "audit"));
+    if let Some(aside) = aside {
+        std::fs::rename(aside, data.with_file_name("data.audit.key")).unwrap();
+    }
 }
 
 fn file(data: &Path, tag: syntha::UserTag) -> PathBuf {
