@@ -33,6 +33,7 @@ pub(crate) struct Deployment {
     /// What it is sealed with, if it is.
     #[cfg(feature = "encryption")]
     pub(crate) sealed: Option<crate::encryption::Sealed>,
+    #[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "the trail alone asks"))]
     pub(crate) trailed: Trailed,
     #[cfg(feature = "audit")]
     pub(crate) refusals: syntha_audit::Refusals,

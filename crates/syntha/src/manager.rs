@@ -343,7 +343,8 @@ impl UserManager {
     /// `Invalid` for another user's archive; `Erased`; `Corrupt` or `Tampered` for a damaged archive, or if the present permissions can't
     /// be read; `Denied` for an archive whose key went with an erasure, and for a plain one where the data is sealed;
     /// `KeyUnavailable` if the user holds the key and it is locked: nothing changed then. `Storage`: the
-    /// data is the old or the new, and open handles fail. An archive that takes longer than 60 seconds to arrive is refused.
+    /// data is the old or the new, and open handles fail; where there is a trail and other processes wrote the user meanwhile, it is the old,
+    /// and the archive has to be given again. An archive that takes longer than 60 seconds to arrive is refused.
     pub async fn restore<U, R>(&self, user: U, source: R) -> Result<()>
     where
         U: TryInto<UserId>,

@@ -449,7 +449,7 @@ async fn a_user_that_is_taken_away_is_found_and_can_be_restored() {
     let mut archive = Kept { state, records: Some(kept) };
     store.import(tag(1), &mut archive, syntha_store::ImportMode::New).await.unwrap();
     let last = store.checkpoint().await.unwrap();
-    assert_eq!(store.leaf(before).await.unwrap().kind, LeafKind::Erased);
+    assert_eq!(store.leaf(before).await.unwrap().kind, LeafKind::Lost);
     assert_eq!(last.head.size, before + 2);
     store.open(tag(1)).await.unwrap();
     assert_eq!(store.catch_up().await.unwrap(), 0);
