@@ -1,4 +1,4 @@
-//! A store whose process dies: after so many commits none is made any more.
+//! A store whose process dies: after so many commits none is made any more. Others go first before each step, as they do on a disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,10 +165,12 @@ impl UserStore for DyingUser {
     }
 
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
+        tokio::task::yield_now().await;
         self.inner.read(space, ids).await
     }
 
     async fn scan(&self, scan: Scan) -> Result<At<Page>> {
+        tokio::task::yield_now().await;
         self.inner.scan(scan).await
     }
 
@@ -177,6 +179,7 @@ impl UserStore for DyingUser {
         if left.is_err() {
             return Err(Error::new(ErrorKind::Unavailable, "the process is dead"));
         }
+        tokio::task::yield_now().await;
         self.inner.commit(batch).await
     }
 

@@ -6,10 +6,9 @@ use syntha_audit::link::Kind;
 
 use syntha_audit::verify::{Scope, Verdict, Verifier};
 use syntha_audit::{AuditedStore, Behaviour, Delivery, MemorySink, Whose};
-use syntha_store::{
-    Batch, CreateMode, ErrorKind, Keyspace, MemoryStore, Op, RecordId, Scan, Store, Timestamp, UserStore,
-};
+use syntha_store::{Batch, CreateMode, ErrorKind, Keyspace, Op, RecordId, Scan, Store, Timestamp, UserStore};
 
+use crate::dying::Dying;
 use crate::{LONG, Memory, batch, commits, create, tag};
 
 fn delivered(sink: &MemorySink, owner: u8) -> Vec<u64> {
@@ -212,12 +211,15 @@ async fn rows(space: &Arc<dyn UserStore>, from: u64, count: u64) {
     for number in from..from + count {
         let id = RecordId::new(format!("user-{}", number % 9), 0).unwrap();
         let row = Batch::new(Timestamp(1)).unwrap().put(Keyspace::Directory, id, "", number.to_string());
-        space.commit(row).await.unwrap();
+        // Whoever is always second is told so, and tries again.
+        while let Err(error) = space.commit(row.clone()).await {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+        }
     }
 }
 
 /// The whole log and every chain verify, and what the deployment has is what its chain says. Gives where that begins.
-async fn whole(store: &AuditedStore<MemoryStore>) -> u64 {
+async fn whole<S: Store>(store: &AuditedStore<S>) -> u64 {
     let mut from = 0;
     for (whose, scope) in [(Whose::All, Scope::All), (Whose::Deployment, Scope::Part)] {
         let mut file = Vec::new();
@@ -271,11 +273,17 @@ async fn the_deployments_own_chain_is_pruned_and_verifies() {
     assert_eq!(store.replay_deployment().await.unwrap().findings.len(), 1);
 }
 
+/// A process among others, which go first before each of its steps.
+fn beside(bed: &Memory) -> Arc<AuditedStore<Dying>> {
+    let store = AuditedStore::new(Arc::new(Dying::new(bed.raw(), u64::MAX)), bed.deployment()).unwrap();
+    Arc::new(store.signer(Arc::new(bed.signer.clone())))
+}
+
 /// Others write the deployment's records all the while: a prune comes to its end, and nothing that is verified meanwhile looks wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deployments_own_chain_is_pruned_while_others_write() {
     let bed = Memory::new();
-    let store = Arc::new(bed.open(&[]));
+    let store = beside(&bed);
     let space = store.deployment().await.unwrap();
     rows(&space, 0, 50).await;
     let mut writers = Vec::new();
@@ -297,7 +305,7 @@ async fn the_deployments_own_chain_is_pruned_while_others_write() {
             }
         })
     };
-    while !pruner.is_finished() {
+    while !pruner.is_finished() || writers.iter().any(|writer| !writer.is_finished()) {
         let report = store.replay_deployment().await.unwrap();
         assert!(report.is_clean(), "{report:?}");
     }
@@ -312,10 +320,10 @@ async fn the_deployments_own_chain_is_pruned_while_others_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_prunes_at_once_leave_a_chain_that_verifies() {
     let bed = Memory::new();
-    let (one, other) = (Arc::new(bed.open(&[])), Arc::new(bed.open(&[])));
+    let (one, other) = (beside(&bed), beside(&bed));
     rows(&one.deployment().await.unwrap(), 0, 120).await;
     for round in 0..10 {
-        let prune = |store: &Arc<AuditedStore<MemoryStore>>, before| {
+        let prune = |store: &Arc<AuditedStore<Dying>>, before| {
             let store = Arc::clone(store);
             tokio::spawn(async move { store.prune_deployment(before).await })
         };
@@ -343,7 +351,7 @@ async fn a_prune_that_was_cut_off_is_done_again() {
         let store = bed.open(&[]);
         rows(&store.deployment().await.unwrap(), 0, 30).await;
         store.checkpoint().await.unwrap();
-        let dying = AuditedStore::new(Arc::new(crate::dying::Dying::new(bed.raw(), after)), bed.deployment());
+        let dying = AuditedStore::new(Arc::new(Dying::new(bed.raw(), after)), bed.deployment());
         let dying = dying.unwrap().signer(Arc::new(bed.signer.clone()));
         let ended = dying.prune_deployment(15).await;
         drop(dying);

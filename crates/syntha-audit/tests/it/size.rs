@@ -118,6 +118,22 @@ async fn a_full_trail_goes_on_when_it_is_pruned_by_whomever() {
     assert_eq!(one.trail_size(tag(1)).await.unwrap().bytes, stored(&bed, 1).await);
 }
 
+/// A prune writes its snapshot first and removes links later, when the chain does not move.
+#[tokio::test]
+async fn links_that_another_process_removes_make_room_at_once() {
+    let bed = Memory::new();
+    let store = bed.open(&[]).trail_limit(LIMIT);
+    let user = create(&store, 1).await;
+    while user.commit(batch("key")).await.is_ok() {}
+    let mut removed = syntha_store::Batch::new(Timestamp(0)).unwrap();
+    for seq in 1..=50 {
+        let id = syntha_store::RecordId::new("", seq).unwrap();
+        removed.ops.push(Op::Delete { space: Keyspace::Audit, id });
+    }
+    bed.raw().open(tag(1)).await.unwrap().commit(removed).await.unwrap();
+    user.commit(batch("key")).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_an_archive_says_of_its_size_decides_nothing() {
     struct Lying(Box<dyn syntha_store::Snapshot>);
