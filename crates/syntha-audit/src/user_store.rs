@@ -47,18 +47,23 @@ impl Shared {
 
     /// Whether an owner's next commit is taken; see [`Hub::admit`]. The first one leaves the record of this run.
     pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
+        self.begin().await?;
+        #[cfg(feature = "faults")]
+        let fair = !self.has(crate::Fault::FlooderTaken);
+        #[cfg(not(feature = "faults"))]
+        let fair = true;
+        self.hub.admit(owner, fair)
+    }
+
+    /// Leaves the record of this run, if that is not done.
+    pub(crate) async fn begin(&self) -> Result<()> {
         let begin = || async {
             match self.space.get() {
                 Some(Some(space)) => crate::run::write(&**space, self.run).await,
                 _ => Ok(()),
             }
         };
-        self.begun.get_or_try_init(begin).await?;
-        #[cfg(feature = "faults")]
-        let fair = !self.has(crate::Fault::FlooderTaken);
-        #[cfg(not(feature = "faults"))]
-        let fair = true;
-        self.hub.admit(owner, fair)
+        self.begun.get_or_try_init(begin).await.map(drop)
     }
 
     pub(crate) fn has_begun(&self) -> bool {
