@@ -409,6 +409,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             None => (0, None),
         };
         if let Some(space) = self.space().await? {
+            // INVARIANT: the record of this run says that a chain is still to be looked at, before those of others go.
+            if self.shared.hub.holds() && !self.keeper.reads {
+                self.shared.begin().await?;
+            }
             run::remove(&**space, &ended).await?;
         }
         wrong.map_or(Ok(found), Err)

@@ -52,7 +52,16 @@ impl Shared {
     }
 
     /// Whether an owner's next commit is taken; see [`Hub::admit`]. The first one leaves the record of this run.
-    /// Writes down, once, that this run has begun to write.
+    pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
+        self.begin().await?;
+        #[cfg(feature = "faults")]
+        let fair = !self.has(crate::Fault::FlooderTaken);
+        #[cfg(not(feature = "faults"))]
+        let fair = true;
+        self.hub.admit(owner, fair)
+    }
+
+    /// Leaves the record of this run, if that is not done.
     pub(crate) async fn begin(&self) -> Result<()> {
         let begin = || async {
             match self.space.get() {
@@ -61,15 +70,6 @@ impl Shared {
             }
         };
         self.begun.get_or_try_init(begin).await.map(drop)
-    }
-
-    pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
-        self.begin().await?;
-        #[cfg(feature = "faults")]
-        let fair = !self.has(crate::Fault::FlooderTaken);
-        #[cfg(not(feature = "faults"))]
-        let fair = true;
-        self.hub.admit(owner, fair)
     }
 
     pub(crate) fn limit(&self) -> u64 {

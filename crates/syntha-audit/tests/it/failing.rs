@@ -23,7 +23,10 @@ struct Failing {
 #[async_trait]
 impl Store for Failing {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        // A run that left no word has ended, then.
+        let mut capabilities = self.inner.capabilities();
+        capabilities.exclusive = true;
+        capabilities
     }
 
     async fn create(

@@ -34,13 +34,12 @@ fn put(body: impl Into<Bytes>) -> Op {
 
 /// Somebody moves the sink's cursor in the data. Whether everything comes all the same.
 async fn moved(
-    plant: impl Fn(crate::AuditedMemory) -> crate::AuditedMemory,
-    mut how: impl FnMut(Bytes, Bytes) -> Op,
+    plant: impl Fn(crate::AuditedMemory) -> crate::AuditedMemory + Send + Sync,
+    how: impl Fn(Bytes, Bytes) -> Op + Send + Sync,
 ) -> Result<(), String> {
     let bed = Memory::new();
     let sink = MemorySink::new("one");
-    let open = || plant(bed.open(&[&sink])).bounds(10_000, LONG);
-    let store = open();
+    let store = plant(bed.open(&[&sink])).bounds(10_000, LONG);
     let user = create(&store, 1).await;
     store.checkpoint().await.unwrap();
     store.shipped().await.unwrap();
@@ -53,7 +52,7 @@ async fn moved(
     drop((user, store));
     let op = how(old, row(&bed).await);
     write(&bed, op).await;
-    let store = open();
+    let store = plant(bed.open(&[&sink])).bounds(10_000, LONG);
     commits(&store.open(tag(1)).await.unwrap(), 1).await;
     store.checkpoint().await.unwrap();
     store.shipped().await.unwrap();
