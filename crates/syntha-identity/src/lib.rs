@@ -14,6 +14,8 @@ mod lease;
 mod login;
 mod password;
 mod rows;
+#[cfg(doctest)]
+mod ruled_out;
 mod scopes;
 mod secret;
 mod sessions;

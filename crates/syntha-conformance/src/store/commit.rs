@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use syntha_store::{
     Action, BatchId, ChainHead, Changes, Epoch, ErrorKind, Event, Events, Expect, HEAD_BYTES, Incarnation,
-    Keyspace, OUTCOMES_KEPT, Op, Outcome, Scan, Stamp, Timestamp, Usage, UserStore, Version,
-    Writer,
+    Keyspace, OUTCOMES_KEPT, Op, Outcome, Scan, Stamp, Timestamp, Usage, UserStore, Version, Writer,
 };
 
 use super::{SPACE, batch, checks, id, kind, put, record_body, seq};

@@ -13,4 +13,3 @@ mod stored;
 mod throttle;
 mod timing;
 mod tokens;
-mod ui;

@@ -1,5 +1,7 @@
 //! Whether the time of an answer tells which refusal it is.
 
+#![allow(clippy::print_stdout, reason = "what was measured is shown")]
+
 use std::time::Instant;
 
 use syntha_identity::{Fault, HashingCost, Scopes, SessionRequest, Source};
