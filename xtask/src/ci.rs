@@ -12,6 +12,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("syntha-store", &["sqlx", "tokio", "aes-gcm", "rusqlite"]),
     ("syntha-mesh", &["sqlx", "aes-gcm", "rusqlite"]),
     ("syntha-encryption", &["sqlx", "rusqlite", "openssl", "reqwest", "rustls"]),
+    ("syntha-identity", &["sqlx", "rusqlite", "aes-gcm", "openssl"]),
     ("syntha-sqlite", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2"]),
     ("syntha", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2", "reqwest"]),
 ];

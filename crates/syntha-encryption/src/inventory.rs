@@ -159,6 +159,19 @@ pub const PARTS: [PartRow; 3 * Keyspace::COUNT] = [
     part(K::Keys, Name, Keyed, Keyed),
     part(K::Keys, Head, Visible, Visible),
     part(K::Keys, Body, Visible, Visible),
+    // Named by keyed hashes in every mode; their heads are empty.
+    part(K::Accounts, Name, Keyed, Keyed),
+    part(K::Accounts, Head, Hidden, Visible),
+    part(K::Accounts, Body, Hidden, Hidden),
+    part(K::Tokens, Name, Keyed, Keyed),
+    part(K::Tokens, Head, Hidden, Visible),
+    part(K::Tokens, Body, Hidden, Hidden),
+    part(K::Sessions, Name, Keyed, Keyed),
+    part(K::Sessions, Head, Hidden, Visible),
+    part(K::Sessions, Body, Hidden, Hidden),
+    part(K::Throttle, Name, Keyed, Keyed),
+    part(K::Throttle, Head, Hidden, Visible),
+    part(K::Throttle, Body, Hidden, Hidden),
 ];
 
 const _: () = {

@@ -22,12 +22,18 @@ pub(crate) struct Roster {
 
 /// Whether a keyspace's records are in the roster: those that decide what others may do.
 pub(crate) const fn holds(space: Keyspace) -> bool {
-    matches!(space, Keyspace::Meta | Keyspace::Agents | Keyspace::Ledger)
+    matches!(space, Keyspace::Meta | Keyspace::Agents) || is_deployments(space)
+}
+
+/// Of these, those that only the deployment's own space has. What throttles logins is not among them: it is written by every login, and one
+/// that was put back gives a guesser a hundred guesses at most.
+const fn is_deployments(space: Keyspace) -> bool {
+    matches!(space, Keyspace::Ledger | Keyspace::Accounts | Keyspace::Tokens | Keyspace::Sessions)
 }
 
 /// The keyspaces of the roster in a user's space, or in the deployment's own.
 pub(crate) fn spaces(deployment: bool) -> impl Iterator<Item = Keyspace> {
-    Keyspace::all().filter(move |space| holds(*space) && (deployment || *space != Keyspace::Ledger))
+    Keyspace::all().filter(move |space| holds(*space) && (deployment || !is_deployments(*space)))
 }
 
 impl Roster {

@@ -23,7 +23,7 @@ pub enum Purpose {
     History,
     /// The audit chain.
     Audit,
-    /// The deployment's own directory and ledger.
+    /// The deployment's own directory, ledger, accounts, tokens, sessions and login throttle.
     Deployment,
     /// A commit's note.
     Note,
@@ -45,7 +45,12 @@ impl Purpose {
                 Ok(Self::History)
             }
             Keyspace::Audit => Ok(Self::Audit),
-            Keyspace::Directory | Keyspace::Ledger => Ok(Self::Deployment),
+            Keyspace::Directory
+            | Keyspace::Ledger
+            | Keyspace::Accounts
+            | Keyspace::Tokens
+            | Keyspace::Sessions
+            | Keyspace::Throttle => Ok(Self::Deployment),
             _ => Err(Error::new(
                 ErrorKind::Unsupported,
                 "this build has no key for that keyspace, give it a purpose",
@@ -292,7 +297,11 @@ mod tests {
                 (8, "deployment"),
                 (9, "history"),
                 (10, "history"),
-                (11, "history")
+                (11, "history"),
+                (13, "deployment"),
+                (14, "deployment"),
+                (15, "deployment"),
+                (16, "deployment")
             ]
         );
     }

@@ -33,6 +33,14 @@ pub enum Keyspace {
     Interactions = 11,
     /// Wrapped keys. Only in the own space of a keystore, which lies apart from the data.
     Keys = 12,
+    /// Who may log in: accounts with their rights and password hashes. Only in the deployment's own space.
+    Accounts = 13,
+    /// Hashes of access tokens. Only in the deployment's own space.
+    Tokens = 14,
+    /// Hashes of session ids. Only in the deployment's own space.
+    Sessions = 15,
+    /// How often logins failed, in a table of fixed size. Only in the deployment's own space.
+    Throttle = 16,
 }
 
 /// Which layer may write a keyspace.
@@ -43,7 +51,7 @@ pub enum Writer {
     Mesh,
     /// The audit layer.
     Audit,
-    /// The user manager, in the deployment's own space.
+    /// The user manager, and the identity layer beside it, in the deployment's own space.
     Manager,
 }
 
@@ -69,6 +77,10 @@ const POLICY: &[Policy] = &[
     Policy { space: Keyspace::MessageIds, name: "message-ids", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::Interactions, name: "interactions", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::Keys, name: "keys", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Accounts, name: "accounts", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Tokens, name: "tokens", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Sessions, name: "sessions", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Throttle, name: "throttle", indexed: false, writer: Writer::Manager },
 ];
 
 impl Keyspace {
@@ -150,7 +162,11 @@ mod tests {
                 (9, "threads"),
                 (10, "message-ids"),
                 (11, "interactions"),
-                (12, "keys")
+                (12, "keys"),
+                (13, "accounts"),
+                (14, "tokens"),
+                (15, "sessions"),
+                (16, "throttle")
             ]
         );
         assert_eq!(table.len(), Keyspace::COUNT);
@@ -158,6 +174,6 @@ mod tests {
             assert_eq!(Keyspace::from_code(space.code()).unwrap(), space);
         }
         assert_eq!(Keyspace::from_code(0).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert_eq!(Keyspace::from_code(13).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(Keyspace::from_code(17).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

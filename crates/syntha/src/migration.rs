@@ -22,7 +22,7 @@ use syntha_encryption::{EncryptedStore, Keychain, Row};
 use syntha_sqlite::{FolderLock, KeyPlace, SqliteConfig, SqliteStore, key_place};
 use syntha_store::{
     Batch, CreateMode, DeploymentKey, ErrorKind as StoreErrorKind, ImportMode, Keyspace, Record, RecordId,
-    Scan, Store, StoredRecord, Timestamp, UserStore, UserTag,
+    Scan, Store, StoredRecord, Timestamp, UserStore, UserTag, Writer,
 };
 
 use crate::backup::UserProgress;
@@ -478,7 +478,8 @@ type Rows = BTreeMap<(Keyspace, RecordId), Row>;
 
 async fn rows(space: &dyn UserStore) -> Result<Rows> {
     let mut found = Rows::new();
-    for keyspace in [Keyspace::Meta, Keyspace::Ledger, Keyspace::Directory] {
+    let ours = Keyspace::all().filter(|space| space.writer() == Writer::Manager && *space != Keyspace::Keys);
+    for keyspace in [Keyspace::Meta].into_iter().chain(ours) {
         let mut from: Option<RecordId> = None;
         loop {
             let scan = Scan::records(keyspace, 1_000);

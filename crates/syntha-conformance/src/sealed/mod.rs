@@ -31,6 +31,7 @@
 //! - `sealed_agent_deleted_is_noticed`: so is an agent that was taken away.
 //! - `sealed_agent_added_from_before_is_noticed`: so is an agent that was removed, and comes back.
 //! - `sealed_ledger_rolled_back_is_noticed`: so is each of them in the deployment's own ledger.
+//! - `sealed_accounts_rolled_back_are_noticed`: and in its accounts, tokens and sessions.
 //! - `sealed_snapshot_rolled_back_is_noticed`: a snapshot of such data ends with `Tampered`.
 //! - `sealed_note_of_before_is_refused`: an earlier note is `Tampered`, alone and with the records of its time.
 //! - `sealed_roster_follows_every_write`: after any puts, head-only puts, deletes and clears the user opens.

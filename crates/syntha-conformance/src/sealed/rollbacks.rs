@@ -13,6 +13,7 @@ checks![
     sealed_agent_deleted_is_noticed,
     sealed_agent_added_from_before_is_noticed,
     sealed_ledger_rolled_back_is_noticed,
+    sealed_accounts_rolled_back_are_noticed,
     sealed_snapshot_rolled_back_is_noticed,
     sealed_note_of_before_is_refused,
     sealed_roster_follows_every_write,
@@ -122,7 +123,18 @@ async fn sealed_agent_added_from_before_is_noticed(bed: Bed) {
 async fn sealed_ledger_rolled_back_is_noticed(bed: Bed) {
     let deployment = bed.store().deployment().await.unwrap();
     let below = bed.below().deployment().await.unwrap();
-    let times = Times::of(&*deployment, &*below, Keyspace::Ledger).await;
+    assert_deployment_noticed(&bed, Times::of(&*deployment, &*below, Keyspace::Ledger).await).await;
+}
+
+async fn sealed_accounts_rolled_back_are_noticed(bed: Bed) {
+    let deployment = bed.store().deployment().await.unwrap();
+    let below = bed.below().deployment().await.unwrap();
+    for space in [Keyspace::Accounts, Keyspace::Tokens, Keyspace::Sessions] {
+        assert_deployment_noticed(&bed, Times::of(&*deployment, &*below, space).await).await;
+    }
+}
+
+async fn assert_deployment_noticed(bed: &Bed, times: Times) {
     bed.over(Forged::deployment(times.now.clone())).deployment().await.unwrap();
     for raw in times.all() {
         for raw in [raw.clone(), times.with_note_of_before(raw)] {
