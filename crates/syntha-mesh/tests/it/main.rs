@@ -11,6 +11,8 @@
 mod bed;
 mod changes;
 mod faults;
+mod permission_calls;
+mod permission_model;
 mod reads;
 mod refusals;
 mod strict;
