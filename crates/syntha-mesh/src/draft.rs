@@ -368,10 +368,12 @@ impl<'a> Draft<'a> {
         let mut destroys = false;
         if let Some(entry) = &old {
             let decision = self.decide(who, Act::Delete, On::Entry(entry));
-            match decision.allowed || (self.config.has(Fault::DecisionEarly) && !self.early) {
-                true => destroys = decision.destructive,
-                false if decision.hides() => old = None,
-                false => return Err(decision.refusal(Act::Delete, On::Entry(entry))),
+            destroys = decision.destructive;
+            if !decision.allowed {
+                if !decision.hides() {
+                    return Err(decision.refusal(Act::Delete, On::Entry(entry)));
+                }
+                old = None;
             }
         }
         if let Some(expected) = expected {

@@ -42,9 +42,6 @@ impl Draft<'_> {
     }
 
     pub(crate) fn require(&self, who: Option<Doing<'_>>, act: Act, on: On<'_>) -> Result<()> {
-        if self.config.has(Fault::DecisionEarly) && !self.early {
-            return Ok(());
-        }
         self.decide(who, act, on).require(act, on)
     }
 
@@ -69,6 +66,9 @@ impl Draft<'_> {
 
     /// Refuses a change that is no batch by what it names. What is under the names is looked at where the change is applied.
     pub(crate) fn permit_change(&self, who: Option<Doing<'_>>, change: &Change) -> Result<()> {
+        if self.config.has(Fault::DecisionEarly) && !self.early {
+            return Ok(());
+        }
         let each = |act, topics: &[Topic]| {
             topics.iter().try_for_each(|topic| self.require(who, act, On::Topic(topic.as_str())))
         };

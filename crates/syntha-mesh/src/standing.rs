@@ -181,7 +181,7 @@ mod tests {
     fn a_grant_again_holds_up_to_the_new_moment() {
         let (early, late) = (grant("a").until(Timestamp(2_000)), grant("a").until(Timestamp(1_500)));
         let standing = given(&[Permit::Grant(early.clone()), Permit::Grant(late.clone())]);
-        assert_eq!(standing.grants, [late.clone()]);
+        assert_eq!(standing.grants, std::slice::from_ref(&late));
         let part = Grant::prefix("a").unwrap().write();
         let standing = given(&[Permit::Grant(early), Permit::Revoke(part.clone())]);
         assert_eq!(standing.grants, [Grant::prefix("a").unwrap().read().until(Timestamp(2_000))]);
