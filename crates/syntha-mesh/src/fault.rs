@@ -69,6 +69,7 @@ pub enum Fault {
     /// An agent reads what agents wrote which were not trusted, though it must not.
     ProvenanceIgnored,
     /// A clone of a session's handle has every grant.
+    #[cfg(feature = "faults")]
     GrantsLost,
     /// What agents delete is not counted.
     RateIgnored,
