@@ -260,6 +260,12 @@ async fn grant_revoked_binds_what_waits(bed: Bed) {
     revoked.unwrap();
     assert_eq!(kind(pushed), ErrorKind::Denied);
     assert_eq!(keys(&ann).await, ["k"]);
+    // Another handle takes it away: this one's index does not know of it before the commit.
+    mesh.grant("ann", on_prefix("").write()).await.unwrap();
+    ann.push("k", 3).await.unwrap();
+    let other = bed.mesh("a").await;
+    other.revoke("ann", on_prefix("").write()).await.unwrap();
+    assert_eq!(kind(ann.push("new", 2).await), ErrorKind::Denied);
 }
 
 async fn grant_overwrites_what_is_hidden(bed: Bed) {
