@@ -66,8 +66,8 @@ pub use session::Session;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{
-    Act, AgentPermissions, AgentRole, Confirmation, CustomRole, Decision, Destruction, Grant, KeyPrefix, Narrow,
-    Resource, RoleName, Scope, SessionGrants,
+    Act, AgentPermissions, AgentRole, Confirmation, CustomRole, Decision, Destruction, Grant, KeyPrefix,
+    Narrow, Resource, RoleName, Scope, SessionGrants,
 };
 pub use syntha_mesh::{
     Action, Agent, AgentName, Appended, Audience, AuditPolicy, Batch, ChatReport, Clock, Entry, EntryKey,
