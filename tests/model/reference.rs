@@ -187,6 +187,12 @@ impl Reference {
 
     /// `Ok(Some(version))` for an operation that was done before.
     pub fn push(&mut self, push: &Push, now: u64) -> Result<Option<u64>, Kind> {
+        if let Some(by) = push.by {
+            let may = |allowed: &Vec<Name>| push.topics.iter().all(|topic| allowed.contains(topic));
+            if !self.agents.get(by).and_then(|bearer| bearer.post.as_ref()).is_none_or(may) {
+                return Err(Kind::Denied);
+            }
+        }
         let operation = push.id.map(|id| (push.by.unwrap_or(""), id));
         if let Some(done) =
             operation.and_then(|id| self.operations.get(&id)).filter(|done| now < done.expires)
@@ -195,10 +201,6 @@ impl Reference {
         }
         let there = self.entries.get(push.key).filter(|thing| thing.lives(now)).cloned();
         if let Some(by) = push.by {
-            let may = |allowed: &Vec<Name>| push.topics.iter().all(|topic| allowed.contains(topic));
-            if !self.agents.get(by).and_then(|bearer| bearer.post.as_ref()).is_none_or(may) {
-                return Err(Kind::Denied);
-            }
             if there.is_some() && self.touchable(Some(by), push.key, now).is_none() {
                 return Err(Kind::Denied);
             }
@@ -235,6 +237,12 @@ impl Reference {
 
     pub fn remove(&mut self, by: Option<Name>, key: Name, expect: Expected, now: u64) -> Result<bool, Kind> {
         let there = self.touchable(by, key, now);
+        // No agent of this world was granted to delete what is another's.
+        if let (Some(by), Some(thing)) = (by, there)
+            && !thing.author.as_ref().is_some_and(|author| author.0 == by && self.is(author))
+        {
+            return Err(Kind::Denied);
+        }
         check(expect, there)?;
         let found = there.is_some();
         if found {
@@ -329,6 +337,10 @@ impl Reference {
     }
 
     pub fn delete_topic(&mut self, by: Option<Name>, topic: Name, now: u64) -> Answer {
+        if by.is_some() {
+            // No agent of this world was granted to delete topics.
+            return Err(Kind::Denied);
+        }
         let (mut deleted, mut kept, mut subscribers, mut found) = (0, 0, 0, false);
         let on: Vec<_> = KEYS
             .into_iter()

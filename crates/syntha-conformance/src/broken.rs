@@ -89,6 +89,13 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-watch-loses-lagged", Fault::WatchLosesLagged),
         ("mesh-watch-removed-forgotten", Fault::WatchRemovedForgotten),
         ("mesh-watch-sleeps-on", Fault::WatchSleepsOn),
+        ("mesh-role-widens", Fault::RoleWidens),
+        ("mesh-decision-early", Fault::DecisionEarly),
+        ("mesh-narrowing-ignored", Fault::NarrowingIgnored),
+        ("mesh-expired-grant-honoured", Fault::ExpiredGrantHonoured),
+        ("mesh-provenance-ignored", Fault::ProvenanceIgnored),
+        ("mesh-grants-lost", Fault::GrantsLost),
+        ("mesh-rate-ignored", Fault::RateIgnored),
     ]
 }
 

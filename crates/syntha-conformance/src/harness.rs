@@ -245,6 +245,11 @@ impl Bed {
         &self.clock
     }
 
+    /// The clock's time in milliseconds since the Unix epoch.
+    pub(crate) fn clock_now(&self) -> u64 {
+        syntha_mesh::Clock::wall(&*self.clock).0
+    }
+
     pub(crate) async fn reopen(&mut self) {
         self.instance.reopen().await;
     }

@@ -3,12 +3,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use syntha_store::Action as Told;
+use syntha_store::{Action as Told, Rule};
 
 use crate::change::{Change, Expected, Subscriptions};
+use crate::decision::{Act, Decision, Known, On, Principal, decide};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::{Action, InteractionLog};
 use crate::life::Life;
@@ -16,7 +16,10 @@ use crate::listing::{Filter, TopicInfo, filtered, topics};
 use crate::mesh::{Mesh, parse};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
+use crate::narrow::Narrow;
 use crate::push::{Batch, Push};
+use crate::roster::AgentState;
+use crate::thread::ThreadState;
 use crate::watch::{Watch, WatchConfig};
 
 /// An agent of one user: what it does is done in its name, and it sees only what it may.
@@ -94,7 +97,11 @@ impl Agent {
                 }
             }
         }
-        let found = found?;
+        let found = match found {
+            // The trail knows better: to the agent absent and withheld are one answer.
+            Err(error) if error.rule() == Some(Rule::Provenance) => None,
+            found => found?,
+        };
         if self.mesh.core.config.interactions == InteractionLog::All
             && let Some(entry) = &found
         {
@@ -104,16 +111,25 @@ impl Agent {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Arc<Entry>>> {
-        self.mesh.fresh().await?;
+        self.mesh.current().await?;
         let core = &self.mesh.core;
         core.config.meters.count(Operation::Get);
         {
             let index = core.index.read();
-            self.life.bind(self.name.as_str(), &index.roster)?;
-            match index.get(key) {
+            let own = self.life.bearer(self.name.as_str(), &index.roster)?;
+            let found = index.get(key);
+            let on = found.map_or(On::Key(key), |entry| On::Entry(entry));
+            let decision = self.decide(own, Act::Read, on, &index);
+            if !decision.allowed && decision.rule != Rule::Audience {
+                // What has expired is absent.
+                let there = found.is_some_and(|entry| core.lives(entry, &index));
+                let absent = decision.hides() && !there;
+                return if absent { Ok(None) } else { Err(decision.refusal(Act::Read, on)) };
+            }
+            match found {
                 None => return Ok(None),
                 Some(entry) => {
-                    if !self.sees(entry, &index) || !core.lives(entry, &index) {
+                    if !decision.allowed || !core.lives(entry, &index) {
                         return Ok(None);
                     }
                     if entry.value.is_some() {
@@ -140,8 +156,10 @@ impl Agent {
         let core = &self.mesh.core;
         core.config.meters.count(Operation::GetMany);
         let found = core.load_many(|index| {
-            let seen =
-                |key: &K| index.get(key.as_ref()).filter(|entry| self.may_see_now(entry, index)).cloned();
+            let own = self.own(index);
+            let seen = |key: &K| {
+                index.get(key.as_ref()).filter(|entry| self.may_see_now(own, entry, index)).cloned()
+            };
             keys.iter().filter_map(seen).collect()
         });
         let found = reading.admit(found.await).await?;
@@ -160,7 +178,10 @@ impl Agent {
         reading.admit(self.fresh().await).await?;
         let core = &self.mesh.core;
         core.config.meters.count(Operation::GetMany);
-        let found = core.load_many(|index| filtered(index, filter, |entry| self.may_see_now(entry, index)));
+        let found = core.load_many(|index| {
+            let own = self.own(index);
+            filtered(index, filter, |entry| self.may_see_now(own, entry, index))
+        });
         let found = reading.admit(found.await).await?;
         reading.saw_entries(&found).await?;
         self.note(&found).await?;
@@ -202,24 +223,26 @@ impl Agent {
     pub async fn keys_by_topic(&self) -> Result<Vec<(Arc<str>, Vec<Arc<str>>)>> {
         let entries = self.visible(&Filter::new()).await?;
         let index = self.mesh.core.index.read();
-        let own = index.roster.get(self.name.as_str());
-        let readable = |topic: &&Arc<str>| own.is_none_or(|state| state.may_read(topic));
+        let own = self.own(&index);
+        let readable = |topic: &&Arc<str>| self.hears(own, topic, &index);
         let topics = |entry: &Entry| entry.audience.topics.iter().filter(readable).cloned().collect();
         Ok(entries.iter().map(|entry| (Arc::clone(&entry.key), topics(entry))).collect())
     }
 
-    /// Removes an entry that the agent can see or wrote; says whether it was there.
+    /// Removes an entry that the agent wrote; one that it sees and another wrote only as an admin or with a grant to delete there. Says
+    /// whether it was there.
     ///
     /// # Errors
     ///
-    /// As every write; `Conflict` for another version than expected.
+    /// As every write; `Denied` for an entry of another without that and if the host does not confirm it, `LimitExceeded` for an agent that
+    /// has deleted much within the last minute, `Conflict` for another version than expected.
     pub async fn remove<K>(&self, key: K, expected: Option<Expected>) -> Result<bool>
     where
         K: TryInto<EntryKey>,
         Error: From<K::Error>,
     {
-        let (key, by) = (key.try_into()?, Some(self.name.clone()));
-        self.mesh.flag(self.own(Change::Remove { key, by, expected })).await
+        let key = key.try_into()?;
+        self.mesh.flag(self.by(Change::Remove { key, expected })).await
     }
 
     /// Subscribes to topics, besides those it has. It sees entries on them from now on, older ones too.
@@ -233,7 +256,7 @@ impl Agent {
         Error: From<T::Error>,
     {
         let (agent, topics) = (self.name.clone(), parse(topics)?);
-        self.mesh.subscriptions(self.own(Change::Subscribe { agent, topics, replace: false })).await
+        self.mesh.subscriptions(self.by(Change::Subscribe { agent, topics, replace: false })).await
     }
 
     /// Unsubscribes from topics. It no longer sees entries on them.
@@ -247,7 +270,7 @@ impl Agent {
         Error: From<T::Error>,
     {
         let (agent, topics) = (self.name.clone(), parse(topics)?);
-        self.mesh.subscriptions(self.own(Change::Unsubscribe { agent, topics })).await
+        self.mesh.subscriptions(self.by(Change::Unsubscribe { agent, topics })).await
     }
 
     /// The topics that the agent is subscribed to, in order.
@@ -277,25 +300,74 @@ impl Agent {
         let core = &self.mesh.core;
         let topics = {
             let index = core.index.read();
-            let own = index.roster.get(self.name.as_str());
-            topics(&index, core.now(&index), |topic| own.is_none_or(|state| state.may_read(topic)))
+            let own = self.own(&index);
+            topics(&index, core.now(&index), |topic| self.hears(own, topic, &index))
         };
         reading.saw(topics.len(), 0).await?;
         Ok(topics)
     }
 
-    /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The host decides who may.
+    /// Subscribes another agent to topics, as a moderator or with a grant to manage them. The other one need not be able to do it
+    /// itself, but has to be registered and to be let read them.
     ///
     /// # Errors
     ///
-    /// As every write; `NotFound` for a topic that nobody is subscribed to and nothing is on.
+    /// As every write; `Denied` without that, `NotFound` for an agent that there is not and a topic that it may not read.
+    pub async fn subscribe_agent<N, T>(
+        &self,
+        other: N,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Subscriptions>
+    where
+        N: TryInto<AgentName>,
+        T: TryInto<Topic>,
+        Error: From<N::Error> + From<T::Error>,
+    {
+        let (agent, topics) = (other.try_into()?, parse(topics)?);
+        self.mesh.subscriptions(self.by(Change::Subscribe { agent, topics, replace: false })).await
+    }
+
+    /// Unsubscribes another agent from topics, as a moderator or with a grant to manage them.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Denied` without that.
+    pub async fn unsubscribe_agent<N, T>(
+        &self,
+        other: N,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Subscriptions>
+    where
+        N: TryInto<AgentName>,
+        T: TryInto<Topic>,
+        Error: From<N::Error> + From<T::Error>,
+    {
+        let (agent, topics) = (other.try_into()?, parse(topics)?);
+        self.mesh.subscriptions(self.by(Change::Unsubscribe { agent, topics })).await
+    }
+
+    /// A handle of the same agent that may do only this, of what this one may. It ends as this one does, and so do clones of it.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` for more than 64 names of a kind, and for a handle that was narrowed 16 times.
+    pub fn narrow(&self, to: Narrow) -> Result<Self> {
+        Ok(Self { mesh: self.mesh.clone(), name: self.name.clone(), life: self.life.narrow(to)? })
+    }
+
+    /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The agent must be an admin or be granted to delete it.
+    ///
+    /// # Errors
+    ///
+    /// As every write; `Denied` without that and if the host does not confirm it, `LimitExceeded` for an agent that has deleted much within
+    /// the last minute, `NotFound` for a topic that nobody is subscribed to and nothing is on.
     pub async fn delete_topic<T>(&self, topic: T) -> Result<crate::TopicDeleted>
     where
         T: TryInto<Topic>,
         Error: From<T::Error>,
     {
         let topic = topic.try_into()?;
-        self.mesh.topic_deleted(self.own(Change::DeleteTopic { topic })).await
+        self.mesh.topic_deleted(self.by(Change::DeleteTopic { topic })).await
     }
 
     /// What the agent can see, and then what changes for it, in the order of the commits.
@@ -313,14 +385,42 @@ impl Agent {
     }
 
     /// A change that is refused if the agent is no longer the one that this handle was for.
-    fn own(&self, change: Change) -> Change {
-        Change::By { agent: self.name.clone(), life: self.life.clone(), change: Box::new(change) }
+    fn by(&self, change: Change) -> Change {
+        Change::by(&self.name, &self.life, change)
     }
 
-    /// As the mesh's own, and the agent is still the one that this handle was for.
+    /// The index is up to date, the agent is still the one that this handle was for, and may read something.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        self.mesh.fresh().await?;
-        self.life.bind(self.name.as_str(), &self.mesh.core.index.read().roster)
+        self.fresh_of(On::Mesh).await
+    }
+
+    pub(crate) async fn fresh_of(&self, on: On<'_>) -> Result<()> {
+        self.mesh.current().await?;
+        let index = self.mesh.core.index.read();
+        let own = self.life.bearer(self.name.as_str(), &index.roster)?;
+        self.decide(own, Act::Read, on, &index).require(Act::Read, on)
+    }
+
+    /// Who this handle is to a decision.
+    pub(crate) fn principal(&self) -> Principal<'_> {
+        let narrowed = self.life.narrowed.as_deref();
+        Principal { agent: Some(self.name.as_str()), grants: self.mesh.guard.grants(), narrowed }
+    }
+
+    /// The agent's record, whichever life of its name it is of.
+    fn own<'a>(&self, index: &'a Index) -> Option<&'a AgentState> {
+        index.roster.get(self.name.as_str()).map(|state| &**state)
+    }
+
+    fn decide(&self, own: Option<&AgentState>, act: Act, on: On<'_>, index: &Index) -> Decision {
+        let core = &self.mesh.core;
+        let now = || core.now(index);
+        let known = Known { own, now: &now, spent: false, confirmed: true, config: &core.config };
+        decide(&self.principal(), act, on, &known)
+    }
+
+    fn hears(&self, own: Option<&AgentState>, topic: &str, index: &Index) -> bool {
+        self.decide(own, Act::Read, On::Topic(topic), index).allowed
     }
 
     async fn visible(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>> {
@@ -329,20 +429,24 @@ impl Agent {
         self.mesh.core.config.meters.count(Operation::List);
         let found = {
             let index = self.mesh.core.index.read();
-            filtered(&index, filter, |entry| self.may_see_now(entry, &index))
+            let own = self.own(&index);
+            filtered(&index, filter, |entry| self.may_see_now(own, entry, &index))
         };
         reading.saw_entries(&found).await?;
         Ok(found)
     }
 
-    fn may_see_now(&self, entry: &Entry, index: &Index) -> bool {
-        self.sees(entry, index) && self.mesh.core.lives(entry, index)
+    fn may_see_now(&self, own: Option<&AgentState>, entry: &Entry, index: &Index) -> bool {
+        self.decide(own, Act::Read, On::Entry(entry), index).allowed && self.mesh.core.lives(entry, index)
     }
 
     pub(crate) fn sees(&self, entry: &Entry, index: &Index) -> bool {
-        entry.audience.everyone
-            || entry.is_for(self.name.as_str(), &index.roster)
-            || self.mesh.core.config.has(Fault::AudienceIgnored)
+        self.decide(self.own(index), Act::Read, On::Entry(entry), index).allowed
+    }
+
+    /// Whether a thread is for the agent, as far as it may read threads.
+    pub(crate) fn sees_thread(&self, name: &str, state: &ThreadState, index: &Index) -> bool {
+        self.decide(self.own(index), Act::Read, On::Thread(name, Some(state)), index).allowed
     }
 }
 

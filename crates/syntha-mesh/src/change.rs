@@ -9,6 +9,8 @@ use crate::life::Life;
 use crate::load::{LoadReport, Loaded};
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
+use crate::session_grants::SessionGrants;
+use crate::standing::Permit;
 use crate::thread::Appended;
 
 /// What an entry's version must be for a write to happen.
@@ -60,13 +62,25 @@ pub struct SweepReport {
     pub paused: bool,
 }
 
+/// Whose call an operation is, as far as its session goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// What the audit trail calls the session.
+    pub(crate) session: Option<u64>,
+    pub(crate) grants: SessionGrants,
+}
+
+impl Caller {
+    /// The mesh itself: what it writes down on its own.
+    pub(crate) const SELF: Self = Self { session: None, grants: SessionGrants::ALL };
+}
+
 /// One operation for the writer.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Push(PushChange),
     Remove {
         key: EntryKey,
-        by: Option<AgentName>,
         expected: Option<Expected>,
     },
     Clear,
@@ -93,13 +107,11 @@ pub(crate) enum Change {
     },
     CreateThread {
         thread: ThreadId,
-        by: Option<AgentName>,
         /// `None` for everyone.
         agents: Option<Vec<AgentName>>,
     },
     Append {
         thread: ThreadId,
-        by: Option<AgentName>,
         messages: Vec<NewMessage>,
     },
     Redact {
@@ -123,11 +135,17 @@ pub(crate) enum Change {
         agent: AgentName,
         topics: Option<Vec<Topic>>,
     },
+    Permit {
+        agent: AgentName,
+        permit: Permit,
+    },
     Batch(Vec<Self>),
     /// A change by an agent's handle, for the life of the agent's name that the handle was for.
     By {
         agent: AgentName,
         life: Life,
+        /// The host was asked and agreed to what it deletes.
+        confirmed: bool,
         change: Box<Self>,
     },
 }
@@ -170,6 +188,11 @@ pub(crate) enum Answer {
 }
 
 impl Change {
+    /// A change by an agent's handle.
+    pub(crate) fn by(agent: &AgentName, life: &Life, change: Self) -> Self {
+        Self::By { agent: agent.clone(), life: life.clone(), confirmed: false, change: Box::new(change) }
+    }
+
     /// Bytes that it adds to a batch, roughly.
     pub(crate) fn bytes(&self) -> usize {
         match self {

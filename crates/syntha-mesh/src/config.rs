@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::destruction::Confirmation;
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
@@ -31,6 +32,11 @@ pub struct MeshConfig {
     pub audit: AuditPolicy,
     /// How long a call waits for its entry in the audit trail before it is refused. Default 2 s.
     pub audit_deadline: Duration,
+    /// How many destructive operations of one agent are done in a minute: topics that it deletes, and entries of others that it removes. Counted
+    /// in this process alone. Default 10.
+    pub destructions_per_minute: u32,
+    /// Who is asked before an agent's destructive operation, if anybody. Default nobody.
+    pub confirmation: Option<Arc<dyn Confirmation>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
@@ -50,6 +56,8 @@ impl Default for MeshConfig {
             watches: 64,
             audit: AuditPolicy::default(),
             audit_deadline: Duration::from_secs(2),
+            destructions_per_minute: 10,
+            confirmation: None,
             clock: Arc::new(SystemClock),
             meters: Arc::default(),
             #[cfg(feature = "faults")]

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Timestamp, UserStore};
 
 use crate::config::MeshConfig;
+use crate::destruction::Spent;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) flush_due: AtomicBool,
     /// What the audit trail is still to be told; `None` if it is told nothing.
     pub(crate) trail: Option<Trail>,
+    /// What agents deleted lately.
+    pub(crate) spent: Mutex<Spent>,
     /// No other handle writes, so the index is never behind.
     pub(crate) exclusive: bool,
     /// The user's life that this mesh was opened in has ended.

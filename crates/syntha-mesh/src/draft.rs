@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use sha2::{Digest, Sha256};
-use syntha_store::{Batch, Event, Expect, Keyspace, Op, RecordId, Rule, Timestamp, Usage, Version};
+use syntha_store::{Batch, Event, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Version};
 
-use crate::change::{Answer, Change, Expected, PushChange, Subscriptions, TopicDeleted};
+use crate::change::{Answer, Caller, Change, Expected, PushChange, Subscriptions, TopicDeleted};
 use crate::config::MeshConfig;
+use crate::decision::{Act, Decision, On};
+use crate::destruction::Spent;
 use crate::entry::{Entry, Member, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -17,7 +19,9 @@ use crate::history_draft::HistoryOverlay;
 use crate::index::{Index, Operation};
 use crate::interactions::Interaction;
 use crate::names::{AgentName, Topic};
+use crate::request::Doing;
 use crate::roster::AgentState;
+use crate::standing::Permit;
 use crate::watchers::Touched;
 
 /// How long an operation id is remembered.
@@ -34,9 +38,16 @@ pub(crate) struct Draft<'a> {
     /// The version that the commit will have: the compare-and-set on the stamp sees to it.
     pub(crate) version: Version,
     pub(crate) overlay: Overlay,
-    /// Whether an audit trail is told, and of which session the operation is.
+    /// Whether an audit trail is told.
     pub(crate) telling: bool,
-    pub(crate) session: Option<u64>,
+    /// Whose operation is applied.
+    pub(crate) caller: Caller,
+    /// Whether that one may make agents.
+    pub(crate) creating: Decision,
+    /// What agents deleted before.
+    pub(crate) spent: Option<&'a Spent>,
+    /// It is not committed: somebody looks what would be.
+    pub(crate) early: bool,
 }
 
 #[derive(Clone, Default)]
@@ -50,6 +61,8 @@ pub(crate) struct Overlay {
     pub(crate) usage: Usage,
     /// What the audit trail is told.
     pub(crate) events: Vec<Event>,
+    /// Who deleted what is not its own, once for each time.
+    pub(crate) destroyed: Vec<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -71,7 +84,9 @@ impl<'a> Draft<'a> {
     ) -> Self {
         let overlay = Overlay { usage: index.usage, ..Overlay::default() };
         let version = Version(index.stamp.epoch.0 + 1);
-        Self { index, lookup, config, now, version, overlay, telling, session: None }
+        let (caller, spent, early) = (Caller::SELF, None, false);
+        let creating = Decision::of_the_host();
+        Self { index, lookup, config, now, version, overlay, telling, caller, creating, spent, early }
     }
 
     /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
@@ -104,8 +119,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Applies one operation. An error leaves the draft as it was.
-    pub(crate) fn apply(&mut self, change: &Change, session: Option<u64>) -> Result<Answer> {
-        self.session = session;
+    pub(crate) fn apply(&mut self, change: &Change, caller: Caller) -> Result<Answer> {
+        self.caller = caller;
+        self.creating = self.decide(None, Act::Create, On::Mesh);
         let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
         match self.try_apply(None, change) {
             Ok(answer) => {
@@ -133,32 +149,39 @@ impl<'a> Draft<'a> {
                 !push.agents.is_empty()
                     || push.by.as_ref().is_some_and(|by| self.agent(by.as_str()).is_none())
             }
-            Change::Subscribe { agent, .. } => self.agent(agent.as_str()).is_none(),
+            Change::Subscribe { agent, .. } | Change::Permit { agent, .. } => {
+                self.agent(agent.as_str()).is_none()
+            }
             _ => false,
         }
     }
 
-    fn try_apply(&mut self, by: Option<&AgentName>, change: &Change) -> Result<Answer> {
+    fn try_apply(&mut self, who: Option<Doing<'_>>, change: &Change) -> Result<Answer> {
         match change {
-            Change::By { agent, life, change } => {
+            Change::By { agent, life, confirmed, change } => {
                 life.allows(self.agent(agent.as_str()))?;
-                self.try_apply(Some(agent), change)
+                let who = Some(Doing { agent, narrowed: life.narrowed.as_deref(), confirmed: *confirmed });
+                self.creating = self.decide(who, Act::Create, On::Mesh);
+                self.try_apply(who, change)
             }
-            Change::Batch(changes) => self.batch(by, changes),
-            change if self.telling => {
+            Change::Batch(changes) => self.batch(who, changes),
+            change => {
+                self.permit_change(who, change)?;
+                if !self.telling {
+                    return self.apply_one(who, change);
+                }
                 let before = self.before(change);
-                let answer = self.apply_one(change)?;
-                self.tell(by, change, &answer, &before);
+                let answer = self.apply_one(who, change)?;
+                self.tell(who.map(|who| who.agent), change, &answer, &before);
                 Ok(answer)
             }
-            change => self.apply_one(change),
         }
     }
 
-    fn apply_one(&mut self, change: &Change) -> Result<Answer> {
+    fn apply_one(&mut self, who: Option<Doing<'_>>, change: &Change) -> Result<Answer> {
         match change {
-            Change::Push(push) => self.push(push),
-            Change::Remove { key, by, expected } => self.remove(key.as_str(), by.as_ref(), *expected),
+            Change::Push(push) => self.push(who, push),
+            Change::Remove { key, expected, .. } => self.remove(who, key.as_str(), *expected),
             Change::Clear => Ok(Answer::Count(self.clear())),
             Change::Sweep { grace } => Ok(Answer::Count(self.sweep(*grace))),
             Change::Register { agent } => {
@@ -167,19 +190,30 @@ impl<'a> Draft<'a> {
                 Ok(Answer::Flag(new))
             }
             Change::Unregister { agent } => Ok(Answer::Flag(self.unregister(agent))),
-            Change::Subscribe { agent, topics, replace } => self.subscribe(agent, topics, *replace),
+            Change::Subscribe { agent, topics, replace } => self.subscribe(who, agent, topics, *replace),
             Change::Unsubscribe { agent, topics } => self.unsubscribe(agent, topics),
-            Change::DeleteTopic { topic } => self.delete_topic(topic),
+            Change::DeleteTopic { topic } => {
+                let answer = self.delete_topic(topic)?;
+                self.overlay.destroyed.extend(who.map(|who| Arc::clone(who.agent.shared())));
+                Ok(answer)
+            }
             Change::PostPermissions { agent, topics } => {
-                self.change_agent(agent, |state| state.post = topics.as_deref().map(texts))
+                let post = permitted(topics.as_deref())?;
+                self.change_agent(agent, |state| {
+                    state.post = post;
+                    Ok(())
+                })
             }
             Change::ReadPermissions { agent, topics } => {
-                self.change_agent(agent, |state| state.read = topics.as_deref().map(texts))
+                let read = permitted(topics.as_deref())?;
+                self.change_agent(agent, |state| {
+                    state.read = read;
+                    Ok(())
+                })
             }
-            Change::CreateThread { thread, by, agents } => {
-                self.create_thread(thread, by.as_ref(), agents.as_deref())
-            }
-            Change::Append { thread, by, messages } => self.append(thread, by.as_ref(), messages),
+            Change::Permit { agent, permit } => self.permit(agent, permit),
+            Change::CreateThread { thread, agents, .. } => self.create_thread(who, thread, agents.as_deref()),
+            Change::Append { thread, messages, .. } => self.append(who, thread, messages),
             Change::Redact { thread, seq } => self.redact(thread, *seq),
             Change::DeleteThread { thread } => self.delete_thread(thread),
             Change::Log(events) => {
@@ -249,7 +283,7 @@ impl<'a> Draft<'a> {
         Ok((Some(batch), self.overlay))
     }
 
-    fn push(&mut self, push: &PushChange) -> Result<Answer> {
+    fn push(&mut self, who: Option<Doing<'_>>, push: &PushChange) -> Result<Answer> {
         if push.text.len() > self.config.value_bytes {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
@@ -268,22 +302,9 @@ impl<'a> Draft<'a> {
         };
         let key = push.key.shared();
         let old = self.live(key);
-        if let Some(by) = &push.by {
-            if let Some(state) = self.agent(by.as_str())
-                && !push.topics.iter().all(|topic| state.may_post(topic.as_str()))
-            {
-                return Err(
-                    Error::new(ErrorKind::Denied, "this agent may not post to that topic").by(Rule::Post)
-                );
-            }
-            // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
-            if let Some(old) = &old
-                && !self.may_touch(by, old)
-                && !self.config.has(Fault::HiddenOverwritten)
-            {
-                let text = "the key is taken by an entry that this agent can't see";
-                return Err(Error::new(ErrorKind::Denied, text).by(Rule::Audience));
-            }
+        // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
+        if let Some(old) = &old {
+            self.require(who, Act::Write, On::Entry(old))?;
         }
         match push.expected.filter(|_| !self.config.has(Fault::VersionIgnored)) {
             Some(Expected::Absent) if old.is_some() => return Err(conflict()),
@@ -307,6 +328,7 @@ impl<'a> Draft<'a> {
             size: u32::try_from(push.text.len()).unwrap_or(u32::MAX),
             value: Some(Arc::clone(&push.text)),
             used: AtomicBool::new(true),
+            trusted: who.and_then(|who| self.agent(who.agent.as_str())).is_some_and(AgentState::is_trusted),
         };
         let head = Some(entry.encode_head()?);
         self.put(Pending { entry: Arc::new(entry), head, head_only: false });
@@ -341,8 +363,19 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn remove(&mut self, key: &str, by: Option<&AgentName>, expected: Option<Expected>) -> Result<Answer> {
-        let old = self.live(key).filter(|old| by.is_none_or(|by| self.may_touch(by, old)));
+    fn remove(&mut self, who: Option<Doing<'_>>, key: &str, expected: Option<Expected>) -> Result<Answer> {
+        let mut old = self.live(key);
+        let mut destroys = false;
+        if let Some(entry) = &old {
+            let decision = self.decide(who, Act::Delete, On::Entry(entry));
+            destroys = decision.destructive;
+            if !decision.allowed {
+                if !decision.hides() {
+                    return Err(decision.refusal(Act::Delete, On::Entry(entry)));
+                }
+                old = None;
+            }
+        }
         if let Some(expected) = expected {
             let held = match expected {
                 Expected::Absent => old.is_none(),
@@ -354,6 +387,9 @@ impl<'a> Draft<'a> {
         }
         let Some(old) = old else { return Ok(Answer::Flag(false)) };
         self.delete(&old);
+        if destroys {
+            self.overlay.destroyed.extend(who.map(|who| Arc::clone(who.agent.shared())));
+        }
         Ok(Answer::Flag(true))
     }
 
@@ -399,13 +435,20 @@ impl<'a> Draft<'a> {
         true
     }
 
-    fn subscribe(&mut self, agent: &AgentName, topics: &[Topic], replace: bool) -> Result<Answer> {
-        self.ensure_agent(agent)?;
+    fn subscribe(
+        &mut self,
+        who: Option<Doing<'_>>,
+        agent: &AgentName,
+        topics: &[Topic],
+        replace: bool,
+    ) -> Result<Answer> {
+        // Whoever subscribes others makes none.
+        if who.is_none_or(|who| who.agent == agent) {
+            self.ensure_agent(agent)?;
+        }
         let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
-        if !topics.iter().all(|topic| state.may_read(topic.as_str())) {
-            return Err(
-                Error::new(ErrorKind::NotFound, "there is no such topic for this agent").by(Rule::Subscribe)
-            );
+        for topic in topics {
+            self.require_of(agent, Act::Read, On::Topic(topic.as_str()))?;
         }
         let mut report = Subscriptions::default();
         let before = std::mem::take(&mut state.topics);
@@ -501,7 +544,7 @@ impl<'a> Draft<'a> {
         Ok(Answer::TopicDeleted(report))
     }
 
-    fn batch(&mut self, by: Option<&AgentName>, changes: &[Change]) -> Result<Answer> {
+    fn batch(&mut self, who: Option<Doing<'_>>, changes: &[Change]) -> Result<Answer> {
         let mut keys = HashSet::with_capacity(changes.len());
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
@@ -511,26 +554,31 @@ impl<'a> Draft<'a> {
             {
                 return Err(Error::new(ErrorKind::Invalid, "a key stands twice in one batch"));
             }
-            answers.push(self.try_apply(by, change)?);
+            answers.push(self.try_apply(who, change)?);
         }
         Ok(Answer::Batch(answers))
     }
 
-    fn change_agent(&mut self, agent: &AgentName, change: impl FnOnce(&mut AgentState)) -> Result<Answer> {
-        self.ensure_agent(agent)?;
-        let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
-        change(&mut state);
-        self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
-        Ok(Answer::Flag(true))
+    fn permit(&mut self, agent: &AgentName, permit: &Permit) -> Result<Answer> {
+        let now = self.now;
+        self.change_agent(agent, |state| {
+            let mut standing = state.standing.take().map(|standing| *standing).unwrap_or_default();
+            standing.apply(permit, now)?;
+            state.set_standing(standing);
+            Ok(())
+        })
     }
 
-    fn may_touch(&self, by: &AgentName, entry: &Entry) -> bool {
-        if entry.audience.everyone {
-            return true;
-        }
-        let Some(state) = self.agent(by.as_str()) else { return entry.audience.everyone };
-        let roster = std::iter::once((Arc::clone(by.shared()), Box::new(state.clone()))).collect();
-        entry.is_for(by.as_str(), &roster) || entry.is_by(by.as_str(), &roster)
+    fn change_agent(
+        &mut self,
+        agent: &AgentName,
+        change: impl FnOnce(&mut AgentState) -> Result<()>,
+    ) -> Result<Answer> {
+        self.ensure_agent(agent)?;
+        let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
+        change(&mut state)?;
+        self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+        Ok(Answer::Flag(true))
     }
 
     pub(crate) fn agent(&self, name: &str) -> Option<&AgentState> {
@@ -542,6 +590,7 @@ impl<'a> Draft<'a> {
 
     fn ensure_agent(&mut self, name: &AgentName) -> Result<()> {
         if self.agent(name.as_str()).is_none() {
+            self.creating.require(Act::Create, On::Mesh)?;
             let mut state = AgentState::register()?;
             if self.config.has(Fault::LifeIgnored) {
                 state.incarnation = 1;
@@ -684,6 +733,16 @@ fn digest(push: &PushChange) -> String {
 
 fn record_id(name: &str) -> Result<RecordId> {
     Ok(RecordId::new(bytes::Bytes::copy_from_slice(name.as_bytes()), 0)?)
+}
+
+fn permitted(topics: Option<&[Topic]>) -> Result<Option<Vec<Arc<str>>>> {
+    if topics.is_some_and(|topics| topics.len() > AGENT_TOPICS) {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            "a permission has at most 4,096 topics, use a role",
+        ));
+    }
+    Ok(topics.map(texts))
 }
 
 fn texts(topics: &[Topic]) -> Vec<Arc<str>> {

@@ -40,6 +40,8 @@ pub struct Entry {
     pub(crate) value: Option<Arc<str>>,
     /// Read since the cache's hand last passed.
     pub(crate) used: AtomicBool,
+    /// Whether the agent that wrote it was trusted then.
+    pub(crate) trusted: bool,
 }
 
 /// An agent in one of its lives: a name that is registered again is another member.
@@ -66,22 +68,14 @@ pub(crate) struct Parts {
 }
 
 impl Member {
+    /// Whether it is this agent in this life of its name; nobody is, whose name is not registered.
+    pub(crate) fn lives_as(&self, agent: &str, life: Option<u64>) -> bool {
+        life == Some(self.incarnation) && *self.name == *agent
+    }
+
     /// Whether it is the agent that has this name now.
     pub(crate) fn is(&self, agent: &str, roster: &Roster) -> bool {
         *self.name == *agent && roster.get(agent).is_some_and(|state| state.incarnation == self.incarnation)
-    }
-}
-
-impl Parts {
-    /// Whether an agent belongs to the audience.
-    pub(crate) fn admits(&self, agent: &str, roster: &Roster) -> bool {
-        self.everyone
-            || roster.get(agent).is_some_and(|state| {
-                self.agents
-                    .iter()
-                    .any(|member| member.incarnation == state.incarnation && *member.name == *agent)
-                    || self.topics.iter().any(|topic| state.hears(topic))
-            })
     }
 }
 
@@ -110,6 +104,9 @@ struct StoredHead<By, To> {
     up: u64,
     to: To,
     size: u32,
+    /// Whether the agent that wrote it was trusted; left out for no.
+    #[serde(default, rename = "tr", skip_serializing_if = "std::ops::Not::not")]
+    trusted: bool,
 }
 
 impl Entry {
@@ -147,6 +144,12 @@ impl Entry {
     #[must_use]
     pub fn author(&self) -> Option<&str> {
         self.author.as_ref().map(|member| &*member.name)
+    }
+
+    /// Whether it can be relied on as far as its author can: the host wrote it, or an agent that was trusted when it did.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.untrusted_author().is_none()
     }
 
     /// Who may see it.
@@ -190,13 +193,13 @@ impl Entry {
         self.expires.is_none_or(|at| now() < at)
     }
 
-    /// Whether an agent may see it, expiry aside.
-    pub(crate) fn is_for(&self, agent: &str, roster: &Roster) -> bool {
-        self.audience.admits(agent, roster)
+    pub(crate) fn is_by(&self, agent: &str, life: Option<u64>) -> bool {
+        self.author.as_ref().is_some_and(|author| author.lives_as(agent, life))
     }
 
-    pub(crate) fn is_by(&self, agent: &str, roster: &Roster) -> bool {
-        self.author.as_ref().is_some_and(|author| author.is(agent, roster))
+    /// The agent that wrote it, if it was not trusted then.
+    pub(crate) fn untrusted_author(&self) -> Option<&Member> {
+        self.author.as_deref().filter(|_| !self.trusted)
     }
 
     pub(crate) fn with_value(&self, value: Option<Arc<str>>) -> Self {
@@ -215,6 +218,7 @@ impl Entry {
             size: self.size,
             value: self.value.clone(),
             used: AtomicBool::new(self.used.load(Ordering::Relaxed)),
+            trusted: self.trusted,
         }
     }
 
@@ -226,6 +230,7 @@ impl Entry {
             up: self.updated.0,
             to: &*self.audience,
             size: self.size,
+            trusted: self.trusted,
         };
         let text = serde_json::to_vec(&head)
             .map_err(|_| Error::new(ErrorKind::Invalid, "the entry's head can't be written as JSON"))?;
@@ -257,6 +262,7 @@ impl Entry {
             size: stored.size,
             value: None,
             used: AtomicBool::new(false),
+            trusted: stored.trusted,
         })
     }
 }

@@ -63,7 +63,7 @@ impl Draft<'_> {
 
     /// Writes down what a change did that is no batch.
     pub(crate) fn tell(&mut self, by: Option<&AgentName>, change: &Change, answer: &Answer, before: &Before) {
-        let doer = Doer { at: self.now, agent: by, session: self.session };
+        let doer = Doer { at: self.now, agent: by, session: self.caller.session };
         let mut events = done(doer, change, answer, before);
         if self.config.has(Fault::EventMissing) {
             events.retain(|event| event.verdict != Verdict::Done);
@@ -74,7 +74,7 @@ impl Draft<'_> {
     /// Writes down that a change was refused.
     pub(crate) fn tell_refused(&mut self, change: &Change, error: &Error) {
         if self.telling {
-            let doer = Doer { at: self.now, agent: None, session: self.session };
+            let doer = Doer { at: self.now, agent: None, session: self.caller.session };
             self.overlay.events.append(&mut refused(doer, change, error));
         }
     }
@@ -173,9 +173,9 @@ fn named(doer: Doer<'_>, change: &Change) -> Event {
         Change::Subscribe { agent, .. } => on(Action::Subscribe, agent.shared()),
         Change::Unsubscribe { agent, .. } => on(Action::Unsubscribe, agent.shared()),
         Change::DeleteTopic { topic } => on(Action::DeleteTopic, topic.shared()),
-        Change::PostPermissions { agent, .. } | Change::ReadPermissions { agent, .. } => {
-            on(Action::Permit, agent.shared())
-        }
+        Change::PostPermissions { agent, .. }
+        | Change::ReadPermissions { agent, .. }
+        | Change::Permit { agent, .. } => on(Action::Permit, agent.shared()),
         Change::CreateThread { thread, .. } => on(Action::CreateThread, thread.shared()),
         Change::Append { thread, .. } => on(Action::Append, thread.shared()),
         Change::Redact { thread, .. } => on(Action::Redact, thread.shared()),

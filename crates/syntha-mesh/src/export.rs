@@ -24,6 +24,7 @@ use crate::interactions::{Action, Interaction};
 use crate::mesh::Mesh;
 use crate::message::{HistoryMessage, MessageRole};
 use crate::roster::{AgentState, Roster};
+use crate::standing::Standing;
 use crate::thread::{ThreadState, message_record};
 
 /// How often an export looks for a moment at which nobody else commits.
@@ -64,6 +65,9 @@ pub(crate) struct AgentLine {
         deserialize_with = "at_most_some::<_, _, PERMITTED>"
     )]
     pub(crate) read: Option<Vec<String>>,
+    /// Left out for one that was given nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) standing: Option<Standing>,
 }
 
 /// An agent that is named: by its name alone, or as one whose name was unregistered since.
@@ -85,6 +89,9 @@ pub(crate) struct EntryLine {
     pub(crate) updated: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires: Option<u64>,
+    /// Whether its author was trusted; left out for no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) trusted: bool,
     /// Left out for everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) audience: Option<AudienceLine>,
@@ -235,7 +242,7 @@ impl Mesh {
         mut progress: impl FnMut(&Exported) + Send,
     ) -> Result<Exported> {
         let reading = self.reading(None, syntha_store::Action::Export);
-        reading.admit(self.fresh().await).await?;
+        reading.admit(self.fresh().await.and_then(|()| self.host_may(crate::decision::Act::Export))).await?;
         let Moment { roster, entries, threads, mut snapshot } = reading.admit(self.moment().await).await?;
         // Before the first of it is given. Messages are not counted yet.
         reading.saw((roster.len() + entries.len() + threads.len()).max(1), 0).await?;
@@ -432,7 +439,9 @@ impl Export<'_> {
     }
 
     fn agent(&mut self, name: &str) -> Result<()> {
-        let Some(AgentState { topics, post, read, .. }) = self.roster.get(name).map(|state| &**state) else {
+        let Some(AgentState { topics, post, read, standing, .. }) =
+            self.roster.get(name).map(|state| &**state)
+        else {
             return Ok(());
         };
         let texts = |topics: &Vec<Arc<str>>| topics.iter().map(ToString::to_string).collect();
@@ -441,6 +450,7 @@ impl Export<'_> {
             topics: texts(topics),
             post: post.as_ref().map(texts),
             read: read.as_ref().map(texts),
+            standing: standing.as_deref().cloned(),
         };
         self.exported.agents += 1;
         self.line(&Line::Agent(line))
@@ -461,6 +471,7 @@ impl Export<'_> {
             created: entry.created.0,
             updated: entry.updated.0,
             expires: entry.expires.map(|at| at.0),
+            trusted: entry.trusted,
             audience,
         };
         self.exported.entries += 1;

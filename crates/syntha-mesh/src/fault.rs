@@ -58,6 +58,21 @@ pub enum Fault {
     ReadNotRecorded,
     /// The audit trail is not told of changes.
     EventMissing,
+    /// A role has more than it says.
+    RoleWidens,
+    /// Whether an agent may write is decided before the commit and not in it.
+    DecisionEarly,
+    /// A handle that was narrowed does what it did before.
+    NarrowingIgnored,
+    /// A grant holds on after its time.
+    ExpiredGrantHonoured,
+    /// An agent reads what agents wrote which were not trusted, though it must not.
+    ProvenanceIgnored,
+    /// A clone of a session's handle has every grant.
+    #[cfg(feature = "faults")]
+    GrantsLost,
+    /// What agents delete is not counted.
+    RateIgnored,
 }
 
 impl crate::MeshConfig {

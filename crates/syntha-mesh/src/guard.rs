@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use event_listener::{Event, EventListener};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::session_grants::SessionGrants;
 
 /// Says whether the session that handles belong to is still alive. Every handle carries one and asks it on every call,
 /// so that a handle that was cloned out of a session ends with it.
@@ -16,6 +17,8 @@ pub struct Guard {
     outer: Option<Arc<Self>>,
     /// What the audit trail calls the session.
     number: Option<u64>,
+    /// What handles of the session may do.
+    grants: SessionGrants,
     /// Dropped with the last handle.
     #[allow(dead_code, reason = "it is held, never read")]
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -39,12 +42,15 @@ impl Guard {
         let end = Arc::new(End::default());
         // In 53 bits, so that every reader of JSON keeps it (RFC 8259, section 6).
         let number = getrandom::u64().ok().map(|number| number >> 11);
-        (Self { end: Arc::clone(&end), outer: None, number, kept: None }, Revoker(end))
+        (
+            Self { end: Arc::clone(&end), outer: None, number, grants: SessionGrants::ALL, kept: None },
+            Revoker(end),
+        )
     }
 
     /// Of no session: a mesh's own.
     pub(crate) fn none() -> Self {
-        Self { end: Arc::default(), outer: None, number: None, kept: None }
+        Self { end: Arc::default(), outer: None, number: None, grants: SessionGrants::ALL, kept: None }
     }
 
     /// The session's number in the audit trail: random, below 2^53. `None` if the system had no random source when the guard was made.
@@ -60,7 +66,28 @@ impl Guard {
         self
     }
 
+    /// The same guard, whose handles may do only this. Without it they may do everything; again only takes away.
+    #[must_use]
+    pub const fn with_grants(mut self, grants: SessionGrants) -> Self {
+        self.grants = self.grants.common(grants);
+        self
+    }
+
+    /// What its handles may do.
+    #[must_use]
+    pub const fn grants(&self) -> SessionGrants {
+        self.grants
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) const fn ungranted(mut self) -> Self {
+        self.grants = SessionGrants::ALL;
+        self
+    }
+
     pub(crate) fn within(mut self, outer: &Self) -> Self {
+        // INVARIANT: a session in a session may do what both may.
+        self.grants = self.grants.common(outer.grants);
         self.outer = Some(Arc::new(outer.clone()));
         self
     }

@@ -152,7 +152,7 @@ pub(crate) async fn threads(
     core: &Core,
     after: Option<&str>,
     limit: usize,
-    sees: impl Fn(&ThreadState) -> bool + Send + Sync,
+    sees: impl Fn(&str, &ThreadState) -> bool + Send + Sync,
 ) -> Result<Vec<ThreadInfo>> {
     check_limit(limit)?;
     let mut from = after.map(record_id).transpose()?;
@@ -166,8 +166,9 @@ pub(crate) async fn threads(
         let page = page.await?.value;
         for (head, _) in &page.records {
             let state = ThreadState::decode_head(head)?;
-            if sees(&state) {
-                found.push(state.info(&name(head)?));
+            let name = name(head)?;
+            if sees(&name, &state) {
+                found.push(state.info(&name));
                 if found.len() == limit {
                     return Ok(found);
                 }

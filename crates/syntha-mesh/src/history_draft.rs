@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use syntha_store::{Batch, Keyspace, Op, Rule};
+use syntha_store::{Batch, Keyspace, Op};
 
 use crate::change::Answer;
+use crate::decision::{Act, On};
 use crate::draft::Draft;
 use crate::entry::Parts;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +15,7 @@ use crate::history::{MessageRef, id_record};
 use crate::interactions::{self, Interaction, InteractionRange};
 use crate::message::NewMessage;
 use crate::names::{AgentName, ThreadId};
+use crate::request::Doing;
 use crate::thread::{Appended, ThreadState, message_record, record_id};
 
 const AUDIENCE_AGENTS: usize = 64;
@@ -87,27 +89,26 @@ impl HistoryOverlay {
 impl Draft<'_> {
     pub(crate) fn create_thread(
         &mut self,
+        who: Option<Doing<'_>>,
         thread: &ThreadId,
-        by: Option<&AgentName>,
         agents: Option<&[AgentName]>,
     ) -> Result<Answer> {
-        if self.thread(thread)?.is_some_and(|state| !self.lets(by, &state)) {
-            return Err(taken());
-        }
-        if self.thread(thread)?.is_some() {
+        if let Some(state) = self.thread(thread)? {
+            self.require(who, Act::Write, On::Thread(thread.as_str(), Some(&state)))?;
             return Ok(Answer::Flag(false));
         }
-        let state = self.new_thread(by, agents)?;
+        let state = self.new_thread(who.map(|who| who.agent), agents)?;
         self.make_thread(thread, state);
         Ok(Answer::Flag(true))
     }
 
     pub(crate) fn append(
         &mut self,
+        who: Option<Doing<'_>>,
         thread: &ThreadId,
-        by: Option<&AgentName>,
         messages: &[NewMessage],
     ) -> Result<Answer> {
+        let by = who.map(|who| who.agent);
         for message in messages {
             if message.body.len() > self.config.value_bytes {
                 return Err(Error::new(
@@ -118,10 +119,12 @@ impl Draft<'_> {
         }
         let mut state = match self.thread(thread)? {
             // Existence is visible here, as where a hidden entry's key is pushed.
-            Some(state) if !self.lets(by, &state) && !self.config.has(Fault::HiddenOverwritten) => {
-                return Err(taken());
+            Some(state) => {
+                if !self.config.has(Fault::HiddenOverwritten) {
+                    self.require(who, Act::Write, On::Thread(thread.as_str(), Some(&state)))?;
+                }
+                state
             }
-            Some(state) => state,
             None => {
                 let state = self.new_thread(by, None)?;
                 self.make_thread(thread, state)
@@ -256,13 +259,6 @@ impl Draft<'_> {
         }
     }
 
-    fn lets(&self, by: Option<&AgentName>, state: &ThreadState) -> bool {
-        let Some(by) = by else { return true };
-        let Some(own) = self.agent(by.as_str()) else { return state.audience.everyone };
-        let roster = std::iter::once((Arc::clone(by.shared()), Box::new(own.clone()))).collect();
-        state.is_for(by.as_str(), &roster)
-    }
-
     pub(crate) fn new_thread(
         &mut self,
         by: Option<&AgentName>,
@@ -319,9 +315,4 @@ impl Draft<'_> {
         });
         Ok(())
     }
-}
-
-const fn taken() -> Error {
-    Error::new(ErrorKind::Denied, "the name is taken by a thread that this agent can't see")
-        .by(Rule::Audience)
 }

@@ -247,6 +247,7 @@ fn agent(line: AgentLine) -> Result<Loaded> {
         topics: texts(line.topics)?,
         post: line.post.map(texts).transpose()?,
         read: line.read.map(texts).transpose()?,
+        standing: line.standing.map(|standing| standing.check().map(|()| Box::new(standing))).transpose()?,
     })
 }
 
@@ -262,6 +263,7 @@ fn entry(line: EntryLine) -> Result<Loaded> {
         created: Timestamp(line.created),
         updated: Timestamp(line.updated),
         expires: line.expires.map(Timestamp),
+        trusted: line.trusted,
         audience: audience.transpose()?,
     }))
 }

@@ -17,6 +17,7 @@ use crate::interactions::Interaction;
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, ThreadId};
 use crate::readable;
+use crate::standing::Standing;
 use crate::thread::message_record;
 
 /// An agent that is named in an export; a former one has lost its name to nobody or another one.
@@ -34,6 +35,7 @@ pub(crate) enum Loaded {
         topics: Vec<Arc<str>>,
         post: Option<Vec<Arc<str>>>,
         read: Option<Vec<Arc<str>>>,
+        standing: Option<Box<Standing>>,
     },
     Entry(LoadedEntry),
     Thread(LoadedThread),
@@ -58,6 +60,8 @@ pub(crate) struct LoadedEntry {
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
     pub(crate) expires: Option<Timestamp>,
+    /// Whether its author was trusted.
+    pub(crate) trusted: bool,
     /// `None` for everyone.
     pub(crate) audience: Option<(Vec<Mention>, Vec<Arc<str>>)>,
 }
@@ -95,7 +99,7 @@ impl Draft<'_> {
         let mut report = LoadReport::default();
         for one in loaded {
             match one {
-                Loaded::Agent { name, topics, post, read } => {
+                Loaded::Agent { name, topics, post, read, standing } => {
                     if self.agent(name.as_str()).is_some() {
                         report.present.agents += 1;
                         continue;
@@ -112,6 +116,7 @@ impl Draft<'_> {
                         ));
                     }
                     (state.post, state.read) = (post.clone(), read.clone());
+                    state.set_standing(standing.as_deref().cloned().unwrap_or_default());
                     self.overlay.agents.insert(Arc::clone(name.shared()), Some(state));
                     report.imported.agents += 1;
                 }
@@ -182,6 +187,7 @@ impl Draft<'_> {
             size: u32::try_from(loaded.value.len()).unwrap_or(u32::MAX),
             value: Some(Arc::clone(&loaded.value)),
             used: AtomicBool::new(false),
+            trusted: loaded.trusted && loaded.by.is_some(),
         };
         let head = Some(entry.encode_head()?);
         self.put(Pending { entry: Arc::new(entry), head, head_only: false });

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use syntha_store::{Action, Event, Stamp, Usage, UserStore};
+use syntha_store::{Action, Event, Rule, Stamp, Usage, UserStore};
 
 use crate::agent::Agent;
-use crate::change::{Answer, Change, Subscriptions, SweepReport, TopicDeleted};
+use crate::change::{Answer, Caller, Change, Subscriptions, SweepReport, TopicDeleted};
 use crate::config::MeshConfig;
 use crate::core::Core;
+use crate::decision::{Act, Known, On, Principal, decide};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
@@ -21,6 +22,7 @@ use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
+use crate::request;
 use crate::trail::{self, Trail};
 use crate::watch::{Watch, WatchConfig};
 use crate::watchers::Watchers;
@@ -30,7 +32,6 @@ use crate::writer::{self, Writer};
 ///
 /// No call names a user: the mesh is bound to one when it is opened. This handle is the host's, and sees everything of
 /// its user; an agent gets an [`Agent`].
-#[derive(Clone)]
 pub struct Mesh {
     pub(crate) core: Arc<Core>,
     pub(crate) guard: Guard,
@@ -99,6 +100,7 @@ impl Mesh {
             reads: Mutex::default(),
             flush_due: AtomicBool::new(false),
             trail,
+            spent: Mutex::default(),
             exclusive,
             retired: AtomicBool::new(false),
             opened,
@@ -173,7 +175,7 @@ impl Mesh {
         Error: From<K::Error>,
     {
         let key = key.try_into()?;
-        self.flag(Change::Remove { key, by: None, expected: None }).await
+        self.flag(Change::Remove { key, expected: None }).await
     }
 
     /// Removes every entry and says how many. Agents, topics and permissions stay.
@@ -496,16 +498,19 @@ impl Mesh {
         result
     }
 
-    async fn write_unmetered(&self, change: Change) -> Result<Answer> {
-        let session = self.guard.session();
+    async fn write_unmetered(&self, mut change: Change) -> Result<Answer> {
+        let caller = Caller { session: self.guard.session(), grants: self.guard.grants() };
         if let Err(error) = self.may_write(&change) {
             return Err(self.refused(&change, error).await);
         }
+        if let Err(error) = self.confirm(caller, &mut change).await {
+            return Err(self.refused(&change, error).await);
+        }
         let Change::By { agent, life, .. } = &change else {
-            return writer::write(&self.core, change, session).await;
+            return writer::write(&self.core, change, caller).await;
         };
         let (agent, life) = (agent.clone(), life.clone());
-        let answer = writer::write(&self.core, change, session).await?;
+        let answer = writer::write(&self.core, change, caller).await?;
         // The write may have registered the agent. If it was unregistered again already, the next call says so.
         let _ = life.bind(agent.as_str(), &self.core.index.read().roster);
         Ok(answer)
@@ -515,6 +520,26 @@ impl Mesh {
         self.check()?;
         let Change::By { agent, life, .. } = change else { return Ok(()) };
         life.bind(agent.as_str(), &self.core.index.read().roster)
+    }
+
+    /// Asks the host before an agent deletes what is not its own, if it wants to be asked.
+    async fn confirm(&self, caller: Caller, change: &mut Change) -> Result<()> {
+        let config = &self.core.config;
+        if config.has(Fault::DecisionEarly) {
+            request::foresee(&self.core, caller, change)?;
+        }
+        let (Some(host), Change::By { .. }) = (&config.confirmation, &*change) else { return Ok(()) };
+        for what in request::foresee(&self.core, caller, change)? {
+            if !host.confirm(&what).await {
+                return Err(
+                    Error::new(ErrorKind::Denied, "the host did not confirm that").by(Rule::Confirmation)
+                );
+            }
+            if let Change::By { confirmed, .. } = change {
+                *confirmed = true;
+            }
+        }
+        Ok(())
     }
 
     /// Tells the audit trail of a write that did not get as far as the writer.
@@ -570,8 +595,22 @@ impl Mesh {
         }
     }
 
-    /// The session lives, and the index is up to date.
+    /// The session lives and lets the host read, and the index is up to date.
     pub(crate) async fn fresh(&self) -> Result<()> {
+        self.current().await?;
+        self.host_may(Act::Read)
+    }
+
+    /// Whether this session lets the host do something that is no write.
+    pub(crate) fn host_may(&self, act: Act) -> Result<()> {
+        let principal = Principal { agent: None, grants: self.guard.grants(), narrowed: None };
+        let config = &self.core.config;
+        let known = Known { own: None, now: &|| config.clock.wall(), spent: false, confirmed: true, config };
+        decide(&principal, act, On::Mesh, &known).require(act, On::Mesh)
+    }
+
+    /// The session lives, and the index is up to date.
+    pub(crate) async fn current(&self) -> Result<()> {
         self.check()?;
         if !self.core.exclusive {
             self.core.catch_up().await?;
@@ -584,6 +623,15 @@ impl Mesh {
             self.guard.check()?;
         }
         if self.is_retired() { Err(gone()) } else { Ok(()) }
+    }
+}
+
+impl Clone for Mesh {
+    fn clone(&self) -> Self {
+        let guard = self.guard.clone();
+        #[cfg(feature = "faults")]
+        let guard = if self.core.config.has(Fault::GrantsLost) { guard.ungranted() } else { guard };
+        Self { core: Arc::clone(&self.core), guard, owner: self.owner }
     }
 }
 

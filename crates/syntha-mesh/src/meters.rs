@@ -169,7 +169,8 @@ impl Change {
             Self::Register { .. }
             | Self::Unregister { .. }
             | Self::PostPermissions { .. }
-            | Self::ReadPermissions { .. } => Operation::Agents,
+            | Self::ReadPermissions { .. }
+            | Self::Permit { .. } => Operation::Agents,
             Self::Subscribe { .. } | Self::Unsubscribe { .. } | Self::DeleteTopic { .. } => Operation::Topics,
             Self::CreateThread { .. } | Self::Append { .. } => Operation::Append,
             Self::Redact { .. } | Self::DeleteThread { .. } => Operation::Redact,

@@ -111,6 +111,24 @@ name_type! {
     MessageId, check_operation
 }
 
+name_type! {
+    /// What keys start with: 0 to 256 bytes of NFC text without control characters. The empty one is of every key; `notes` is of
+    /// `notebook` too, `notes/` is not. `Debug` hides it.
+    KeyPrefix, check_prefix
+}
+name_type! {
+    /// The name of a role of the host's own: 1 to 64 bytes of NFC text with nothing invisible in it. `Debug` hides it.
+    RoleName, check_role
+}
+
+fn check_prefix(text: &str) -> Result<(), name::NameError> {
+    if text.is_empty() { Ok(()) } else { name::check(text) }
+}
+
+fn check_role(text: &str) -> Result<(), name::NameError> {
+    if text.len() > 64 { Err(name::NameError::TooLong) } else { name::check_actor(text) }
+}
+
 fn check_operation(text: &str) -> Result<(), name::NameError> {
     if text.len() > 128 { Err(name::NameError::TooLong) } else { name::check(text) }
 }

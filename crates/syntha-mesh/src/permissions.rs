@@ -6,10 +6,11 @@ use std::sync::Arc;
 use syntha_store::{Keyspace, Record, RecordId, Result, Scan, StoredRecord, UserStore};
 
 use crate::roster::{AgentState, Roster};
+use crate::standing::Standing;
 
 const PAGE: usize = 1_000;
 
-/// What each agent of a user may post to and read at a moment.
+/// What each agent of a user may do at a moment.
 pub struct Permissions(Roster);
 
 impl Permissions {
@@ -53,6 +54,10 @@ impl Permissions {
         let before = state.clone();
         state.post = stricter(state.post, present.post.as_ref());
         state.read = stricter(state.read, present.read.as_ref());
+        if state.standing.is_some() || present.standing.is_some() {
+            let archived = state.standing.take().map(|standing| *standing);
+            state.set_standing(Standing::restricted(archived, present.standing.as_deref()));
+        }
         if state == before {
             return Ok(stored);
         }

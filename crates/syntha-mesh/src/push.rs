@@ -205,9 +205,8 @@ impl Batch {
         Error: From<K::Error>,
     {
         let key = key.try_into().map_err(Error::from);
-        let by = self.by.clone();
         self.changes = self.changes.and_then(|mut changes| {
-            changes.push(Change::Remove { key: key?, by, expected: None });
+            changes.push(Change::Remove { key: key?, expected: None });
             Ok(changes)
         });
         self
@@ -237,7 +236,7 @@ impl Batch {
 /// A change that is refused if the agent is no longer the one that the handle was for.
 fn bound(by: Option<AgentName>, life: Life, change: Change) -> Change {
     match by {
-        Some(agent) => Change::By { agent, life, change: Box::new(change) },
+        Some(agent) => Change::by(&agent, &life, change),
         None => change,
     }
 }

@@ -11,6 +11,7 @@ use syntha_store::{
 
 use crate::agent::Agent;
 use crate::change::{Answer, Change};
+use crate::decision::On;
 use crate::entry::{Member, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -20,7 +21,6 @@ use crate::mesh::{Mesh, mismatch};
 use crate::message::{HistoryMessage, Message};
 use crate::meters::Operation;
 use crate::names::{AgentName, ThreadId};
-use crate::roster::Roster;
 
 /// The most messages of one append.
 pub(crate) const APPEND_MOST: usize = 256;
@@ -111,8 +111,8 @@ impl Thread {
     }
 
     async fn create_with(&self, agents: Option<Vec<AgentName>>) -> Result<bool> {
-        let (thread, by) = (self.id.clone(), self.by.clone());
-        self.mesh.flag(self.own(Change::CreateThread { thread, by, agents })).await
+        let thread = self.id.clone();
+        self.mesh.flag(self.own(Change::CreateThread { thread, agents })).await
     }
 
     /// Appends a message.
@@ -146,8 +146,8 @@ impl Thread {
         if parsed.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the append has no message"));
         }
-        let (thread, by) = (self.id.clone(), self.by.clone());
-        match self.mesh.write(self.own(Change::Append { thread, by, messages: parsed })).await? {
+        let thread = self.id.clone();
+        match self.mesh.write(self.own(Change::Append { thread, messages: parsed })).await? {
             Answer::Appended(appended) => Ok(appended),
             _ => Err(mismatch()),
         }
@@ -224,29 +224,30 @@ impl Thread {
     }
 
     fn sees(&self, state: &ThreadState) -> bool {
-        match &self.by {
-            None => true,
-            Some(by) => {
-                state.is_for(by.as_str(), &self.mesh.core.index.read().roster)
-                    || self.mesh.core.config.has(Fault::ThreadAudienceIgnored)
-            }
-        }
+        let index = self.mesh.core.index.read();
+        self.reader().is_none_or(|agent| {
+            agent.sees_thread(self.id.as_str(), state, &index)
+                || self.mesh.core.config.has(Fault::ThreadAudienceIgnored)
+        })
+    }
+
+    /// The agent whose handle this is; `None` for the host.
+    fn reader(&self) -> Option<Agent> {
+        let (mesh, life) = (self.mesh.clone(), self.life.clone());
+        self.by.clone().map(|name| Agent { mesh, name, life })
     }
 
     fn own(&self, change: Change) -> Change {
         match &self.by {
-            Some(agent) => {
-                Change::By { agent: agent.clone(), life: self.life.clone(), change: Box::new(change) }
-            }
+            Some(agent) => Change::by(agent, &self.life, change),
             None => change,
         }
     }
 
     async fn fresh(&self) -> Result<()> {
-        self.mesh.fresh().await?;
-        match &self.by {
-            Some(by) => self.life.bind(by.as_str(), &self.mesh.core.index.read().roster),
-            None => Ok(()),
+        match self.reader() {
+            Some(agent) => agent.fresh_of(On::Thread(self.id.as_str(), None)).await,
+            None => self.mesh.fresh().await,
         }
     }
 }
@@ -280,7 +281,7 @@ impl Mesh {
     pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
         let reading = self.reading(None, Told::List);
         reading.admit(self.fresh().await).await?;
-        let threads = reading.admit(history::threads(&self.core, after, limit, |_| true).await).await?;
+        let threads = reading.admit(history::threads(&self.core, after, limit, |_, _| true).await).await?;
         reading.saw(threads.len(), 0).await?;
         Ok(threads)
     }
@@ -337,9 +338,9 @@ impl Agent {
     /// `Invalid` for a limit of 0 or over 1,000; `Gone`, `SessionEnded`, `Storage`.
     pub async fn threads(&self, after: Option<&str>, limit: usize) -> Result<Vec<ThreadInfo>> {
         let reading = self.mesh.reading(Some(&self.name), Told::List);
-        reading.admit(self.fresh().await).await?;
+        reading.admit(self.fresh_of(On::Threads).await).await?;
         let core = &self.mesh.core;
-        let sees = |state: &ThreadState| state.is_for(self.name(), &core.index.read().roster);
+        let sees = |name: &str, state: &ThreadState| self.sees_thread(name, state, &core.index.read());
         let threads = reading.admit(history::threads(core, after, limit, sees).await).await?;
         reading.saw(threads.len(), 0).await?;
         Ok(threads)
@@ -384,9 +385,9 @@ struct StoredBody {
 }
 
 impl ThreadState {
-    /// Whether an agent may read it and append to it.
-    pub(crate) fn is_for(&self, agent: &str, roster: &Roster) -> bool {
-        self.audience.admits(agent, roster) || self.by.as_ref().is_some_and(|by| by.is(agent, roster))
+    /// Whether it is for an agent in a life of its name.
+    pub(crate) fn is_for(&self, agent: &str, life: Option<u64>) -> bool {
+        self.audience.names(agent, life) || self.by.as_ref().is_some_and(|by| by.lives_as(agent, life))
     }
 
     pub(crate) fn info(&self, thread: &Arc<str>) -> ThreadInfo {

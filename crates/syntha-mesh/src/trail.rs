@@ -10,7 +10,7 @@ use syntha_store::{
     Timestamp, UserStore, Verdict,
 };
 
-use crate::change::Change;
+use crate::change::{Caller, Change};
 use crate::clock::Clock;
 use crate::config::MeshConfig;
 use crate::core::Core;
@@ -432,7 +432,7 @@ impl Core {
     async fn flush_until(self: &Arc<Self>, until: tokio::time::Instant) -> Result<()> {
         // Outside of a runtime there is no clock that would end the wait.
         tokio::runtime::Handle::try_current().map_err(|source| unavailable().with_source(source))?;
-        match tokio::time::timeout_at(until, writer::write(self, Change::Flush, None)).await {
+        match tokio::time::timeout_at(until, writer::write(self, Change::Flush, Caller::SELF)).await {
             Ok(Ok(_)) => Ok(()),
             // What the store says of its trail says what to do.
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::AuditUnavailable) => {
@@ -480,9 +480,9 @@ impl Core {
     }
 
     /// Tells of a write that did not come to be, if there is room: what failed it may fail the trail too.
-    pub(crate) fn failed(self: &Arc<Self>, change: &Change, session: Option<u64>, error: &Error) {
+    pub(crate) fn failed(self: &Arc<Self>, change: &Change, caller: Caller, error: &Error) {
         if self.trail.is_some() {
-            let doer = Doer { at: NOW, agent: None, session };
+            let doer = Doer { at: NOW, agent: None, session: caller.session };
             let _ = self.note_soon(events::refused(doer, change, error));
         }
     }
@@ -536,7 +536,7 @@ async fn flush(mut due: Due) {
         trail.unset(due.when);
         due.set = false;
         while !trail.is_empty() {
-            if writer::write(&core, Change::Flush, None).await.is_err() {
+            if writer::write(&core, Change::Flush, Caller::SELF).await.is_err() {
                 break;
             }
         }

@@ -167,6 +167,8 @@ impl Watch {
         let stale = mesh.core.config.has(Fault::WatchStaleDecision);
         let watcher = Arc::new(Watcher {
             agent: agent.as_ref().map(|agent| agent.name.clone()),
+            narrowed: agent.as_ref().and_then(|agent| agent.life.narrowed.clone()),
+            grants: mesh.guard.grants(),
             wants: config.wants,
             backlog: Mutex::new(Backlog::new(config.most, stale)),
         });

@@ -15,11 +15,14 @@ use syntha_store::{ErrorKind as StoreErrorKind, Stamp, UserStore};
 use crate::backlog::{Backlog, Notice};
 use crate::config::MeshConfig;
 use crate::core::Core;
+use crate::decision::{Act, Known, On, Principal, decide};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::names::AgentName;
+use crate::narrow::Narrowed;
+use crate::session_grants::SessionGrants;
 
 /// How long the task waits after a failed look at the store.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,6 +45,9 @@ pub(crate) struct Watchers {
 pub(crate) struct Watcher {
     /// `None` for the host, who sees everything.
     pub(crate) agent: Option<AgentName>,
+    /// What its handle was narrowed to, and its session was given.
+    pub(crate) narrowed: Option<Arc<Narrowed>>,
+    pub(crate) grants: SessionGrants,
     pub(crate) wants: Wants,
     pub(crate) backlog: Mutex<Backlog>,
 }
@@ -75,8 +81,15 @@ impl Watcher {
     fn sees(&self, entry: &Entry, index: &Index, config: &MeshConfig) -> bool {
         self.wants.entry(entry)
             && self.agent.as_ref().is_none_or(|agent| {
-                entry.is_for(agent.as_str(), &index.roster)
-                    || config.has(Fault::AudienceIgnored)
+                let principal = Principal {
+                    agent: Some(agent.as_str()),
+                    grants: self.grants,
+                    narrowed: self.narrowed.as_deref(),
+                };
+                let own = index.roster.get(agent.as_str()).map(|state| &**state);
+                let now = || config.clock.wall().max(index.time);
+                let known = Known { own, now: &now, spent: false, confirmed: true, config };
+                decide(&principal, Act::Read, On::Entry(entry), &known).allowed
                     || config.has(Fault::WatchAudienceIgnored)
             })
     }

@@ -13,7 +13,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use crate::change::{Answer, Change};
+use crate::change::{Answer, Caller, Change};
 use crate::core::Core;
 use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +51,7 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     change: Change,
-    session: Option<u64>,
+    caller: Caller,
     /// The store refused it already: it is still to be told to the audit trail and then answered.
     refused: Option<Error>,
     state: Arc<AtomicU8>,
@@ -66,7 +66,7 @@ impl Writer {
 }
 
 /// Hands a change to the user's writer and waits for its answer, at most the mesh's deadline.
-pub(crate) async fn write(core: &Arc<Core>, change: Change, session: Option<u64>) -> Result<Answer> {
+pub(crate) async fn write(core: &Arc<Core>, change: Change, caller: Caller) -> Result<Answer> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
@@ -78,12 +78,12 @@ pub(crate) async fn write(core: &Arc<Core>, change: Change, session: Option<u64>
             drop(queue);
             core.config.meters.shed(Shed::QueueFull);
             let error = Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again");
-            core.failed(&change, session, &error);
+            core.failed(&change, caller, &error);
             return Err(error);
         }
         core.config.meters.waiting.increment(1.0);
         let (state, answer, refused) = (Arc::clone(&state), sender, None);
-        queue.waiting.push_back(Waiting { change, session, refused, state, answer });
+        queue.waiting.push_back(Waiting { change, caller, refused, state, answer });
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -126,7 +126,7 @@ impl Run {
                     self.done = true;
                 }
                 drop(queue);
-                withdrawn.iter().for_each(|one| self.core.failed(&one.change, one.session, &busy()));
+                withdrawn.iter().for_each(|one| self.core.failed(&one.change, one.caller, &busy()));
                 if self.done {
                     return;
                 }
@@ -301,6 +301,7 @@ async fn commit_some(
         if let Some(taken) = taken {
             taken.committed();
         }
+        core.spent.lock().add(&overlay.destroyed, time);
         let mut index = core.index.write();
         // What is only told changes nothing, unless it was the first thing of a user at all. Otherwise a reader has found the commit already, and perhaps a later one of another handle.
         if index.stamp == since && !(alone && stamp == since) {
@@ -334,8 +335,10 @@ fn draft<'a>(
     now: syntha_store::Timestamp,
     waiting: impl Iterator<Item = &'a Waiting>,
 ) -> Result<Drafted, StoreError> {
-    let mut alone = (&Change::Flush, None);
+    let mut alone = (&Change::Flush, Caller::SELF);
     let mut draft = Draft::new(index, lookup, &core.config, now, core.trail.is_some());
+    let spent = core.spent.lock();
+    draft.spent = Some(&spent);
     let mut answers = Vec::new();
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {
@@ -343,20 +346,20 @@ fn draft<'a>(
         }
         answers.push(match &next.refused {
             Some(error) => {
-                draft.session = next.session;
+                draft.caller = next.caller;
                 draft.tell_refused(&next.change, error);
                 Err(error.again())
             }
-            None => draft.apply(&next.change, next.session),
+            None => draft.apply(&next.change, next.caller),
         });
-        alone = (&next.change, next.session);
+        alone = (&next.change, next.caller);
     }
     match draft.finish() {
         Ok((batch, overlay)) => Ok(Drafted { answers, batch, overlay }),
         Err(error) if answers.len() == 1 => {
             let mut overlay = Overlay::default();
             if core.trail.is_some() {
-                let doer = Doer { at: now, agent: None, session: alone.1 };
+                let doer = Doer { at: now, agent: None, session: alone.1.session };
                 overlay.events = events::refused(doer, alone.0, &error);
             }
             Ok(Drafted { answers: vec![Err(error)], batch: None, overlay })
@@ -369,7 +372,7 @@ fn answer_all(core: &Arc<Core>, waiting: VecDeque<Waiting>, error: Error) {
     let mut first = Some(error);
     for next in waiting {
         if let Some(error) = &first {
-            core.failed(&next.change, next.session, error);
+            core.failed(&next.change, next.caller, error);
         }
         let error = match first.take() {
             Some(error) => {

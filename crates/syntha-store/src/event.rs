@@ -118,7 +118,9 @@ pub enum Verdict {
     Begun,
 }
 
-/// Which rule refused it.
+/// Which rule decided. An event names the one that refused; a decision that is asked for names the one that allowed, too.
+///
+/// The names are part of every trail and never change. New ones are added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -143,6 +145,52 @@ pub enum Rule {
     Key,
     /// Only the host may.
     Host,
+    /// The session was not given that.
+    SessionGrants,
+    /// The agent's handle was narrowed to less.
+    Narrowed,
+    /// It is denied to the agent.
+    Denial,
+    /// The agent's role.
+    Role,
+    /// A grant to the agent.
+    Grant,
+    /// Who wrote it.
+    Author,
+    /// It was written by an agent that was not trusted.
+    Provenance,
+    /// The agent deleted too much lately.
+    Rate,
+    /// The host did not confirm it.
+    Confirmation,
+}
+
+impl Rule {
+    /// The rule's name in a trail: its variant's, in kebab case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Agent => "agent",
+            Self::Audience => "audience",
+            Self::Post => "post",
+            Self::Subscribe => "subscribe",
+            Self::Limit => "limit",
+            Self::Version => "version",
+            Self::Erased => "erased",
+            Self::Key => "key",
+            Self::Host => "host",
+            Self::SessionGrants => "session-grants",
+            Self::Narrowed => "narrowed",
+            Self::Denial => "denial",
+            Self::Role => "role",
+            Self::Grant => "grant",
+            Self::Author => "author",
+            Self::Provenance => "provenance",
+            Self::Rate => "rate",
+            Self::Confirmation => "confirmation",
+        }
+    }
 }
 
 /// A name in an event: as it is where the event is going to be sealed, else a keyed hash.

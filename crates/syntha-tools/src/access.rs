@@ -1,42 +1,10 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use syntha_mesh::Role;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{TOOLS, Tool};
-
-/// Which tools an agent has, by what it is. Each role has what the one before it has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Role {
-    /// Get, list, discover, read the history.
-    Readonly,
-    /// And push, subscribe, unsubscribe, append to the history.
-    #[default]
-    Contributor,
-    /// As contributor so far.
-    Moderator,
-    /// All of them.
-    Admin,
-}
-
-impl Role {
-    /// The role's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Readonly => "readonly",
-            Self::Contributor => "contributor",
-            Self::Moderator => "moderator",
-            Self::Admin => "admin",
-        }
-    }
-
-    fn has(self, tool: &Tool) -> bool {
-        self >= tool.least
-    }
-}
 
 /// Which tools an agent has, by how much may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -78,7 +46,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// The tools of a role.
+    /// The tools of a role. What the agent may do with them is decided by the mesh, whose host gives the agent its role and grants:
+    /// see [`Mesh::set_role`](syntha_mesh::Mesh::set_role). A tool that is there can still be refused.
     #[must_use]
     pub fn role(role: Role) -> Self {
         Self { role: Some(role), ..Self::all() }
@@ -160,7 +129,7 @@ impl Access {
 
     /// Why a tool is not there, in words for a model; `None` if it is.
     pub(crate) fn refusal(&self, tool: &Tool) -> Option<String> {
-        if let Some(role) = self.role.filter(|role| !role.has(tool)) {
+        if let Some(role) = self.role.filter(|role| *role < tool.least) {
             return Some(format!("The role {} does not have it.", role.name()));
         }
         if let Some(level) = self.level.filter(|level| !level.has(tool)) {

@@ -3,9 +3,9 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use syntha_mesh::{Agent, AgentName};
+use syntha_mesh::{Agent, AgentName, Role};
 
-use crate::access::{Access, Level, Role};
+use crate::access::{Access, Level};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::ToolHandler;
 

@@ -3,9 +3,9 @@
 use std::pin::Pin;
 
 use serde_json::{Map, Value, json};
-use syntha_mesh::Agent;
+use syntha_mesh::{Agent, Role};
 
-use crate::access::{Level, Role};
+use crate::access::Level;
 use crate::arguments::Answer;
 use crate::{context, history, topics};
 

@@ -66,6 +66,10 @@ pub use session::Session;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{
+    Act, AgentPermissions, AgentRole, Confirmation, CustomRole, Decision, Destruction, Grant, KeyPrefix,
+    Narrow, Resource, RoleName, Scope, SessionGrants,
+};
+pub use syntha_mesh::{
     Action, Agent, AgentName, Appended, Audience, AuditPolicy, Batch, ChatReport, Clock, Entry, EntryKey,
     ErrorKind as MeshErrorKind, Expected, Exported, Filter, HistoryMessage, ImportError, ImportReport,
     Interaction, InteractionLog, ManualClock, Mesh, MeshConfig, Message, MessageId, MessagePage, MessageRole,
@@ -77,7 +81,7 @@ pub use syntha_store::archive::ArchiveInfo;
 pub use syntha_store::{
     Action as AuditAction, Event as AuditEvent, Rule as AuditRule, Verdict as AuditVerdict,
 };
-pub use syntha_store::{Timestamp, UserId, UserTag, Version};
+pub use syntha_store::{Rule, Timestamp, UserId, UserTag, Version};
 pub use syntha_tools::{
     Access, AgentTools, BuiltPrompt, ErrorKind as ToolErrorKind, HostTool, HybridHandler, Level, Placement,
     Prompt, Role, ToolHandler,

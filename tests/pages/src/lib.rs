@@ -18,6 +18,9 @@ mod multi_user_setup {}
 #[doc = include_str!("../../../docs/observability.md")]
 mod observability {}
 
+#[doc = include_str!("../../../docs/permissions.md")]
+mod permissions {}
+
 #[doc = include_str!("../../../docs/user-isolation.md")]
 mod user_isolation {}
 

@@ -1,6 +1,6 @@
 //! Audiences, topics, agents and their permissions.
 
-use syntha_mesh::{ErrorKind, Expected, Topic};
+use syntha_mesh::{ErrorKind, Expected, Role, Topic};
 
 use super::{assert_unseen, assert_usage, checks, keys, kind};
 use crate::harness::Bed;
@@ -248,6 +248,8 @@ async fn topic_deleted_is_unheard(bed: Bed) {
     let mesh = bed.mesh("a").await;
     let ann = mesh.agent("ann").unwrap();
     ann.subscribe(["x"]).await.unwrap();
+    assert_eq!(kind(ann.delete_topic("x").await), ErrorKind::Denied);
+    mesh.set_role("ann", Role::Admin).await.unwrap();
     ann.delete_topic("x").await.unwrap();
     assert_eq!(kind(ann.delete_topic("x").await), ErrorKind::NotFound);
     mesh.push("k", 1).topic("x").await.unwrap();

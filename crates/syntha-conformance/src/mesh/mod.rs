@@ -3,6 +3,7 @@
 mod audience;
 mod history;
 mod isolation;
+mod permission;
 mod time;
 mod transfer;
 mod watch;
@@ -22,6 +23,7 @@ pub fn mesh_checks() -> Vec<Check> {
         write::CHECKS,
         time::CHECKS,
         audience::CHECKS,
+        permission::CHECKS,
         isolation::CHECKS,
         history::CHECKS,
         transfer::CHECKS,

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use syntha_audit::link::Kind;
-use syntha_mesh::{Expected, Guard, InteractionLog, MeshConfig, Message, Topic};
+use syntha_mesh::{Expected, Grant, Guard, InteractionLog, MeshConfig, Message, Role, Topic};
 use syntha_store::{Action, Verdict};
 
 use crate::bed::{Bed, Found, Names, entries_put};
@@ -64,6 +64,8 @@ pub(crate) async fn each_change_has_its_event(config: MeshConfig) -> Found {
     look.one(&bed, "push", &[done(Action::Push, by, Some("k"))]).await?;
     mesh.push("h", 1).ttl(Duration::from_secs(60)).await.unwrap();
     look.one(&bed, "push by the host", &[done(Action::Push, None, Some("h"))]).await?;
+    mesh.grant("ann", Grant::prefix("h").unwrap().delete()).await.unwrap();
+    look.one(&bed, "grant", &[done(Action::Permit, None, Some("ann"))]).await?;
     ann.batch().push("k2", 2).remove("h").push_with("k3", 3, |push| push.topic("t")).commit().await.unwrap();
     let batch = [
         done(Action::Push, by, Some("k2")),
@@ -98,6 +100,8 @@ pub(crate) async fn each_change_has_its_event(config: MeshConfig) -> Found {
     look.one(&bed, "post", &[done(Action::Permit, None, Some("ben"))]).await?;
     mesh.set_read_permissions("ben", Some(vec![topic("t")])).await.unwrap();
     look.one(&bed, "read", &[done(Action::Permit, None, Some("ben"))]).await?;
+    mesh.set_role("ann", Role::Admin).await.unwrap();
+    look.one(&bed, "role", &[done(Action::Permit, None, Some("ann"))]).await?;
     // Two entries and two subscribers.
     ann.delete_topic("t").await.unwrap();
     let deleted = (Action::DeleteTopic, Verdict::Done, by, Some("t"), 4);

@@ -12,6 +12,8 @@ mod bed;
 mod changes;
 mod faults;
 mod full;
+mod permission_calls;
+mod permission_model;
 mod reads;
 mod refusals;
 mod strict;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod access;
+mod fuzz;
 mod history;
 mod hybrid;
 mod moving;
@@ -58,6 +59,10 @@ async fn the_tools_for_context_answer_as_documented() {
     assert_eq!((&left["topics_not_subscribed"], &left["remaining_topics"]), (&json!(["x"]), &json!(["t"])));
     let unsure = ann.call("delete_topic", json!({ "topic": "t" })).await;
     assert_eq!(unsure["success"], false);
+    let refused = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
+    let text = "This agent may not delete the topic, ask the host to grant delete on the topic.";
+    assert_eq!((&refused["success"], &refused["error"]), (&json!(false), &json!(text)));
+    mesh.set_role("ann", Role::Admin).await.unwrap();
     let deleted = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
     assert_eq!((&deleted["context_items_deleted"], &deleted["subscribers_affected"]), (&json!(1), &json!(1)));
     let again = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
