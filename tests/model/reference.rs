@@ -200,10 +200,11 @@ impl Reference {
             return if done.push == *push { Ok(Some(done.version)) } else { Err(Kind::Invalid) };
         }
         let there = self.entries.get(push.key).filter(|thing| thing.lives(now)).cloned();
-        if let Some(by) = push.by {
-            if there.is_some() && self.touchable(Some(by), push.key, now).is_none() {
-                return Err(Kind::Denied);
-            }
+        if let Some(by) = push.by
+            && there.is_some()
+            && self.touchable(Some(by), push.key, now).is_none()
+        {
+            return Err(Kind::Denied);
         }
         check(push.expect, there.as_ref())?;
         let author = push.by.map(|by| self.member(by));
