@@ -145,7 +145,21 @@ pub(crate) struct Known<'a> {
 }
 
 /// Whether a principal may do something.
+#[inline]
 pub(crate) fn decide(who: &Principal<'_>, act: Act, on: On<'_>, known: &Known<'_>) -> Decision {
+    // By far the most frequent question, with the answer that all the rules give it: an agent that was given nothing and denied
+    // nothing reads what is for everyone.
+    if let (Act::Read, On::Entry(entry), Some(_), None) = (act, on, who.agent, who.narrowed)
+        && entry.audience.everyone
+        && who.grants.has(SessionGrants::READ)
+        && known.own.is_none_or(|own| own.standing.is_none())
+    {
+        return allow(Rule::Role);
+    }
+    decide_by_rules(who, act, on, known)
+}
+
+fn decide_by_rules(who: &Principal<'_>, act: Act, on: On<'_>, known: &Known<'_>) -> Decision {
     if !who.grants.has(act.needs()) {
         return deny(Rule::SessionGrants);
     }
