@@ -14,6 +14,7 @@ mod index;
 mod keeper;
 pub mod leaf;
 pub mod link;
+mod lives;
 mod log;
 mod lost_key;
 mod refusals;

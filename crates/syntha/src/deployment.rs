@@ -501,6 +501,12 @@ impl Deployment {
     }
 
     pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
+        if self.trailed.beside {
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "a backup is written into the audit trail: make it through the process that holds the data",
+            ));
+        }
         self.note(Action::Backup, Some(tag.to_string().into()), Verdict::Done).await?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;

@@ -263,8 +263,6 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
         (&["history", "list", "--user", "alice"], "chat"),
         (&["history", "show", "--user", "alice", "chat"], "hello"),
         (&["export", "--user", "alice", folder.path().join("export").to_str().unwrap()], "1 entries"),
-        (&["user", "backup", "alice", folder.path().join("archive").to_str().unwrap()], "wrote"),
-        (&["backup", "--all", folder.path().join("copy").to_str().unwrap()], "1 of them with data"),
         (&["keys", "status"], "alice"),
     ] {
         let output = syntha(&data, arguments);
@@ -284,7 +282,30 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
     }
+    // A backup is written into the trail, which nobody beside the holder can.
+    let (archive, copy) = (folder.path().join("archive"), folder.path().join("copy"));
+    let backups = [
+        &["user", "backup", "alice", archive.to_str().unwrap()][..],
+        &["backup", "--all", copy.to_str().unwrap()],
+    ];
+    for arguments in backups {
+        let output = syntha(&data, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains("through the process that holds the data"),
+            "{said}"
+        );
+    }
+    assert!(!archive.exists());
     assert_eq!(mesh.agent("a").unwrap().get::<u64>("key").await.unwrap(), Some(7));
+    let bare = folder.path().join("bare");
+    let (users, host) = syntha::UserManager::builder().sqlite(&bare).plain().no_audit().open().await.unwrap();
+    users.create_user_session(&host, "alice").await.unwrap().agent("a").unwrap().push("k", 1).await.unwrap();
+    for (arguments, expected) in backups.into_iter().zip(["wrote", "1 of them with data"]) {
+        let output = syntha(&bare, &[&["--plain"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(expected), "{arguments:?}");
+    }
 }
 
 // On threads of its own, so that this process, which waits for the other one, gives up its turn at the audit log meanwhile.
