@@ -14,6 +14,8 @@ use syntha::{Filter, MeshConfig, Message, UserManager};
 /// Every metric that there is, and the values that its one label may have.
 const METRICS: &[(&str, &str, &[&str])] = &[
     ("syntha_audit_events_lost_total", "", &[]),
+    ("syntha_audit_trail_full_total", "", &[]),
+    ("syntha_audit_trails_tight_total", "", &[]),
     ("syntha_batch_operations", "", &[]),
     ("syntha_cache_hits_total", "", &[]),
     ("syntha_cache_misses_total", "", &[]),

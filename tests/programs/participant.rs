@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use syntha::sqlite::{Fault, Mode, SqliteConfig};
-use syntha::{Agent, Expected, MeshErrorKind, UserManager, Version};
+use syntha::{Agent, Expected, MeshConfig, MeshErrorKind, Role, UserManager, Version};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -41,14 +41,19 @@ async fn main() -> Result {
     let builder = UserManager::builder().sqlite_with(config);
     // A seal notices some of what a stale bell does.
     let builder = if fault == "none" { builder } else { builder.plain() };
-    let (users, host) = builder.open().await?;
+    // Everybody removes what everybody wrote, as often as it comes.
+    let mut mesh = MeshConfig::default();
+    mesh.destructions_per_minute = u32::MAX;
+    let (users, host) = builder.mesh(mesh).open().await?;
     let log = Arc::new(Log { file: File::create_new(log)?, done: AtomicU64::new(0) });
     let mut tasks = Vec::new();
     for task in 0..TASKS {
         let mut agents = Vec::new();
         for user in 0..USERS {
             let session = users.create_user_session(&host, format!("user-{user}")).await?;
-            agents.push(session.agent(format!("agent-{task}"))?);
+            let name = format!("agent-{task}");
+            session.set_role(name.as_str(), Role::Admin).await?;
+            agents.push(session.agent(name)?);
         }
         let share = operations / TASKS + u64::from(task < operations % TASKS);
         tasks.push(tokio::spawn(work(Arc::clone(&log), agents, number * TASKS + task, share)));

@@ -157,7 +157,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         size: u64,
     ) -> Result<Option<(u64, Leaf)>> {
         let Some(log) = self.log().await? else { return Ok(None) };
-        Ok(log.floor_of(owner).await?.filter(|(index, leaf)| *index < size && leaf.chain == begins))
+        Ok(log.floor_at(owner, begins).await?.filter(|(index, _)| *index < size))
     }
 
     /// The leaves that say of an owner what was lost. A chain that was never lost or erased has none.

@@ -27,7 +27,8 @@ pub(crate) struct Index {
     size: u64,
     owners: HashMap<Owner, At>,
     /// The last leaf of the kind in an owner's present life, and its number.
-    floors: HashMap<Owner, (u64, Leaf)>,
+    /// One for each prune of the present life. The last one need not be what the data says: a prune that lost a race leaves one, too.
+    floors: HashMap<Owner, Vec<(u64, Leaf)>>,
     pages: Vec<Hash>,
     /// The leaves of the page that is not full.
     tail: Sha256,
@@ -95,7 +96,7 @@ impl Index {
                 self.owners.insert(owner, At { erased: false, life, chain, index: self.size, gone });
             }
             LeafKind::Floor => {
-                self.floors.insert(owner, (self.size, leaf));
+                self.floors.entry(owner).or_default().push((self.size, leaf));
             }
             LeafKind::Erased | LeafKind::Lost => {
                 self.floors.remove(&owner);
@@ -117,7 +118,7 @@ impl Index {
         if let Some(at) = at.filter(|at| !at.erased) {
             return at.chain;
         }
-        match self.floors.get(owner) {
+        match self.floors.get(owner).and_then(|floors| floors.last()) {
             Some((_, floor)) => ChainHead { seq: floor.chain.seq.saturating_sub(1), head: floor.chain.head },
             None => ChainHead { seq: 0, head: genesis(&self.deployment, owner) },
         }
@@ -150,7 +151,32 @@ impl Index {
     ///
     /// As [`at`](Self::at).
     pub(crate) fn floor(&self, owner: &Owner) -> Result<Option<(u64, Leaf)>> {
-        if self.broken { Err(changed()) } else { Ok(self.floors.get(owner).copied()) }
+        if self.broken {
+            Err(changed())
+        } else {
+            Ok(self.floors.get(owner).and_then(|floors| floors.last()).copied())
+        }
+    }
+
+    /// The last leaf that says of an owner's chain that it begins there, with that leaf's number.
+    ///
+    /// # Errors
+    ///
+    /// As [`at`](Self::at).
+    pub(crate) fn floor_at(&self, owner: &Owner, begins: ChainHead) -> Result<Option<(u64, Leaf)>> {
+        let floors = if self.broken { return Err(changed()) } else { self.floors.get(owner) };
+        Ok(floors.and_then(|floors| floors.iter().rfind(|(_, leaf)| leaf.chain == begins)).copied())
+    }
+
+    /// Whether the log says of an owner's chain that it begins there, or later: a long prune comes to its end in steps.
+    ///
+    /// # Errors
+    ///
+    /// As [`at`](Self::at).
+    pub(crate) fn allows_floor(&self, owner: &Owner, begins: ChainHead) -> Result<bool> {
+        let floors = if self.broken { return Err(changed()) } else { self.floors.get(owner) };
+        let allows = |leaf: &Leaf| begins.seq < leaf.chain.seq || begins == leaf.chain;
+        Ok(floors.is_some_and(|floors| floors.iter().any(|(_, leaf)| allows(leaf))))
     }
 
     /// The first and last leaf (exclusive) of the page with a leaf, and what they are hashed to.

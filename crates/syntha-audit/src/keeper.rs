@@ -291,10 +291,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         if self.shared.has(crate::Fault::FloorBelieved) {
             return Ok(Some(floor));
         }
-        let is_logged = match log.floor_of(owner).await? {
-            Some((_, leaf)) => floor.seq < leaf.chain.seq || floor.start() == leaf.chain,
-            None => false,
-        };
+        let is_logged = log.allows_floor(owner, floor.start()).await?;
         if is_logged { Ok(Some(floor)) } else { Err(put_back()) }
     }
 

@@ -400,6 +400,18 @@ impl Log {
         self.index.read().floor(owner)
     }
 
+    /// Whether a leaf of an owner's present life says that its chain begins there, or later.
+    pub(crate) async fn allows_floor(&self, owner: &Owner, begins: ChainHead) -> Result<bool> {
+        self.refresh().await?;
+        self.index.read().allows_floor(owner, begins)
+    }
+
+    /// The last leaf that says of an owner's chain, in its present life, that it begins there, and that leaf's number.
+    pub(crate) async fn floor_at(&self, owner: &Owner, begins: ChainHead) -> Result<Option<(u64, Leaf)>> {
+        self.refresh().await?;
+        self.index.read().floor_at(owner, begins)
+    }
+
     /// Leaves from an index on, at most `limit`, none past `size`: those that were signed, and what was kept beside them then.
     pub(crate) async fn leaves(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
         if from >= size {

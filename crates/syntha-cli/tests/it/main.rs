@@ -298,6 +298,12 @@ async fn beside_a_holder_reads_work_and_writes_name_it() {
     }
     assert!(!archive.exists());
     assert_eq!(mesh.agent("a").unwrap().get::<u64>("key").await.unwrap(), Some(7));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (archive, copy) = (elsewhere.path().join("archive"), elsewhere.path().join("copy"));
+    let backups = [
+        &["user", "backup", "alice", archive.to_str().unwrap()][..],
+        &["backup", "--all", copy.to_str().unwrap()],
+    ];
     let bare = folder.path().join("bare");
     let (users, host) = syntha::UserManager::builder().sqlite(&bare).plain().no_audit().open().await.unwrap();
     users.create_user_session(&host, "alice").await.unwrap().agent("a").unwrap().push("k", 1).await.unwrap();

@@ -11,6 +11,9 @@ use syntha_store::{
     Snapshot, Stamp, Store, StoredRecord, UserState, UserStore, UserTag, Want,
 };
 
+/// The most bytes that the audit layer, which is below what seals, has in a head. What is sealed has more.
+const COUNT: usize = 8;
+
 /// What lies below the layer of one user, or of the deployment's own space.
 #[derive(Clone)]
 pub(super) struct Raw {
@@ -27,7 +30,7 @@ impl Raw {
             assert!(!page.more);
             for (head, body) in page.records {
                 // The records of a trail are of the layer below, which does not seal. What is sealed has a head.
-                if space == Keyspace::Audit && head.head.is_empty() {
+                if space == Keyspace::Audit && head.head.len() <= COUNT {
                     continue;
                 }
                 records.insert((space, head.id.clone()), Record::new(head, body.unwrap()));
