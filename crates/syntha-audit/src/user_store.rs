@@ -402,14 +402,20 @@ impl AuditedUser {
         Ok(size)
     }
 
+    /// Why what was read does not fit a chain's end that was read before it.
+    async fn moved_since(&self, end: ChainHead) -> Result<Error> {
+        Ok(if self.inner.state().await?.chain == end { broken() } else { moved_on() })
+    }
+
     /// A batch, whose events are apart, with its link.
     async fn chain(&self, batch: &Batch, events: &Events, at: (Stamp, ChainHead)) -> Result<(Batch, Size)> {
         let (stamp, before) = at;
         let mut chained = batch.clone();
         let (digests, start) = match self.digests().await? {
             Some(digests) if before.seq > 0 => (digests, self.size(before).await?),
-            Some(_) => return Err(broken()),
-            None if before.seq > 0 => return Err(broken()),
+            // Another process may have begun the chain since.
+            Some(_) => return Err(self.moved_since(before).await?),
+            None if before.seq > 0 => return Err(self.moved_since(before).await?),
             None => {
                 let digests = Arc::new(Digests::generate()?);
                 let ops = &mut chained.ops;
@@ -579,8 +585,11 @@ impl AuditedUser {
                 return Err(if expected.incarnation == at.0.incarnation { moved_on() } else { gone() });
             }
             let (chained, mut size) = match self.chain(batch, events, at).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
                     *self.known.lock() = None;
+                    if expected.is_some() && self.look().await? == at {
+                        return Err(error);
+                    }
                     continue;
                 }
                 chained => chained?,
