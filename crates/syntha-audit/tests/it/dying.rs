@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use syntha_audit::AuditedStore;
 use syntha_store::{
-    At, Batch, BatchId, Capabilities, Changes, Commit, CreateMode, Erased, Error, ErrorKind, Fence,
-    ImportMode, Keyspace, MemoryStore, Outcome, Page, Record, RecordId, Result, Scan, SelfCheck, Snapshot,
-    Stamp, Store, StoredRecord, UserState, UserStore, UserTag,
+    At, Batch, BatchId, Capabilities, Changes, Commit, CreateMode, Epoch, Erased, Error, ErrorKind, Expect,
+    Fence, ImportMode, Keyspace, MemoryStore, Outcome, Page, Record, RecordId, Result, Scan, SelfCheck,
+    Snapshot, Stamp, Store, StoredRecord, UserState, UserStore, UserTag,
 };
+
+use crate::{Memory, batch, tag};
 
 #[derive(Debug)]
 pub(crate) struct Dying {
@@ -198,4 +201,24 @@ impl UserStore for DyingUser {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(Chunked { inner: self.inner.snapshot().await?, waiting: Vec::new() }))
     }
+}
+
+/// A process that begins a chain between another one's look at where it ends and the read of its key.
+#[tokio::test]
+async fn a_chain_that_another_process_begins_meanwhile_goes_on() {
+    let bed = Memory::new();
+    bed.raw().create(tag(1), batch("first"), CreateMode::New).await.unwrap();
+    let early = AuditedStore::new(Arc::new(bed.raw()), bed.deployment()).unwrap();
+    let late = AuditedStore::new(Arc::new(Dying::new(bed.raw(), u64::MAX)), bed.deployment()).unwrap();
+    // What the first commit of a process does besides is done.
+    late.create(tag(2), batch("other"), CreateMode::New).await.unwrap();
+    let (early, late) = (early.open(tag(1)).await.unwrap(), late.open(tag(1)).await.unwrap());
+    // In this order: the late one has looked when it waits for its first read.
+    let (second, first) = tokio::join!(late.commit(batch("second")), early.commit(batch("first again")));
+    let (first, second) = (first.unwrap().chain, second.unwrap().chain);
+    assert_eq!(second.seq, first.seq + 1);
+    // And one that expects the state from before is told that it moved, not that it was tampered with.
+    let expecting =
+        batch("third").expect(Expect::Stamp(Stamp { epoch: Epoch(1), ..late.state().await.unwrap().stamp }));
+    assert_eq!(late.commit(expecting).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
