@@ -232,6 +232,7 @@ class Chain:
                 continue
             good = max(good, seq)
             if leaf.kind == FLOOR:
+                floor = floor or seq >= self.start
                 continue
             if seq >= self.start and self.lives[seq - self.start] != leaf.life:
                 self.find("life", seq)

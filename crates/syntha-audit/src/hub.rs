@@ -378,6 +378,8 @@ impl Hub {
         let since = state.since.unwrap_or_else(Instant::now);
         for leaf in leaves {
             let moved = Moved { life: leaf.leaf.life, chain: leaf.leaf.chain };
+            // Whoever logged it has looked at it. What is still wrong is found again.
+            state.broken.remove(&leaf.leaf.owner);
             if leaf.from > 0 {
                 state.log(&leaf.leaf.owner, moved);
             } else if matches!(leaf.leaf.kind, LeafKind::Erased | LeafKind::Lost) {

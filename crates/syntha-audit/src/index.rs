@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use sha2::{Digest, Sha256};
-use syntha_store::{ChainHead, KeyFingerprint, Result};
+use syntha_store::{ChainHead, Error, ErrorKind, KeyFingerprint, Result};
 use tlog_tiles::{EMPTY_HASH, node_hash, record_hash};
 
 use crate::hub::Owner;
@@ -113,13 +113,45 @@ impl Index {
         Ok(())
     }
 
+    /// Whether leaves go on from those that are here, each after the others.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` if they don't: somebody else did something else with their chain meanwhile.
+    pub(crate) fn check(&self, next: &[Logged]) -> Result<()> {
+        let mut ends: HashMap<Owner, (Option<ChainHead>, Option<ChainHead>)> = HashMap::new();
+        for logged in next {
+            let leaf = logged.leaf;
+            let (living, floor) = ends.entry(leaf.owner).or_insert_with(|| {
+                let at = self.owners.get(&leaf.owner).filter(|at| !at.erased);
+                (
+                    at.map(|at| at.chain),
+                    self.floors.get(&leaf.owner).and_then(|floors| floors.last()).map(begin),
+                )
+            });
+            match leaf.kind {
+                LeafKind::Head => {
+                    let genesis = ChainHead { seq: 0, head: genesis(&self.deployment, &leaf.owner) };
+                    let start = living.or(*floor).unwrap_or(genesis);
+                    if (logged.from, logged.before) != (start.seq.saturating_add(1), start.head) {
+                        return Err(moved_on());
+                    }
+                    *living = Some(leaf.chain);
+                }
+                LeafKind::Floor => *floor = Some(begin(&(logged.index, leaf))),
+                LeafKind::Erased | LeafKind::Lost => (*living, *floor) = (None, None),
+            }
+        }
+        Ok(())
+    }
+
     /// Where the next links of an owner begin that a leaf is the first to name.
     fn start(&self, owner: &Owner, at: Option<At>) -> ChainHead {
         if let Some(at) = at.filter(|at| !at.erased) {
             return at.chain;
         }
         match self.floors.get(owner).and_then(|floors| floors.last()) {
-            Some((_, floor)) => ChainHead { seq: floor.chain.seq.saturating_sub(1), head: floor.chain.head },
+            Some(floor) => begin(floor),
             None => ChainHead { seq: 0, head: genesis(&self.deployment, owner) },
         }
     }
@@ -158,14 +190,19 @@ impl Index {
         }
     }
 
-    /// The last leaf that says of an owner's chain that it begins there, with that leaf's number.
+    /// The last leaf that says of an owner's chain that it begins there, with that leaf's number; or else one of a prune that has not come to
+    /// its end.
     ///
     /// # Errors
     ///
     /// As [`at`](Self::at).
     pub(crate) fn floor_at(&self, owner: &Owner, begins: ChainHead) -> Result<Option<(u64, Leaf)>> {
         let floors = if self.broken { return Err(changed()) } else { self.floors.get(owner) };
-        Ok(floors.and_then(|floors| floors.iter().rfind(|(_, leaf)| leaf.chain == begins)).copied())
+        let exact =
+            |floors: &&Vec<(u64, Leaf)>| floors.iter().rfind(|(_, leaf)| leaf.chain == begins).copied();
+        let later =
+            |floors: &&Vec<(u64, Leaf)>| floors.iter().find(|(_, leaf)| leaf.chain.seq > begins.seq).copied();
+        Ok(floors.as_ref().and_then(|floors| exact(floors).or_else(|| later(floors))))
     }
 
     /// Whether the log says of an owner's chain that it begins there, or later: a long prune comes to its end in steps.
@@ -195,6 +232,15 @@ impl Index {
         self.owners.clear();
         self.floors.clear();
     }
+}
+
+/// The end of what is gone before a floor.
+const fn begin((_, floor): &(u64, Leaf)) -> ChainHead {
+    ChainHead { seq: floor.chain.seq.saturating_sub(1), head: floor.chain.head }
+}
+
+const fn moved_on() -> Error {
+    Error::new(ErrorKind::Busy, "the user was erased, restored or pruned meanwhile, try again")
 }
 
 /// The roots of the whole trees that a log is made of, the greatest first (RFC 6962, section 2.1).
@@ -250,6 +296,35 @@ mod tests {
         let chain = ChainHead { seq: start.seq + 3, head: [9; 32] };
         let leaf = Leaf::new(LeafKind::Head, owner, Incarnation(1), chain);
         Entry { leaf, from: start.seq + 1, before: start.head, at: before }
+    }
+
+    /// What is not read again must not be signed: a floor of a life that has ended would stand before the next one's first links.
+    #[test]
+    fn leaves_that_do_not_go_on_are_refused_before_they_are_signed() {
+        let deployment = DeploymentKey::from_bytes([7; 32]).fingerprint();
+        let first = entry(1, None, &deployment);
+        let owner = first.leaf.owner;
+        let logged = |index, leaf, from, before| Logged { leaf, index, from, before, checkpoint: 1, size: 9 };
+        let leaf = |kind, seq| Leaf::new(kind, owner, Incarnation(1), ChainHead { seq, head: [9; 32] });
+        let head = logged(0, first.leaf, first.from, first.before);
+        let (erased, floor) = (leaf(LeafKind::Erased, 3), leaf(LeafKind::Floor, 2));
+        let (erased, floor) = (logged(1, erased, 0, [0; 32]), logged(2, floor, 0, [0; 32]));
+        let again = logged(
+            3,
+            Leaf::new(LeafKind::Head, owner, Incarnation(2), ChainHead { seq: 1, head: [8; 32] }),
+            1,
+            first.before,
+        );
+        let index = Index::new(deployment);
+        assert!(index.check(&[head, erased, Logged { index: 2, ..again }]).is_ok());
+        let refused = index.check(&[head, erased, floor, again]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        // It is what reading them refuses.
+        let mut index = Index::new(deployment);
+        for leaf in [head, erased, floor] {
+            index.push(&leaf).unwrap();
+        }
+        assert_eq!(index.push(&again).unwrap_err().kind(), ErrorKind::Tampered);
     }
 
     /// What a start costs where there are many leaves, and what looking one up costs then. It says so, and asserts what is the same on every

@@ -457,10 +457,37 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         Ok(!self.find_ended().await?.is_empty())
     }
 
+    /// The same, but for those of which [`told_unclean`](Self::told_unclean) was said.
+    ///
+    /// # Errors
+    ///
+    /// As [`was_unclean`](Self::was_unclean).
+    pub async fn has_untold(&self) -> Result<bool> {
+        Ok(!self.untold().await?.is_empty())
+    }
+
+    /// The trail was told of the processes that ended without closing the deployment.
+    ///
+    /// # Errors
+    ///
+    /// As [`was_unclean`](Self::was_unclean).
+    pub async fn told_unclean(&self) -> Result<()> {
+        let untold = self.untold().await?;
+        match self.space().await? {
+            Some(space) => run::mark(&**space, &untold).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn untold(&self) -> Result<Vec<u64>> {
+        let Some(space) = self.space().await? else { return Ok(Vec::new()) };
+        run::ended(&**space, self.shared.run, self.inner.capabilities().exclusive, true).await
+    }
+
     pub(crate) async fn find_ended(&self) -> Result<Vec<u64>> {
         let Some(space) = self.space().await? else { return Ok(Vec::new()) };
         let alone = self.inner.capabilities().exclusive;
-        let ended = run::ended(&**space, self.shared.run, alone).await?;
+        let ended = run::ended(&**space, self.shared.run, alone, false).await?;
         *self.keeper.ended.lock() = Some(ended.clone());
         Ok(ended)
     }
@@ -623,10 +650,14 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
         // A chain that could not be looked at to the end is looked for by the next run.
         if self.shared.has_begun()
-            && !self.shared.hub.holds()
             && let Some(space) = self.space().await?
         {
-            run::remove(&**space, &[run::number(self.shared.run)]).await?;
+            let own = [run::number(self.shared.run)];
+            if self.shared.hub.holds() {
+                run::mark(&**space, &own).await?;
+            } else {
+                run::remove(&**space, &own).await?;
+            }
         }
         Ok(())
     }
@@ -669,7 +700,7 @@ fn is_at_hand(candidate: &Candidate, at: Option<At>) -> bool {
 }
 
 /// What data answers, if it does so in time.
-async fn answer<T>(asked: impl Future<Output = Result<T>> + Send) -> Result<T> {
+pub(crate) async fn answer<T>(asked: impl Future<Output = Result<T>> + Send) -> Result<T> {
     tokio::time::timeout(LOOK_DEADLINE, asked).await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Busy, "the user's data does not answer in time, try again"))
     })

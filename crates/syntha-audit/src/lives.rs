@@ -42,7 +42,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let leaf = |kind, life, chain| Leaf::new(kind, *owner, life, chain);
         let gather = || async {
             let at = log.at_of(owner).await?;
-            if logged.is_some_and(|(known, _)| at != Some(known)) {
+            if at.is_some_and(|at| !at.erased && (at.life, at.chain) == (now.life, now.chain)) {
+                return Ok(Vec::new());
+            }
+            if at.filter(|at| !at.erased) != logged.map(|(known, _)| known) {
                 return Err(Error::new(
                     ErrorKind::Busy,
                     "another process erased or restored the user meanwhile, try again",

@@ -544,6 +544,8 @@ impl LogTurn<'_> {
             batch.ops.push(record);
             logged.push(leaf);
         }
+        // INVARIANT: what would not be read again is not signed.
+        self.log.index.read().check(&logged)?;
         if !hashes.is_empty() {
             batch.ops.push(put(id(TREE, stored_hash_index(0, first))?, hashes.into()));
         }

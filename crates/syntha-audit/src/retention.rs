@@ -6,7 +6,7 @@ use syntha_store::{
     Timestamp, UserStore, UserTag,
 };
 
-use crate::keeper::{links, no_signer, put_back};
+use crate::keeper::{answer, is_broken, links, no_signer, put_back};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::malformed;
 use crate::log::{Entry, Log};
@@ -65,7 +65,7 @@ pub(crate) fn floor_id() -> Result<RecordId> {
 
 /// Where a user's chain begins, if it was pruned.
 pub(crate) async fn floor(user: &dyn UserStore) -> Result<Option<Floor>> {
-    let read = user.read(Keyspace::Audit, &[floor_id()?]).await?;
+    let read = answer(user.read(Keyspace::Audit, &[floor_id()?])).await?;
     let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
     Floor::decode(&record.body).map(Some)
 }
@@ -114,7 +114,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             return Ok(Pruned { links: 0, first, before: start.head });
         }
         self.write_snapshot(opened).await?;
-        let end = self.walk(&*opened.inner, start, before - 1).await?;
+        let end = self.walk_on(opened, start, before - 1).await?;
         self.flush(log, &owner, before).await?;
         // INVARIANT: nothing goes before the log says from where on there is something.
         let floor = Floor { seq: before, hash: end.head };
@@ -122,13 +122,17 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let leaf = Leaf::new(LeafKind::Floor, owner, state.stamp.incarnation, leaf_chain);
         let gather = || async {
             let at = log.at_of(&owner).await?;
+            // INVARIANT: a floor of a life that has ended, or past what is logged, would stand in the way of the next one.
+            let living = at.filter(|at| !at.erased && at.life == state.stamp.incarnation);
+            if living.is_none_or(|at| at.chain.seq < before) {
+                return Err(meanwhile());
+            }
             Ok(vec![Entry { leaf, from: 0, before: [0; 32], at }])
         };
         self.append(log, None, gather).await?;
         let mut from = start;
         while from.seq < end.seq {
-            let next =
-                self.walk(&*opened.inner, from, end.seq.min(from.seq.saturating_add(LINKS_MOST))).await?;
+            let next = self.walk_on(opened, from, end.seq.min(from.seq.saturating_add(LINKS_MOST))).await?;
             let mut batch = Batch::new(Timestamp(0))?;
             // INVARIANT: where the chain begins never goes back, as another prune beside this one could make it.
             let first = link_id(from.seq.saturating_add(1))?;
@@ -150,6 +154,17 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             from = next;
         }
         Ok(Pruned { links: end.seq.saturating_sub(start.seq), first: floor.seq, before: floor.hash })
+    }
+
+    /// Where a chain is after its link `last`, from where it begins.
+    async fn walk_on(&self, opened: &AuditedUser, from: ChainHead, last: u64) -> Result<ChainHead> {
+        match self.walk(&*opened.inner, from, last).await {
+            // Another prune took the links that were to be read.
+            Err(error) if is_broken(&error) && self.start(&*opened.inner, &opened.owner).await? != from => {
+                Err(meanwhile())
+            }
+            walked => walked,
+        }
     }
 
     /// Where a chain is after its link `last`.
@@ -208,5 +223,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
 }
 
 const fn meanwhile() -> Error {
-    Error::new(ErrorKind::Conflict, "another prune of the trail went on meanwhile, try again")
+    Error::new(
+        ErrorKind::Conflict,
+        "another prune of the trail, a restore or an erasure went on meanwhile, try again",
+    )
 }

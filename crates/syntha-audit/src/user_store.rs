@@ -594,7 +594,13 @@ impl AuditedUser {
                 }
                 chained => chained?,
             };
-            let tight = self.admit_bytes(at.1, &mut size).await?;
+            let tight = match self.admit_bytes(at.1, &mut size).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && expected.is_none() => {
+                    *self.known.lock() = None;
+                    continue;
+                }
+                tight => tight?,
+            };
             #[cfg(feature = "faults")]
             let chained = self.planted(batch, chained).await?;
             match self.inner.commit(chained).await {

@@ -321,7 +321,11 @@ impl crate::deployment::Deployment {
             let _ = tokio::time::timeout(SHIPPING, audited.shipped()).await;
         }
         if audited.was_unclean().await? {
-            self.note_gap().await?;
+            // Chains may be left to look at of one that the trail was told of.
+            if audited.has_untold().await? {
+                self.note_gap().await?;
+                audited.told_unclean().await?;
+            }
             let behind = Arc::downgrade(audited);
             tokio::spawn(async move {
                 if let Some(audited) = behind.upgrade() {

@@ -236,6 +236,8 @@ impl Chain {
             }
             good = good.max(seq);
             if leaf.kind == LeafKind::Floor {
+                // A prune that has not come to its end: what is left leads to where it will.
+                floor |= seq >= self.from;
                 continue;
             }
             if seq >= self.from && self.life_at(seq) != Some(leaf.life) {
