@@ -26,8 +26,7 @@ pub(crate) struct Index {
     number: u64,
     size: u64,
     owners: HashMap<Owner, At>,
-    /// The last leaf of the kind in an owner's present life, and its number.
-    /// One for each prune of the present life. The last one need not be what the data says: a prune that lost a race leaves one, too.
+    /// The leaves of the kind in an owner's present life, with their numbers: one for each prune. The last one need not be what the data says: a prune that lost a race leaves one, too.
     floors: HashMap<Owner, Vec<(u64, Leaf)>>,
     pages: Vec<Hash>,
     /// The leaves of the page that is not full.

@@ -333,7 +333,7 @@ async fn two_prunes_at_once_leave_a_chain_that_verifies() {
             match prune.await.unwrap() {
                 Ok(pruned) => first = first.max(pruned.first),
                 Err(error) => {
-                    let kinds = [ErrorKind::Conflict, ErrorKind::Tampered, ErrorKind::Busy];
+                    let kinds = [ErrorKind::Conflict, ErrorKind::Busy];
                     assert!(kinds.contains(&error.kind()), "{error:?}");
                 }
             }
