@@ -42,11 +42,14 @@ impl Background {
 }
 
 impl<S: Store + ?Sized> AuditedStore<S> {
-    /// Starts what makes checkpoints (at most one a second, while chains move), delivers to the sinks, and looks after other processes'
-    /// ends. The tasks hold the store only while they work, and end when it is closed or gone.
+    /// Starts what makes checkpoints (at most one a second, while chains move), keeps the log's index where the next start finds it, delivers to
+    /// the sinks, and looks after other processes' ends. The tasks hold the store only while they work, and end when it is closed or gone.
     pub fn spawn_background(self: &Arc<Self>) -> Background {
-        let mut tasks =
-            vec![tokio::spawn(log(Arc::downgrade(self))), tokio::spawn(watch(Arc::downgrade(self)))];
+        let mut tasks = vec![
+            tokio::spawn(log(Arc::downgrade(self))),
+            tokio::spawn(keep(Arc::downgrade(self))),
+            tokio::spawn(watch(Arc::downgrade(self))),
+        ];
         for sink in 0..self.keeper.sinks.len() {
             tasks.push(tokio::spawn(ship(Arc::downgrade(self), sink)));
         }
@@ -77,6 +80,16 @@ async fn log<S: Store + ?Sized>(store: Weak<AuditedStore<S>>) {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MOST);
         }
+    }
+}
+
+/// Apart from what makes checkpoints, which must not wait for it.
+async fn keep<S: Store + ?Sized>(store: Weak<AuditedStore<S>>) {
+    while let Some(strong) = open(&store) {
+        // Without it the next start reads more.
+        let _ = strong.keep_index(false).await;
+        drop(strong);
+        sleep(LOOK).await;
     }
 }
 

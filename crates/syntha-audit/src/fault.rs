@@ -40,6 +40,8 @@ pub enum Fault {
     LifeIgnored,
     /// How far a sink was told is believed whoever wrote it.
     CursorBelieved,
+    /// An index of the log that lies in the data is believed whoever wrote it.
+    IndexBelieved,
     /// Every refused name has an entry of its own in the deployment's trail.
     RefusalsNamed,
     /// A user's trail grows past its limit.

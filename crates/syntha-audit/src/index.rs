@@ -1,7 +1,8 @@
 //! What the leaves of the log say, in memory: where each chain was last logged, from where on it may be pruned, and what each page of them
 //! is hashed to.
 //!
-//! It is made from the leaves alone, up to a root that was signed. Nothing that lies beside them in the data has to be believed.
+//! It is made from the leaves alone, up to a root that was signed. What lies beside them in the data is believed where it is under a key that
+//! lies outside.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use syntha_store::{ChainHead, Error, ErrorKind, KeyFingerprint, Result};
 use tlog_tiles::{EMPTY_HASH, node_hash, record_hash};
 
 use crate::hub::Owner;
+use crate::kept_index;
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{Hash, genesis};
 use crate::log::{At, Logged, changed};
@@ -63,6 +65,11 @@ impl Index {
 
     pub(crate) const fn size(&self) -> u64 {
         self.size
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn deployment(&self) -> KeyFingerprint {
+        self.deployment
     }
 
     pub(crate) fn edge(&self) -> Edge {
@@ -226,10 +233,79 @@ impl Index {
         Ok((first, self.size.min(first.saturating_add(PAGE)), hash))
     }
 
+    /// About how many bytes it has where it is kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        let floors = self.floors.values().map(Vec::len).sum();
+        kept_index::bytes(self.owners.len(), floors, self.size)
+    }
+
+    /// All of it, but for the leaves of the page that is not full, of which there is the hash; nothing if a leaf did not fit.
+    pub(crate) fn copied(&self) -> Option<Copied> {
+        let copied = || Copied {
+            number: self.number,
+            size: self.size,
+            owners: self.owners.iter().map(|(owner, at)| (*owner, *at)).collect(),
+            floors: self.floors.values().flatten().copied().collect(),
+            pages: self.pages.clone(),
+            tail: self.tail.clone().finalize().into(),
+            roots: self.edge.roots.iter().map(|root| root.0).collect(),
+        };
+        (!self.broken).then(copied)
+    }
+
+    /// The index that was copied. `tail`: the leaves of the page that is not full.
+    ///
+    /// # Errors
+    ///
+    /// `Tampered` if these are not those that were copied, or the copy is none of an index.
+    pub(crate) fn restored(deployment: KeyFingerprint, copied: Copied, tail: Sha256) -> Result<Self> {
+        let edge = copied.edge();
+        let mut floors: HashMap<Owner, Vec<(u64, Leaf)>> = HashMap::new();
+        for (index, leaf) in copied.floors {
+            floors.entry(leaf.owner).or_default().push((index, leaf));
+        }
+        let (count, in_order) =
+            (copied.owners.len(), |floors: &Vec<(u64, Leaf)>| floors.is_sorted_by_key(|f| f.0));
+        let owners: HashMap<Owner, At> = copied.owners.into_iter().collect();
+        if Hash::from(tail.clone().finalize()) != copied.tail
+            || owners.len() != count
+            || !floors.values().all(in_order)
+        {
+            return Err(changed());
+        }
+        let (number, size, pages) = (copied.number, copied.size, copied.pages);
+        Ok(Self { deployment, number, size, owners, floors, pages, tail, edge, broken: false })
+    }
+
     #[cfg(feature = "faults")]
     pub(crate) fn forget(&mut self) {
         self.owners.clear();
         self.floors.clear();
+    }
+}
+
+/// What an index holds, to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) number: u64,
+    pub(crate) size: u64,
+    pub(crate) owners: Vec<(Owner, At)>,
+    pub(crate) floors: Vec<(u64, Leaf)>,
+    pub(crate) pages: Vec<Hash>,
+    pub(crate) tail: Hash,
+    pub(crate) roots: Vec<Hash>,
+}
+
+impl Copied {
+    /// In the order in which it is kept: the same leaves give the same bytes.
+    pub(crate) fn sorted(mut self) -> Self {
+        self.owners.sort_unstable_by_key(|(owner, _)| *owner);
+        self.floors.sort_unstable_by_key(|(index, _)| *index);
+        self
+    }
+
+    pub(crate) fn edge(&self) -> Edge {
+        Edge { size: self.size, roots: self.roots.iter().copied().map(tlog_tiles::Hash).collect() }
     }
 }
 
@@ -278,7 +354,7 @@ mod tests {
     use syntha_store::{DeploymentKey, ErrorKind, Incarnation, Store};
 
     use super::*;
-    use crate::log::{Entry, Log};
+    use crate::log::{Checks, Entry, Log};
     use crate::{MemorySigner, Signer};
 
     const LEAVES: u64 = 100_000;
@@ -339,7 +415,7 @@ mod tests {
         let signer: Arc<dyn Signer> = Arc::new(MemorySigner::new(&deployment).unwrap());
         let open = async || {
             let space = store.deployment().await.unwrap();
-            Log::open(space, Arc::clone(&signer), deployment, true).await
+            Log::open(space, Arc::clone(&signer), deployment, Checks::ALL).await
         };
         let log = open().await.unwrap();
         let mut ends = HashMap::new();

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::hub::{Backlog, Candidate, Moved, Owner};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{StoredLink, genesis};
-use crate::log::{At, Checkpoint, Entry, LEAVES_MOST, Log, changed};
+use crate::log::{At, Checkpoint, Checks, Entry, LEAVES_MOST, Log, Opened, changed};
 use crate::retention::{Floor, floor};
 use crate::run;
 use crate::signer::{Signer, rolled_back};
@@ -580,6 +580,27 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         true
     }
 
+    fn authenticates(&self) -> bool {
+        #[cfg(feature = "faults")]
+        return !self.shared.has(crate::Fault::IndexBelieved);
+        #[cfg(not(feature = "faults"))]
+        true
+    }
+
+    /// What opening the log took; `None` if it is not open.
+    #[must_use]
+    pub fn opened(&self) -> Option<Opened> {
+        self.keeper.log.get().map(Log::opened)
+    }
+
+    /// Keeps the log's index in the data, if that is due. Says whether it did.
+    pub(crate) async fn keep_index(&self, ending: bool) -> Result<bool> {
+        match self.keeper.log.get() {
+            Some(log) if !self.keeper.reads => log.keep_index(ending).await,
+            _ => Ok(false),
+        }
+    }
+
     /// The deployment's own space, for this layer's records; `None` if there is none and none may be made.
     pub(crate) async fn space(&self) -> Result<Option<&Arc<dyn UserStore>>> {
         let open = || async {
@@ -609,7 +630,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 ));
             }
             let deployment = self.shared.deployment;
-            let log = Log::open(Arc::clone(space), Arc::clone(signer), deployment, self.compares()).await?;
+            let checks = Checks { compares: self.compares(), authenticates: self.authenticates() };
+            let log = Log::open(Arc::clone(space), Arc::clone(signer), deployment, checks).await?;
             #[cfg(feature = "faults")]
             if self.shared.has(crate::Fault::LeavesForgotten) {
                 log.forget();
@@ -647,6 +669,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             self.checkpoint().await?;
             // What is not taken now is taken when the store is opened again.
             let _ = tokio::time::timeout(CLOSE_DEADLINE, self.shipped()).await;
+            // Without it the next start reads more.
+            let _ = tokio::time::timeout(CLOSE_DEADLINE, self.keep_index(true)).await;
         }
         // A chain that could not be looked at to the end is looked for by the next run.
         if self.shared.has_begun()

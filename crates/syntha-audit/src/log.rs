@@ -1,8 +1,9 @@
 //! The deployment's log: a Merkle tree (RFC 6962) over leaves that say where chains ended, with signed checkpoints (C2SP `tlog-checkpoint`).
 //!
 //! It lies in the deployment's own space, keyspace Audit, below whatever seals: `leaf` (by index), `tree` (hashes, by the first one's
-//! number), `checkpoint` (by number). These are no changes of the deployment's data. Where chains were logged is known from the leaves, all
-//! of which are read when the log is opened, and compared with what was signed.
+//! number), `checkpoint` (by number), `index` and `index-part` (see `kept_index`). These are no changes of the deployment's data. Where chains
+//! were logged is known from the leaves, which are read when the log is opened, all or those since the index was kept, and compared with
+//! what was signed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::hub::Owner;
 use crate::index::Index;
+use crate::kept_index::LEAVES_WORTH_IT;
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{Hash, malformed};
 use crate::signer::{Signer, SigningTurn, TreeHead, check_extends, rolled_back};
@@ -139,15 +141,49 @@ struct Standing {
     edge: HashMap<u64, Hash>,
 }
 
+/// What opening the log took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// How many leaves the log had.
+    pub leaves: u64,
+    /// How many of them were read.
+    pub read: u64,
+}
+
+/// What opening the log looks at. Each is left out by a planted fault alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checks {
+    /// The log is compared with what was signed last.
+    pub(crate) compares: bool,
+    /// A kept index counts under its key alone.
+    pub(crate) authenticates: bool,
+}
+
+impl Checks {
+    pub(crate) const ALL: Self = Self { compares: true, authenticates: true };
+}
+
 /// The log of a deployment.
 pub(crate) struct Log {
     pub(crate) space: Arc<dyn UserStore>,
     pub(crate) signer: Arc<dyn Signer>,
-    deployment: KeyFingerprint,
+    pub(crate) deployment: KeyFingerprint,
     standing: Arc<Mutex<Option<Standing>>>,
-    index: RwLock<Index>,
+    pub(crate) index: Arc<RwLock<Index>>,
     /// Held while leaves are read into the index.
     growing: Mutex<()>,
+    /// Held while the index is written into the data.
+    pub(crate) keeping: Mutex<()>,
+    /// How many leaves the index had that was kept last, or was tried to be.
+    pub(crate) kept: AtomicU64,
+    /// The checkpoint of one that did not count, and is replaced whatever it says of itself; 0 for none.
+    pub(crate) spoilt: AtomicU64,
+    /// A kept index is believed whoever wrote it: a planted fault.
+    pub(crate) believes: bool,
+    /// How many leaves were read from the store.
+    read: AtomicU64,
+    opened: Opened,
     /// How many leaves stand under a checkpoint that may be given out.
     published: AtomicU64,
 }
@@ -159,31 +195,42 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log, and compares it with what was signed last. All its leaves are read.
+    /// Opens the log, and compares it with what was signed last. All its leaves are read, or those since the index was kept.
     pub(crate) async fn open(
         space: Arc<dyn UserStore>,
         signer: Arc<dyn Signer>,
         deployment: KeyFingerprint,
-        compares: bool,
+        checks: Checks,
     ) -> Result<Self> {
         // INVARIANT: what was signed is asked first, so that a checkpoint of another process in between only makes the log longer.
         let signed = signer.signed().await?;
-        let log = Self {
+        let mut log = Self {
             space,
             signer,
             deployment,
             standing: Arc::default(),
-            index: RwLock::new(Index::new(deployment)),
+            index: Arc::new(RwLock::new(Index::new(deployment))),
             growing: Mutex::default(),
+            keeping: Mutex::default(),
+            kept: AtomicU64::new(0),
+            spoilt: AtomicU64::new(0),
+            believes: !checks.authenticates,
+            read: AtomicU64::new(0),
+            opened: Opened::default(),
             published: AtomicU64::new(0),
         };
         let standing = log.load().await?;
-        if let (Some(signed), true) = (signed, compares) {
+        if let (Some(signed), true) = (signed, checks.compares) {
             log.compare(&standing, signed).await?;
             log.published.store(signed.size, Ordering::Release);
         }
         log.grow(standing.number, standing.head).await?;
+        log.opened = Opened { leaves: standing.head.size, read: *log.read.get_mut() };
         Ok(log)
+    }
+
+    pub(crate) const fn opened(&self) -> Opened {
+        self.opened
     }
 
     /// Reads the leaves up to a checkpoint that was verified into the index.
@@ -196,15 +243,10 @@ impl Log {
         if known >= number {
             return Ok(());
         }
-        if head.size.saturating_sub(from) > LEAVES_MOST as u64 {
+        let missing = head.size.saturating_sub(from);
+        if missing > LEAVES_MOST as u64 || (from == 0 && missing >= LEAVES_WORTH_IT) {
             // INVARIANT: nobody sees what was not compared, and no more than a page of it is held beside the index.
-            let mut index = Index::new(self.deployment);
-            while index.size() < head.size {
-                for leaf in self.stored(index.size(), head.size, LEAVES_PAGE).await? {
-                    index.push(&leaf)?;
-                }
-            }
-            index.reached(number, head)?;
+            let index = self.read_all(number, head).await?;
             *self.index.write() = index;
             return Ok(());
         }
@@ -218,6 +260,27 @@ impl Log {
             return Err(changed());
         }
         self.take_in(number, head, &leaves)
+    }
+
+    /// An index of all leaves under a checkpoint: from the one that was kept, if that leads there, else from nothing.
+    async fn read_all(&self, number: u64, head: TreeHead) -> Result<Index> {
+        if let Ok(Some(kept)) = self.kept_index(number, head).await
+            && let Ok(index) = self.read_on(kept, number, head).await
+        {
+            return Ok(index);
+        }
+        self.kept.store(0, Ordering::Relaxed);
+        self.read_on(Index::new(self.deployment), number, head).await
+    }
+
+    async fn read_on(&self, mut index: Index, number: u64, head: TreeHead) -> Result<Index> {
+        while index.size() < head.size {
+            for leaf in self.stored(index.size(), head.size, LEAVES_PAGE).await? {
+                index.push(&leaf)?;
+            }
+        }
+        index.reached(number, head)?;
+        Ok(index)
     }
 
     fn take_in(&self, number: u64, head: TreeHead, leaves: &[Logged]) -> Result<()> {
@@ -436,7 +499,7 @@ impl Log {
     }
 
     /// Leaves as they are stored.
-    async fn stored(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
+    pub(crate) async fn stored(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
         let left = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);
         let mut scan = Scan::records(Keyspace::Audit, limit.min(left).max(1)).name(Bytes::from_static(LEAF));
         if let Some(before) = from.checked_sub(1) {
@@ -456,6 +519,7 @@ impl Log {
         if leaves.is_empty() && from < size {
             return Err(changed());
         }
+        self.read.fetch_add(leaves.len() as u64, Ordering::Relaxed);
         Ok(leaves)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use syntha_store::{Error, ErrorKind, KeyFingerprint, Result, Store};
 
-use crate::log::{Log, last_checkpoint};
+use crate::log::{Checks, Log, last_checkpoint};
 use crate::signer::{Signer, SigningTurn, TreeHead, check_extends, origin};
 use crate::signer_file::FileSigner;
 use crate::signer_keys::SignerKeys;
@@ -41,7 +41,7 @@ impl FileSigner {
         let head = last.head;
         let vouching = Vouching { origin: origin(deployment), head };
         // Compares the tree with what is vouched for.
-        let log = Log::open(space, Arc::new(vouching), *deployment, true).await?;
+        let log = Log::open(space, Arc::new(vouching), *deployment, Checks::ALL).await?;
         if let Some(known) = known {
             if known.origin != origin(deployment) {
                 return Err(Error::new(ErrorKind::Invalid, "the known checkpoint is of another audit log"));

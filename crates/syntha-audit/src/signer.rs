@@ -37,6 +37,47 @@ pub fn origin(deployment: &KeyFingerprint) -> String {
     format!("syntha/{}", data_encoding::HEXLOWER.encode(short))
 }
 
+/// The key that authenticates the index which the data holds of the log: 32 random bytes. See [`Signer::index_key`].
+#[derive(Clone)]
+pub struct IndexKey(Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for IndexKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IndexKey")
+    }
+}
+
+impl IndexKey {
+    /// A key that was kept.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// A new one.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the system has no random source.
+    pub fn generate() -> Result<Self> {
+        Ok(Self(random()?))
+    }
+
+    /// The bytes, to be kept where the signing key is.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+fn random() -> Result<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes).map_err(|source| {
+        Error::new(ErrorKind::Unavailable, "the system's random source failed").with_source(source)
+    })?;
+    Ok(bytes)
+}
+
 /// A key that signs the log, with what it signed last. One signs at a time, also among processes.
 #[async_trait]
 pub trait Signer: fmt::Debug + Send + Sync + 'static {
@@ -64,6 +105,16 @@ pub trait Signer: fmt::Debug + Send + Sync + 'static {
     ///
     /// As [`keys`](Self::keys).
     async fn sinks(&self) -> Result<Option<SinkMemory>> {
+        Ok(None)
+    }
+
+    /// The key of the index that the data holds of the log, with which a start need not read all leaves; `None` if none was made, or from a
+    /// signer that keeps none. With such a signer every start reads all leaves.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys).
+    async fn index_key(&self) -> Result<Option<IndexKey>> {
         Ok(None)
     }
 
@@ -108,7 +159,17 @@ pub trait SigningTurn: Send {
         Ok(None)
     }
 
-    /// Makes a new key, for all states after the last one that was published. Gives the note by which the old key names it.
+    /// The key of [`Signer::index_key`], made and remembered, durably, if there is none; `None` from a signer that keeps none.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_sink`](Self::begin_sink).
+    async fn make_index_key(&mut self) -> Result<Option<IndexKey>> {
+        Ok(None)
+    }
+
+    /// Makes a new key, for all states after the last one that was published. Gives the note by which the old key names it. A signer that
+    /// keeps an index key forgets that one: whoever has the old file must not be able to write an index.
     ///
     /// # Errors
     ///
@@ -219,6 +280,7 @@ pub(crate) struct Kept {
     pub(crate) signed: Option<TreeHead>,
     pub(crate) pending: Option<TreeHead>,
     pub(crate) sinks: Option<SinkMemory>,
+    pub(crate) index_key: Option<IndexKey>,
 }
 
 impl Kept {
@@ -226,7 +288,7 @@ impl Kept {
     pub(crate) fn generate(origin: &str, from: u64) -> Result<Self> {
         let (private, public) = generate(origin)?;
         let keys = SignerKeys::new(origin, from, public)?;
-        Ok(Self { private, keys, signed: None, pending: None, sinks: None })
+        Ok(Self { private, keys, signed: None, pending: None, sinks: None, index_key: None })
     }
 
     pub(crate) fn sign(&mut self, head: TreeHead, consistency: &[Hash]) -> Result<String> {
@@ -252,18 +314,20 @@ impl Kept {
     pub(crate) fn begin_sink(&mut self, name: &str) -> Result<SinkMemory> {
         let mut sinks = match self.sinks.take() {
             Some(sinks) => sinks,
-            None => {
-                let mut key = Zeroizing::new([0; 32]);
-                getrandom::fill(&mut *key).map_err(|source| {
-                    Error::new(ErrorKind::Unavailable, "the system's random source failed")
-                        .with_source(source)
-                })?;
-                SinkMemory::new(*key, [])
-            }
+            None => SinkMemory::new(*random()?, []),
         };
         sinks.begin(name);
         self.sinks = Some(sinks.clone());
         Ok(sinks)
+    }
+
+    pub(crate) fn make_index_key(&mut self) -> Result<IndexKey> {
+        let key = match self.index_key.take() {
+            Some(key) => key,
+            None => IndexKey::generate()?,
+        };
+        self.index_key = Some(key.clone());
+        Ok(key)
     }
 
     pub(crate) fn rotate(&mut self) -> Result<String> {
@@ -273,6 +337,7 @@ impl Kept {
         let note = sign_text(&self.private, &text)?;
         self.keys.add(&note)?;
         self.private = private;
+        self.index_key = None;
         Ok(note)
     }
 }
@@ -335,6 +400,10 @@ impl Signer for MemorySigner {
         Ok(self.kept.lock().sinks.clone())
     }
 
+    async fn index_key(&self) -> Result<Option<IndexKey>> {
+        Ok(self.kept.lock().index_key.clone())
+    }
+
     async fn turn(&self) -> Result<Box<dyn SigningTurn>> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         Ok(Box::new(MemoryTurn { kept: Arc::clone(&self.kept), _turn: turn }))
@@ -366,6 +435,10 @@ impl SigningTurn for MemoryTurn {
 
     async fn begin_sink(&mut self, name: &str) -> Result<Option<SinkMemory>> {
         self.kept.lock().begin_sink(name).map(Some)
+    }
+
+    async fn make_index_key(&mut self) -> Result<Option<IndexKey>> {
+        self.kept.lock().make_index_key().map(Some)
     }
 
     async fn rotate(&mut self) -> Result<String> {

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::cursor::SinkMemory;
 use crate::link::Hash;
-use crate::signer::{Kept, Signer, SigningTurn, TreeHead, origin};
+use crate::signer::{IndexKey, Kept, Signer, SigningTurn, TreeHead, origin};
 use crate::signer_keys::SignerKeys;
 
 /// The longest file: thousands of keys.
@@ -58,6 +58,9 @@ struct Text {
     pending: Option<Head>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sinks: Option<Sinks>,
+    /// The key of the index that the data holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<Zeroizing<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +172,11 @@ impl Signer for FileSigner {
         blocking(move || Ok(signer.read()?.sinks)).await
     }
 
+    async fn index_key(&self) -> Result<Option<IndexKey>> {
+        let signer = self.clone();
+        blocking(move || Ok(signer.read()?.index_key)).await
+    }
+
     async fn turn(&self) -> Result<Box<dyn SigningTurn>> {
         let mut waited = Duration::ZERO;
         loop {
@@ -248,6 +256,10 @@ impl SigningTurn for FileTurn {
         self.change(move |kept| kept.begin_sink(&name)).await.map(Some)
     }
 
+    async fn make_index_key(&mut self) -> Result<Option<IndexKey>> {
+        self.change(Kept::make_index_key).await.map(Some)
+    }
+
     async fn rotate(&mut self) -> Result<String> {
         self.change(Kept::rotate).await
     }
@@ -322,6 +334,7 @@ fn encode(kept: &Kept) -> Result<Zeroizing<Vec<u8>>> {
         signed: kept.signed.map(head),
         pending: kept.pending.map(head),
         sinks,
+        index: kept.index_key.as_ref().map(|key| Zeroizing::new(BASE64.encode(key.as_bytes()))),
     };
     // As large as it gets, so that no copy of the key is left where it grew.
     let mut out =
@@ -346,12 +359,14 @@ fn decode(text: &[u8]) -> Result<Kept> {
             "the key file has a format that this build does not know, upgrade",
         ));
     }
-    let sinks = |sinks: Sinks| -> Result<SinkMemory> {
-        let key = Zeroizing::new(BASE64.decode(sinks.key.as_bytes()).map_err(|_| damaged())?);
-        Ok(SinkMemory::new(key.as_slice().try_into().map_err(|_| damaged())?, sinks.names))
+    let key = |text: &str| -> Result<[u8; 32]> {
+        let key = Zeroizing::new(BASE64.decode(text.as_bytes()).map_err(|_| damaged())?);
+        key.as_slice().try_into().map_err(|_| damaged())
     };
+    let sinks = |sinks: Sinks| -> Result<SinkMemory> { Ok(SinkMemory::new(key(&sinks.key)?, sinks.names)) };
     Ok(Kept {
         sinks: text.sinks.map(sinks).transpose()?,
+        index_key: text.index.map(|text| key(&text).map(IndexKey::from_bytes)).transpose()?,
         keys: SignerKeys::parse(&text.keys)?,
         private: text.private,
         signed: text.signed.map(head).transpose()?,
