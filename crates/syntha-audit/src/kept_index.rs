@@ -40,7 +40,7 @@ const BYTES_A_LEAF: u64 = 400;
 pub(crate) const LEAVES_WORTH_IT: u64 = LEAVES_AT_END;
 
 /// About how many bytes a part has.
-const PART_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+pub(crate) const PART_BYTES: usize = 256 * 1024;
 const OWNER_BYTES: usize = 105;
 const FLOOR_BYTES: usize = 96;
 const HASH_BYTES: usize = 32;
@@ -74,8 +74,8 @@ impl Kind {
     }
 
     /// How many of them a part holds at most.
-    const fn most(self) -> usize {
-        PART_BYTES / self.bytes()
+    const fn most(self, part_bytes: usize) -> usize {
+        part_bytes / self.bytes()
     }
 }
 
@@ -195,20 +195,20 @@ fn take_hash(from: &mut &[u8]) -> Hash {
 }
 
 /// The parts of a copy, in their order.
-fn parts(copied: &Copied) -> impl Iterator<Item = Bytes> {
+fn parts(copied: &Copied, part_bytes: usize) -> impl Iterator<Item = Bytes> {
     Kind::ALL.into_iter().flat_map(move |kind| {
         let count = match kind {
             Kind::Owners => copied.owners.len(),
             Kind::Floors => copied.floors.len(),
             Kind::Pages => copied.pages.len(),
         };
-        (0..count).step_by(kind.most()).map(move |first| part(copied, kind, first))
+        let most = kind.most(part_bytes);
+        (0..count).step_by(most).map(move |first| part(copied, kind, first, most))
     })
 }
 
-fn part(copied: &Copied, kind: Kind, first: usize) -> Bytes {
-    let most = kind.most();
-    let mut out = Vec::with_capacity(1 + PART_BYTES);
+fn part(copied: &Copied, kind: Kind, first: usize, most: usize) -> Bytes {
+    let mut out = Vec::with_capacity(1 + most * kind.bytes());
     out.put_u8(kind as u8);
     match kind {
         Kind::Owners => {
@@ -390,7 +390,7 @@ impl Log {
     async fn write_index(&self, copied: &Copied, key: &IndexKey, before: Option<&Record>) -> Result<()> {
         let mut hashes = Vec::new();
         let mut batch = Batch::new(Timestamp(0))?;
-        for (number, part) in (0..).zip(parts(copied)) {
+        for (number, part) in (0..).zip(parts(copied, self.part_bytes)) {
             if !batch.ops.is_empty() {
                 self.space.commit(std::mem::replace(&mut batch, Batch::new(Timestamp(0))?)).await?;
             }

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::hub::Owner;
 use crate::index::Index;
-use crate::kept_index::LEAVES_WORTH_IT;
+use crate::kept_index::{LEAVES_WORTH_IT, PART_BYTES};
 use crate::leaf::{Leaf, LeafKind};
 use crate::link::{Hash, malformed};
 use crate::signer::{Signer, SigningTurn, TreeHead, check_extends, rolled_back};
@@ -179,6 +179,7 @@ pub(crate) struct Log {
     pub(crate) kept: AtomicU64,
     /// The checkpoint of one that did not count, and is replaced whatever it says of itself; 0 for none.
     pub(crate) spoilt: AtomicU64,
+    pub(crate) part_bytes: usize,
     /// A kept index is believed whoever wrote it: a planted fault.
     pub(crate) believes: bool,
     /// How many leaves were read from the store.
@@ -214,6 +215,7 @@ impl Log {
             keeping: Mutex::default(),
             kept: AtomicU64::new(0),
             spoilt: AtomicU64::new(0),
+            part_bytes: PART_BYTES,
             believes: !checks.authenticates,
             read: AtomicU64::new(0),
             opened: Opened::default(),

@@ -6,6 +6,7 @@ mod dying;
 mod failing;
 mod files;
 mod import;
+mod kept;
 mod log;
 mod outside;
 mod retention;
