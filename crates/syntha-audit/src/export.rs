@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use syntha_store::{
-    ChainHead, DEPLOYMENT_OWNER, ErrorKind, Keyspace, Result, Scan, Store, Subject, UserStore, UserTag,
+    ChainHead, DEPLOYMENT_OWNER, Error, ErrorKind, Keyspace, Result, Scan, Store, Subject, UserStore, UserTag,
 };
 
 use crate::digests::Digests;
@@ -25,6 +25,8 @@ const PAGE: usize = 256;
 const LEAVES: usize = 1_024;
 /// How many users a page has.
 const USERS: usize = 1_000;
+/// How often an export is tried.
+const TRIES: usize = 3;
 
 /// Whose trails are exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +52,35 @@ pub struct ExportReport {
     pub leaves: u64,
     /// The checkpoint that the leaves are proved by, where there is a signer.
     pub checkpoint: Option<Checkpoint>,
+    /// Somebody whose trail it holds was erased, restored or pruned while it was read. The log tells of that after this checkpoint, so a verifier may
+    /// call the trail bad: export it again.
+    pub moved: bool,
 }
 
 impl<S: Store + ?Sized> AuditedStore<S> {
+    /// Writes trails as [`export`](Self::export) does, and again where that [moved](ExportReport::moved), three times in all. `begin` gives the sink
+    /// of each try, with nothing in it; the last one comes back.
+    ///
+    /// # Errors
+    ///
+    /// As [`export`](Self::export); `Unavailable` if there is no sink.
+    pub async fn export_retried<W: Write + Send>(
+        &self,
+        whose: &Whose,
+        redacted: bool,
+        mut begin: impl FnMut() -> std::io::Result<W> + Send,
+    ) -> Result<(ExportReport, W)> {
+        let mut tries = 0;
+        loop {
+            let mut sink = begin().map_err(no_sink)?;
+            let report = self.export(whose, redacted, &mut sink).await?;
+            tries += 1;
+            if !report.moved || tries == TRIES {
+                return Ok((report, sink));
+            }
+        }
+    }
+
     /// Writes trails, in the form of docs/audit-v1.md. Everything is logged and signed first, where there is a signer. `redacted`: without
     /// details, which verifies as well and tells less.
     ///
@@ -106,8 +134,9 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         }
         if let Some(checkpoint) = checkpoint {
             let size = checkpoint.head.size;
+            let log = self.log().await?.ok_or_else(crate::keeper::no_signer)?;
+            export.report.moved |= log.ended_since(size, (*whose != Whose::All).then_some(&owners)).await?;
             if *whose == Whose::All {
-                let log = self.log().await?.ok_or_else(crate::keeper::no_signer)?;
                 let mut from = 0;
                 while from < size {
                     for logged in log.leaves(from, size, LEAVES).await? {
@@ -207,6 +236,8 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 export.report.links += 1;
             }
         }
+        // A prune takes the links after its leaf was signed, which may be before this checkpoint.
+        export.report.moved |= self::floor(user).await?.map(|floor| floor.start()) != floor;
         // A chain that nobody began ends where it begins.
         let end = if end == ChainHead::default() {
             ChainHead { seq: 0, head: genesis(&deployment, &owner) }
@@ -269,6 +300,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
         Ok(Some(Digests::new(&record.body)?.subject(name)))
     }
+}
+
+fn no_sink(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "there is no sink for the trail").with_source(error)
 }
 
 struct Export<W: Write> {

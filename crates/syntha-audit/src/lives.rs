@@ -1,6 +1,8 @@
 //! How a user's chain begins, ends and is put in another's place, as the log tells it.
 
-use syntha_store::{ChainHead, Erased, Error, ErrorKind, Result, Store, UserStore, UserTag};
+use syntha_store::{
+    ChainHead, Erased, Error, ErrorKind, Fence, Result, Stamp, Store, UserState, UserStore, UserTag,
+};
 
 use crate::hub::{Moved, Owner};
 use crate::keeper::{TRIES, is_broken, is_gone};
@@ -70,20 +72,15 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         self.append(log, None, gather).await.map(drop)
     }
 
-    /// Logs a user's whole chain and takes it to all sinks, before the user's data is closed for good.
-    pub(crate) async fn flush_before_end(&self, user: UserTag) -> Result<()> {
-        let Some(log) = self.log().await? else { return Ok(()) };
-        let owner = *user.as_bytes();
-        let _erasing = self.shared.hub.erase(&owner);
-        match self.inner.open(user).await {
-            Ok(inner) => match self.inspect(&owner, &*inner).await {
-                Ok(_) => self.flush_to_the_end(log, &owner, &*inner).await.map(drop),
-                // What was tampered with can be erased all the same.
-                Err(error) if is_broken(&error) || is_gone(&error) => Ok(()),
-                Err(error) => Err(error),
-            },
-            // The fence says what is wrong.
-            Err(_) => Ok(()),
+    /// Closes a user's data for good, after the whole chain was logged and taken to all sinks. `at`: only if the data still stands there.
+    pub(crate) async fn fence_at_the_end(&self, user: UserTag, at: Option<Stamp>) -> Result<Stamp> {
+        let Some(log) = self.log().await? else { return self.inner.fence(user, at, Fence::Erased).await };
+        // INVARIANT: held until the fence stands. A commit after the last flush would be gone before anybody was told.
+        let _erasing = self.shared.hub.erase(user.as_bytes());
+        match self.flush_and_fence(log, user, at).await? {
+            Some((stamp, _)) => Ok(stamp),
+            // The fence says what is wrong with data that can't be opened.
+            None => self.inner.fence(user, at, Fence::Erased).await,
         }
     }
 
@@ -91,32 +88,56 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let Some(log) = self.log().await? else { return self.inner.erase(user).await };
         let owner = *user.as_bytes();
         let _erasing = self.shared.hub.erase(&owner);
-        let mut end = None;
-        match self.inner.open(user).await {
-            Ok(inner) => match self.inspect(&owner, &*inner).await {
-                Ok(_) => end = Some(self.flush_to_the_end(log, &owner, &*inner).await?),
-                // What was tampered with can be erased all the same.
-                Err(error) if is_broken(&error) || is_gone(&error) => {}
-                Err(error) => return Err(error),
-            },
-            Err(error) if is_broken(&error) || is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
+        let end = self.flush_and_fence(log, user, None).await?.map(|(_, end)| end);
         let erased = self.inner.erase(user).await?;
         self.log_erased(log, &owner, end).await?;
         Ok(erased)
     }
 
-    /// Takes a chain that nobody appends to any more to all sinks. Gives where it ends.
-    async fn flush_to_the_end(&self, log: &Log, owner: &Owner, user: &dyn UserStore) -> Result<Moved> {
+    /// Takes a user's chain to all sinks and closes the data where the chain ended. Gives where that is; nothing for data that is closed already,
+    /// or was tampered with, and can be erased all the same.
+    async fn flush_and_fence(
+        &self,
+        log: &Log,
+        user: UserTag,
+        at: Option<Stamp>,
+    ) -> Result<Option<(Stamp, Moved)>> {
+        let owner = *user.as_bytes();
+        for _ in 0..TRIES {
+            let inner = match self.inner.open(user).await {
+                Ok(inner) => inner,
+                Err(error) if is_broken(&error) || is_gone(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match self.inspect(&owner, &*inner).await {
+                Ok(_) => {}
+                Err(error) if is_broken(&error) || is_gone(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            let end = self.flush_to_the_end(log, &owner, &*inner).await?;
+            match self.inner.fence(user, at.or(Some(end.stamp)), Fence::Erased).await {
+                Ok(stamp) => {
+                    let moved = Moved { life: end.stamp.incarnation, chain: end.chain };
+                    return Ok(Some((stamp, moved)));
+                }
+                // Another process has changed the data since, which no guard here keeps it from.
+                Err(error) if error.kind() == ErrorKind::Conflict && at.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(written_all_the_time())
+    }
+
+    /// Takes a chain that nobody here appends to any more to all sinks. Gives where it ends.
+    async fn flush_to_the_end(&self, log: &Log, owner: &Owner, user: &dyn UserStore) -> Result<UserState> {
         for _ in 0..TRIES {
             let state = user.state().await?;
             self.flush(log, owner, state.chain.seq).await?;
             if !self.shared.hub.is_open(owner) && user.state().await?.chain == state.chain {
-                return Ok(Moved { life: state.stamp.incarnation, chain: state.chain });
+                return Ok(state);
             }
         }
-        Err(Error::new(ErrorKind::Busy, "other processes write the user's data all the time, try again"))
+        Err(written_all_the_time())
     }
 
     /// Logs that an owner's chain ended, if the log doesn't say so yet.
@@ -138,6 +159,10 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         self.shared.hub.ended(owner);
         Ok(())
     }
+}
+
+const fn written_all_the_time() -> Error {
+    Error::new(ErrorKind::Busy, "other processes write the user's data all the time, try again")
 }
 
 const fn taken_away() -> Error {

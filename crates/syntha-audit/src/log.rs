@@ -500,6 +500,22 @@ impl Log {
         Ok(page)
     }
 
+    /// Whether a leaf after so many says of one of these owners, or of any, that links of its chain are gone.
+    pub(crate) async fn ended_since(&self, mut from: u64, owners: Option<&Vec<Owner>>) -> Result<bool> {
+        self.refresh().await?;
+        let size = self.index.read().size();
+        let ends =
+            |leaf: &Leaf| leaf.kind != LeafKind::Head && owners.is_none_or(|all| all.contains(&leaf.owner));
+        while from < size {
+            let leaves = self.leaves(from, size, LEAVES_PAGE).await?;
+            from = from.saturating_add(leaves.len() as u64);
+            if leaves.iter().any(|logged| ends(&logged.leaf)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Leaves as they are stored.
     pub(crate) async fn stored(&self, from: u64, size: u64, limit: usize) -> Result<Vec<Logged>> {
         let left = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);

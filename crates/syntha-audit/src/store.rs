@@ -173,7 +173,7 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
         // A layer above destroys keys between the fence and the erasure: what the trail has to tell goes out before.
         if fence == Fence::Erased {
             self.prepare().await?;
-            self.flush_before_end(user).await?;
+            return self.fence_at_the_end(user, at).await;
         }
         self.inner.fence(user, at, fence).await
     }

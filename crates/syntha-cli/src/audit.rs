@@ -3,7 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what is absent")]
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{BufReader, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -489,10 +489,23 @@ async fn export(export: &Export, trail: AuditTrail<'_>) -> Result {
     let path = &export.file;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let file = file.map_err(|error| format!("can't make {}: {error}", path.display()))?;
-    let mut sink = BufWriter::new(file);
-    let report = trail.export(&export.whose.scope()?, export.redacted, &mut sink).await?;
+    let begin = || {
+        let mut again = file.try_clone()?;
+        again.set_len(0)?;
+        again.rewind()?;
+        Ok(BufWriter::new(again))
+    };
+    let (report, mut sink) = trail.export_retried(&export.whose.scope()?, export.redacted, begin).await?;
     sink.flush()?;
     sink.get_ref().sync_all()?;
     let line = format!("wrote {} trails with {} entries", report.chains, report.links);
-    Ok(Answer { lines: vec![line], value: json!({ "trails": report.chains, "entries": report.links }) })
+    let mut lines = vec![line];
+    if report.moved {
+        lines.push(
+            "users were erased, restored or pruned all the time: a verifier may call it bad, export again"
+                .to_owned(),
+        );
+    }
+    let value = json!({ "trails": report.chains, "entries": report.links, "moved": report.moved });
+    Ok(Answer { lines, value })
 }

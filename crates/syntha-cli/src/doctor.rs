@@ -251,6 +251,10 @@ async fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
             "no outside anchor, nobody outside is told of the trail: copy checkpoints (`syntha audit checkpoint`) elsewhere",
         );
     }
+    if let Some(opened) = trail.opened() {
+        let says = format!("{} of the log's {} leaves were read", opened.read, opened.leaves);
+        report.right("audit start", says);
+    }
     if let Err(error) = trail_sizes(users, &trail, report).await {
         report.failure("audit size", error.to_string());
     }

@@ -183,6 +183,7 @@ pub fn audit_faults() -> Vec<(&'static str, syntha_audit::Fault)> {
         ("audit-keyspace-open", Fault::KeyspaceOpen),
         ("audit-leaves-forgotten", Fault::LeavesForgotten),
         ("audit-floor-believed", Fault::FloorBelieved),
+        ("audit-index-believed", Fault::IndexBelieved),
         ("audit-life-ignored", Fault::LifeIgnored),
         ("audit-refusals-named", Fault::RefusalsNamed),
         ("audit-limit-ignored", Fault::LimitIgnored),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use syntha_audit::link::{Kind, Link, StoredLink, details_hash};
 use syntha_audit::replay::StateReport;
 use syntha_audit::verify::{Report, Scope, TrustedKeys, Verifier};
-use syntha_audit::{AuditedStore, Backlog, Checkpoint, ExportReport, Pruned, TrailSize, Whose};
+use syntha_audit::{AuditedStore, Backlog, Checkpoint, ExportReport, Opened, Pruned, TrailSize, Whose};
 use syntha_store::{
     Action, Error as StoreError, ErrorKind as StoreErrorKind, Event, Keyspace, RecordId, Scan, Timestamp,
     UserId, UserStore, UserTag, Verdict, decode_events,
@@ -387,6 +387,22 @@ impl AuditTrail<'_> {
         Ok(self.audited.export(&self.whose(scope), redacted, sink).await?)
     }
 
+    /// The same, and again where somebody was erased, restored or pruned while their trail was read, three times in all: see
+    /// [`AuditedStore::export_retried`].
+    ///
+    /// # Errors
+    ///
+    /// As [`export`](Self::export).
+    pub async fn export_retried<W: Write + Send>(
+        &self,
+        scope: &AuditScope,
+        redacted: bool,
+        begin: impl FnMut() -> std::io::Result<W> + Send,
+    ) -> Result<(ExportReport, W)> {
+        self.told(Action::ReadAudit, scope).await?;
+        Ok(self.audited.export_retried(&self.whose(scope), redacted, begin).await?)
+    }
+
     /// Logs and signs what was not yet: see [`AuditedStore::checkpoint`].
     ///
     /// # Errors
@@ -460,6 +476,13 @@ impl AuditTrail<'_> {
     #[must_use]
     pub fn backlog(&self) -> Backlog {
         self.audited.backlog()
+    }
+
+    /// How many leaves the log had when it was opened, and how many of them were read; `None` if it is not open. All are read where its index
+    /// was not kept, or does not count: docs/audit-v1.md.
+    #[must_use]
+    pub fn opened(&self) -> Option<Opened> {
+        self.audited.opened()
     }
 
     fn whose(&self, scope: &AuditScope) -> Whose {

@@ -382,8 +382,8 @@ impl Backup<'_> {
         listed.push(new.publish()?);
         #[cfg(feature = "audit")]
         if let Some(audited) = &self.deployment.trailed.audited {
-            let mut new = NewFile::create(&self.folder, TRAIL)?;
-            audited.export(&syntha_audit::Whose::All, false, &mut new).await?;
+            let begin = || NewFile::create(&self.folder, TRAIL).map_err(std::io::Error::other);
+            let (_, new) = audited.export_retried(&syntha_audit::Whose::All, false, begin).await?;
             listed.push(new.publish()?);
         }
         // INVARIANT: the keystore comes after everything that its keys open.

@@ -318,10 +318,8 @@ async fn one_that_somebody_wrote_is_not_believed() {
     bed.put_back(&rows).await;
     assert_eq!(bed.reads().await, 700 % PAGE + 5);
     // One of another deployment, under the same key.
-    let copied = sorted(&log);
     let key = bed.signer.index_key().await.unwrap().unwrap();
-    let manifest =
-        Manifest::of(&copied, small_parts(&copied).map(|part| Sha256::digest(part).into()).collect());
+    let manifest = Manifest::decode(&good[row].1, &key, &bed.deployment(), false).unwrap();
     let other = Bed::new();
     forged.push((
         "of another deployment".to_owned(),

@@ -8,6 +8,7 @@ mod files;
 mod import;
 mod kept;
 mod log;
+mod meanwhile;
 mod outside;
 mod retention;
 mod signer;

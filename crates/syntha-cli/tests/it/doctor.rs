@@ -61,6 +61,7 @@ fn sound_data_has_warnings_at_most() {
     assert!(ok && state(&found, "audit trail") == "right", "{found}");
     assert_eq!((&*state(&found, "audit key apart"), &*state(&found, "audit anchor")), ("warning", "warning"));
     assert!(says(&found, "audit anchor").contains("no outside anchor"), "{found}");
+    assert!(says(&found, "audit start").contains("leaves were read"), "{found}");
     place.json(&["--data", "untold", "--audit", "off", "user", "add", "alice"]);
     let (ok, found) = doctor(&place, &["--data", "untold"]);
     assert!(ok && state(&found, "audit trail") == "warning", "{found}");

@@ -20,6 +20,7 @@ checks![
     audit_log_floor_has_its_leaf,
     audit_log_leaf_rewritten_is_noticed,
     audit_log_passes_over_an_ended_life,
+    audit_log_index_counts_under_its_key_alone,
 ];
 
 const SPACE: Keyspace = Keyspace::Audit;
@@ -203,4 +204,61 @@ async fn audit_log_passes_over_an_ended_life(bed: Bed) {
         }
         Trail::of(&bed, name).await.assert_whole();
     }
+}
+
+async fn audit_log_index_counts_under_its_key_alone(mut bed: Bed) {
+    const USERS: [&str; 16] =
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
+    let store = bed.logged();
+    let mut handles = Vec::new();
+    for name in USERS {
+        handles.push(user(&store, bed.tag(name), CreateMode::New).await);
+    }
+    store.checkpoint().await.unwrap();
+    for _ in USERS {
+        for handle in &handles {
+            commits(handle, 1).await;
+        }
+        store.checkpoint().await.unwrap();
+    }
+    drop(handles);
+    store.close().await.unwrap();
+    drop(store);
+    bed.reopen().await;
+    let all_is_well = async |bed: &Bed| {
+        let store = bed.logged();
+        for name in USERS {
+            let tag = bed.tag(name);
+            let at = store.open(tag).await.unwrap().state().await.unwrap();
+            let (_, leaf) = store.last_leaf(tag.as_bytes()).await.unwrap().unwrap();
+            assert_eq!((leaf.life, leaf.chain), (at.stamp.incarnation, at.chain));
+        }
+        assert_eq!(store.catch_up().await.unwrap(), 0);
+        store.opened().unwrap()
+    };
+    let opened = all_is_well(&bed).await;
+    assert!(opened.read < opened.leaves, "it was kept at the end: {opened:?}");
+    let space = bed.bare().deployment().await.unwrap();
+    for record in [rows(&bed, "index").await, rows(&bed, "index-part").await].concat() {
+        let (id, body) = (record.head.id.clone(), record.body.0.clone());
+        let whole =
+            |body: Bytes| Op::Put { space: SPACE, id: id.clone(), head: Bytes::new(), body, expires: None };
+        let mut wrong = vec![Op::Delete { space: SPACE, id: id.clone() }];
+        // What is fixed at the beginning, or the first two owners: tag, whether erased, life, number and hash.
+        for at in
+            [0, 1, 8, 16, 33, 34, 49, 58, 59, 90, 105, 138, 163].into_iter().filter(|at| *at < body.len())
+        {
+            let mut bytes = body.to_vec();
+            bytes[at] ^= 1;
+            wrong.push(whole(bytes.into()));
+        }
+        for op in wrong {
+            write_below(&*space, vec![op], None).await;
+            let opened = all_is_well(&bed).await;
+            assert_eq!(opened.read, opened.leaves, "it is not believed");
+        }
+        write_below(&*space, vec![whole(body)], None).await;
+    }
+    let opened = all_is_well(&bed).await;
+    assert!(opened.read < opened.leaves, "{opened:?}");
 }

@@ -14,6 +14,8 @@ mod audit_deployment;
 #[cfg(feature = "audit")]
 mod audit_lost;
 #[cfg(feature = "audit")]
+mod audit_start;
+#[cfg(feature = "audit")]
 mod audit_whole;
 mod backup;
 mod encryption_attacks;
