@@ -233,7 +233,6 @@ async fn audit_log_index_counts_under_its_key_alone(mut bed: Bed) {
             let (_, leaf) = store.last_leaf(tag.as_bytes()).await.unwrap().unwrap();
             assert_eq!((leaf.life, leaf.chain), (at.stamp.incarnation, at.chain));
         }
-        assert_eq!(store.catch_up().await.unwrap(), 0);
         store.opened().unwrap()
     };
     let opened = all_is_well(&bed).await;
@@ -244,10 +243,8 @@ async fn audit_log_index_counts_under_its_key_alone(mut bed: Bed) {
         let whole =
             |body: Bytes| Op::Put { space: SPACE, id: id.clone(), head: Bytes::new(), body, expires: None };
         let mut wrong = vec![Op::Delete { space: SPACE, id: id.clone() }];
-        // What is fixed at the beginning, or the first two owners: tag, whether erased, life, number and hash.
-        for at in
-            [0, 1, 8, 16, 33, 34, 49, 58, 59, 90, 105, 138, 163].into_iter().filter(|at| *at < body.len())
-        {
+        // What is fixed at the beginning, or of the first two owners: whether erased, number, hash, leaf.
+        for at in [0, 16, 33, 57, 163, 202].into_iter().filter(|at| *at < body.len()) {
             let mut bytes = body.to_vec();
             bytes[at] ^= 1;
             wrong.push(whole(bytes.into()));
@@ -261,4 +258,5 @@ async fn audit_log_index_counts_under_its_key_alone(mut bed: Bed) {
     }
     let opened = all_is_well(&bed).await;
     assert!(opened.read < opened.leaves, "{opened:?}");
+    assert_eq!(bed.logged().catch_up().await.unwrap(), 0);
 }
