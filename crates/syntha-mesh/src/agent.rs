@@ -9,6 +9,7 @@ use crate::change::{Change, Expected, Subscriptions};
 use crate::decision::{Act, Decision, Known, On, Principal, decide};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::{Action, InteractionLog};
 use crate::life::Life;
@@ -127,6 +128,7 @@ impl Agent {
                 return if absent { Ok(None) } else { Err(decision.refusal(Act::Read, on)) };
             }
             match found {
+                None if core.config.has(Fault::UndoShown) => {}
                 None => return Ok(None),
                 Some(entry) => {
                     if !decision.allowed || !core.lives(entry, &index) {
@@ -141,6 +143,10 @@ impl Agent {
                     }
                 }
             }
+        }
+        #[cfg(feature = "faults")]
+        if core.config.has(Fault::UndoShown) && core.index.read().get(key).is_none() {
+            return crate::undo_lookup::leaked(core, key).await;
         }
         core.load(key, |entry, index| self.sees(entry, index)).await
     }

@@ -37,6 +37,12 @@ pub struct MeshConfig {
     pub destructions_per_minute: u32,
     /// Who is asked before an agent's destructive operation, if anybody. Default nobody.
     pub confirmation: Option<Arc<dyn Confirmation>>,
+    /// How long the host can [undo](crate::Mesh::undo) what an agent removes, at most [`UNDO_WINDOW_MOST`](crate::UNDO_WINDOW_MOST). So long
+    /// it is kept and counts in the usage, but an entry no longer than it would have lived. Zero keeps nothing. Default 24 h.
+    pub undo_window: Duration,
+    /// Whether what an agent's push writes over is kept as well, where another wrote it or the host. Default no: agents that write to the
+    /// same keys in turn would fill a quota.
+    pub undo_overwrites: bool,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
@@ -58,6 +64,8 @@ impl Default for MeshConfig {
             audit_deadline: Duration::from_secs(2),
             destructions_per_minute: 10,
             confirmation: None,
+            undo_window: Duration::from_secs(24 * 3600),
+            undo_overwrites: false,
             clock: Arc::new(SystemClock),
             meters: Arc::default(),
             #[cfg(feature = "faults")]
