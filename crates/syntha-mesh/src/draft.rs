@@ -22,7 +22,7 @@ use crate::names::{AgentName, Topic};
 use crate::request::Doing;
 use crate::roster::AgentState;
 use crate::standing::Permit;
-use crate::undo::Deed;
+use crate::undo::{Deed, UndoOverwrites};
 use crate::undo_draft::UndoOverlay;
 use crate::undo_record::Trace;
 use crate::watchers::Touched;
@@ -154,7 +154,7 @@ impl<'a> Draft<'a> {
             Change::By { change, .. } => self.may_fail_late(change),
             Change::Push(push) => {
                 !push.agents.is_empty()
-                    || self.config.undo_overwrites
+                    || self.config.undo_overwrites != UndoOverwrites::None
                     || push.by.as_ref().is_some_and(|by| self.agent(by.as_str()).is_none())
             }
             Change::Subscribe { agent, .. } | Change::Permit { agent, .. } => {
@@ -343,16 +343,15 @@ impl<'a> Draft<'a> {
             trusted: who.and_then(|who| self.agent(who.agent.as_str())).is_some_and(AgentState::is_trusted),
         };
         let head = Some(entry.encode_head()?);
-        let own = |old: &Entry| old.author.as_ref().is_some_and(|by| entry.author.as_ref() == Some(by));
         let kept = match (who, &old) {
-            (Some(by), Some(old)) if self.config.undo_overwrites && self.keeps(who) && !own(old) => {
+            (Some(by), Some(old)) if self.keeps(who) && self.keeps_over(old, &entry) => {
                 Some((by, self.kept(old)?, Trace::of(&entry)))
             }
             _ => None,
         };
         self.put(Pending { entry: Arc::new(entry), head, head_only: false });
         if let Some((by, old, trace)) = kept {
-            self.keep(by, Deed::Overwrite, &old, Some(trace))?;
+            self.keep(by, (Deed::Overwrite, key), &old, Some(trace))?;
         }
         if let Some((name, operation)) = operation {
             self.overlay.operations.insert(name, Some(operation));
@@ -457,7 +456,7 @@ impl<'a> Draft<'a> {
             // Its own an agent takes back itself.
             if let Some(who) = who.filter(|by| by.agent != agent && self.keeps(who)) {
                 let lost = (agent.shared(), state.incarnation);
-                self.keep_subscribed(who, Deed::Unsubscribe, agent.shared(), lost, &report.changed)?;
+                self.keep_subscribed(who, (Deed::Unsubscribe, agent.shared()), lost, &report.changed)?;
             }
             self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
         }

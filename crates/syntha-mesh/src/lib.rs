@@ -79,7 +79,9 @@ pub use role::{AgentRole, CustomRole, Role};
 pub use session_grants::SessionGrants;
 pub use thread::{Appended, Thread, ThreadInfo};
 pub use trail::{AUDIT_WAITING_MOST, AuditPolicy};
-pub use undo::{Deed, UNDO_WINDOW_MOST, UndoId, UndoKey, UndoPage, UndoState, Undoable, Undone};
+pub use undo::{
+    Deed, UNDO_WINDOW_MOST, UndoId, UndoKey, UndoOverwrites, UndoPage, UndoState, Undoable, Undone,
+};
 pub use watch::{Watch, WatchConfig, WatchEvent};
 
 /// The storage contract, whose stores a mesh is opened on.

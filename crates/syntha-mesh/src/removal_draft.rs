@@ -54,7 +54,7 @@ impl Draft<'_> {
         };
         self.delete(&old);
         if let Some((who, old)) = kept {
-            self.keep(who, Deed::Remove, &old, None)?;
+            self.keep(who, (Deed::Remove, &old.key), &old, None)?;
         }
         if destroys {
             self.overlay.destroyed.extend(who.map(|who| Arc::clone(who.agent.shared())));
@@ -115,7 +115,7 @@ impl Draft<'_> {
                 report.entries_deleted += u64::from(entry.is_live(|| self.now));
                 self.delete(&entry);
                 if let Some(who) = keeper {
-                    self.keep(who, Deed::DeleteTopic, &entry, None)?;
+                    self.keep(who, (Deed::DeleteTopic, name), &entry, None)?;
                 }
             } else {
                 if let Some(who) = keeper {
@@ -145,7 +145,7 @@ impl Draft<'_> {
             report.subscribers += 1;
             if let Some(who) = keeper {
                 let lost = std::slice::from_ref(name);
-                self.keep_subscribed(who, Deed::DeleteTopic, name, (&agent, state.incarnation), lost)?;
+                self.keep_subscribed(who, (Deed::DeleteTopic, name), (&agent, state.incarnation), lost)?;
             }
             state.topics.retain(|own| own != name);
             self.overlay.agents.insert(agent, Some(state));

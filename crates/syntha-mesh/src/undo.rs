@@ -59,10 +59,24 @@ pub enum Deed {
     DeleteTopic,
     /// It took subscriptions from another agent.
     Unsubscribe,
-    /// It wrote over what another wrote.
+    /// It wrote over an entry.
     Overwrite,
     /// It did several of these in one batch.
     Batch,
+}
+
+/// Which entries are kept when an agent's push writes over them. Each costs a second record in the commit and counts in the usage for the
+/// whole undo window: agents that write to the same keys all day would fill a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UndoOverwrites {
+    /// None: a push over an entry is final.
+    #[default]
+    None,
+    /// What another agent wrote, or the host.
+    OfOthers,
+    /// That, and what the agent wrote itself.
+    All,
 }
 
 impl Deed {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::names::Topic;
 use crate::request::Doing;
-use crate::undo::{Deed, UndoId, Undone};
+use crate::undo::{Deed, UndoId, UndoOverwrites, Undone};
 use crate::undo_lookup::Known;
 use crate::undo_record::{
     ActBody, ActHead, Parted, Removed, Subscribed, Trace, act_record, corrupt, entries_name,
@@ -49,6 +49,15 @@ impl Draft<'_> {
         who.is_some() && !self.config.undo_window.is_zero() && !self.config.has(Fault::UndoNothingKept)
     }
 
+    /// Whether an entry is kept that an agent writes over.
+    pub(crate) fn keeps_over(&self, old: &Entry, new: &Entry) -> bool {
+        match self.config.undo_overwrites {
+            UndoOverwrites::None => false,
+            UndoOverwrites::OfOthers => old.author.is_none() || old.author != new.author,
+            UndoOverwrites::All => true,
+        }
+    }
+
     /// An entry as it was, with its value; an error before anything is changed if it can't be kept.
     pub(crate) fn kept(&self, entry: &Arc<Entry>) -> Result<Arc<Entry>> {
         let (entries, bytes) = self
@@ -64,12 +73,12 @@ impl Draft<'_> {
     pub(crate) fn keep(
         &mut self,
         who: Doing<'_>,
-        did: Deed,
+        (did, on): (Deed, &Arc<str>),
         entry: &Entry,
         over: Option<Trace>,
     ) -> Result<()> {
         let (head, value) = (entry.encode_head()?, entry.value.clone().ok_or(UNKNOWN)?);
-        let act = self.act(who, did, &entry.key)?;
+        let act = self.act(who, did, on)?;
         act.head.entries += 1;
         act.head.bytes += entry.bytes();
         let (key, bytes, expires) = (Arc::clone(&entry.key), entry.bytes(), entry.expires);
@@ -86,7 +95,7 @@ impl Draft<'_> {
     pub(crate) fn keep_parted(&mut self, who: Doing<'_>, topic: &Topic, entry: &Entry) -> Result<()> {
         let act = self.act(who, Deed::DeleteTopic, topic.shared())?;
         act.head.parted += 1;
-        let (key, was, to) = (Arc::clone(&entry.key), Trace::of(entry), Parts::clone(&entry.audience));
+        let (key, was, to) = (Arc::clone(&entry.key), Trace::of(entry), entry.audience.agents.clone());
         act.body.parted.push(Parted { key, was, to });
         Ok(())
     }
@@ -95,8 +104,7 @@ impl Draft<'_> {
     pub(crate) fn keep_subscribed(
         &mut self,
         who: Doing<'_>,
-        did: Deed,
-        on: &Arc<str>,
+        (did, on): (Deed, &Arc<str>),
         (agent, incarnation): (&Arc<str>, u64),
         topics: &[Arc<str>],
     ) -> Result<()> {
@@ -224,9 +232,7 @@ impl Draft<'_> {
     fn rejoin(&mut self, parted: &Parted, topic: &Arc<str>) -> bool {
         let Some(there) = self.live(&parted.key) else { return false };
         let mut parts = Parts::clone(&there.audience);
-        let same = !parts.everyone
-            && parts.agents == parted.to.agents
-            && parts.topics.iter().all(|on| parted.to.topics.contains(on));
+        let same = !parts.everyone && parts.agents == parted.to;
         if !same || !self.is_still(&there, &parted.was) {
             return false;
         }
@@ -234,10 +240,9 @@ impl Draft<'_> {
             return true;
         }
         let mut entry = there.with_value(there.value.clone());
-        // In its old place among those that are left.
         parts.topics.push(Arc::clone(topic));
-        let place = |on: &Arc<str>| parted.to.topics.iter().position(|one| one == on);
-        parts.topics.sort_by_key(place);
+        // As every audience is stored.
+        parts.topics.sort_unstable();
         (entry.audience, entry.version) = (parts.into(), self.version);
         let pending = Pending { entry: Arc::new(entry), head: None, head_only: true };
         self.put_head(pending);

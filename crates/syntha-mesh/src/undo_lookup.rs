@@ -15,7 +15,7 @@ use crate::draft::after;
 use crate::entry::Entry;
 use crate::fault::Fault;
 use crate::index::Index;
-use crate::undo::UndoId;
+use crate::undo::{UndoId, UndoOverwrites};
 use crate::undo_draft::{UNDO_BYTES, UNDO_ENTRIES};
 use crate::undo_record::{ACTS, ActBody, ActHead, act_record, entries_name};
 
@@ -74,7 +74,7 @@ impl Wanted {
                 return changes.iter().for_each(|change| self.removed(core, index, change, bytes));
             }
             Change::Remove { key, .. } => key,
-            Change::Push(push) if core.config.undo_overwrites => &push.key,
+            Change::Push(push) if core.config.undo_overwrites != UndoOverwrites::None => &push.key,
             Change::DeleteTopic { topic } => {
                 let on = |entry: &&Arc<Entry>| entry.audience.topics.contains(topic.shared());
                 let entries = index.entries().filter(on).take(UNDO_ENTRIES + 1);

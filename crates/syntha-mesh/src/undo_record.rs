@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, RecordId, Timestamp};
 
-use crate::entry::{Entry, Member, Parts};
+use crate::entry::{Entry, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::undo::{Deed, UndoId, Undoable};
 
@@ -86,8 +86,9 @@ pub(crate) struct Removed {
 pub(crate) struct Parted {
     pub(crate) key: Arc<str>,
     pub(crate) was: Trace,
-    /// Whom it was for, with the topic.
-    pub(crate) to: Parts,
+    /// The agents that it was for by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) to: Vec<Member>,
 }
 
 /// An agent in one of its lives, and the topics that it lost.
@@ -230,7 +231,7 @@ mod tests {
     const BODY: &str = concat!(
         r#"{"entries":[{"key":"k","bytes":5,"expires":1500}],"#,
         r#""parted":[{"key":"l","was":{"by":{"n":"ben","i":8},"at":1,"up":2,"tr":true,"sha256":"00"},"#,
-        r#""to":{"to":["news","old"]}}],"#,
+        r#""to":[{"n":"ben","i":8}]}],"#,
         r#""subscriptions":[{"agent":{"n":"ben","i":8},"topics":["news"]}]}"#
     );
 
