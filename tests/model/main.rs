@@ -11,6 +11,7 @@ mod drive;
 mod op;
 mod reference;
 mod reference_history;
+mod reference_undo;
 mod watching;
 mod world;
 
@@ -139,6 +140,12 @@ fn model_catches_what_is_broken() {
         Fault::WatchStaleDecision,
         Fault::WatchLosesLagged,
         Fault::WatchRemovedForgotten,
+        Fault::UndoForgetsAudience,
+        Fault::UndoUncounted,
+        Fault::UndoEndless,
+        Fault::UndoOverNewer,
+        Fault::UndoNothingKept,
+        Fault::UndoShown,
     ];
     let mut missed = Vec::new();
     for fault in faults {
