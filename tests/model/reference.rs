@@ -121,6 +121,10 @@ impl Bearer {
 }
 
 impl Reference {
+    pub fn new(overwrites: Overwrites) -> Self {
+        Self { overwrites, ..Self::default() }
+    }
+
     pub fn note(&mut self, at: u64, by: Option<Name>, action: Name, on: Vec<Name>) {
         self.writes.push(Logged { at, by, action, on });
     }
@@ -142,7 +146,8 @@ impl Reference {
     pub fn member(&mut self, name: Name) -> Member {
         if self.life(name).is_none() {
             self.lives += 1;
-            let bearer = Bearer { life: self.lives, topics: BTreeSet::new(), post: None, read: None, admin: false };
+            let bearer =
+                Bearer { life: self.lives, topics: BTreeSet::new(), post: None, read: None, admin: false };
             self.agents.insert(name, bearer);
         }
         (name, self.life(name).unwrap())

@@ -62,7 +62,14 @@ impl Reference {
         &mut self.kept[at]
     }
 
-    pub fn keep_entry(&mut self, by: Option<Name>, did: Name, on: Name, (key, thing): (Name, Thing), now: u64) {
+    pub fn keep_entry(
+        &mut self,
+        by: Option<Name>,
+        did: Name,
+        on: Name,
+        (key, thing): (Name, Thing),
+        now: u64,
+    ) {
         if let Some(by) = by.filter(|_| thing.lives(now)) {
             self.keep(by, did, on, now).entries.push(Away { key, thing, gone: false, over: None });
         }

@@ -110,7 +110,7 @@ impl World {
             Overwrites::All => UndoOverwrites::All,
             Overwrites::OfOthers => UndoOverwrites::OfOthers,
         };
-        let first = || Reference { overwrites, ..Reference::default() };
+        let first = || Reference::new(overwrites);
         let seats = (0..USERS).map(|n| Seat::new(format!("user-{n}"), first())).collect();
         let mut world =
             Self { ground, config, clock, time, back: false, manager: None, seats, turn: 0, copies: 0 };
@@ -322,7 +322,7 @@ impl World {
                 self.users().erase(name.as_str()).await.map_err(|error| format!("no erasure: {error:?}"))?;
                 self.users().recreate(name).await.map_err(|error| format!("no recreation: {error:?}"))?;
                 let overwrites = self.seats[user].model.overwrites;
-                self.seats[user].model = Reference { overwrites, ..Reference::default() };
+                self.seats[user].model = Reference::new(overwrites);
                 // The name's next life counts its versions from the start, under another incarnation.
                 (self.seats[user].newest, self.seats[user].epoch, self.seats[user].floor) = (0, 0, 0);
                 // An archive of an earlier life is another test's matter.

@@ -40,11 +40,9 @@ impl Purpose {
     /// `Unsupported` for a keyspace that this build has no key for.
     pub fn of(space: Keyspace) -> Result<Self> {
         match space {
-            Keyspace::Context
-            | Keyspace::Agents
-            | Keyspace::Operations
-            | Keyspace::Meta
-            | Keyspace::Undo => Ok(Self::Value),
+            Keyspace::Context | Keyspace::Agents | Keyspace::Operations | Keyspace::Meta | Keyspace::Undo => {
+                Ok(Self::Value)
+            }
             Keyspace::History | Keyspace::Threads | Keyspace::MessageIds | Keyspace::Interactions => {
                 Ok(Self::History)
             }

@@ -274,20 +274,30 @@ impl Mesh {
         let body = ActBody::decode(&record.body)?;
         let mut keys = Vec::with_capacity(body.entries.len() + body.parted.len());
         for entry in body.entries {
-            let there = self.core.load(&entry.key, |_, _| true).await?;
-            let now = self.core.now(&self.core.index.read());
-            let state = match there {
-                _ if entry.gone || entry.expires.is_some_and(|at| at <= now) => UndoState::Expired,
-                Some(there) if !entry.over.as_ref().is_some_and(|over| *over == Trace::of(&there)) => {
-                    UndoState::Taken
+            let state = match (&entry.over, self.is_there(&entry.key)) {
+                _ if entry.gone || self.has_passed(entry.expires) => UndoState::Expired,
+                (_, false) => UndoState::Kept,
+                (None, true) => UndoState::Taken,
+                (Some(over), true) => {
+                    let there = self.core.load(&entry.key, |_, _| true).await?;
+                    let same = there.is_none_or(|there| *over == Trace::of(&there));
+                    if same { UndoState::Kept } else { UndoState::Taken }
                 }
-                _ => UndoState::Kept,
             };
             keys.push(UndoKey { key: entry.key, state });
         }
         let parted = body.parted.into_iter();
         keys.extend(parted.map(|one| UndoKey { key: one.key, state: UndoState::Parted }));
         Ok(Some(keys))
+    }
+
+    fn is_there(&self, key: &str) -> bool {
+        let index = self.core.index.read();
+        index.get(key).is_some_and(|entry| self.core.lives(entry, &index))
+    }
+
+    fn has_passed(&self, at: Option<Timestamp>) -> bool {
+        at.is_some_and(|at| at <= self.core.now(&self.core.index.read()))
     }
 
     /// Undoes one call of an agent: what it removed is back as it was, value, author, audience, times and end, under a new version; the
