@@ -236,7 +236,7 @@ impl Agent {
     }
 
     /// Removes an entry that the agent wrote; one that it sees and another wrote only as an admin or with a grant to delete there. Says
-    /// whether it was there.
+    /// whether it was there. The host can [undo](Mesh::undo) it for a time.
     ///
     /// # Errors
     ///
@@ -362,11 +362,12 @@ impl Agent {
     }
 
     /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The agent must be an admin or be granted to delete it.
+    /// The host can [undo](Mesh::undo) it for a time.
     ///
     /// # Errors
     ///
     /// As every write; `Denied` without that and if the host does not confirm it, `LimitExceeded` for an agent that has deleted much within
-    /// the last minute, `NotFound` for a topic that nobody is subscribed to and nothing is on.
+    /// the last minute and for a topic with more than 10,000 entries or 32 MiB, which can't be kept for an undo, `NotFound` for a topic that nobody is subscribed to and nothing is on.
     pub async fn delete_topic<T>(&self, topic: T) -> Result<crate::TopicDeleted>
     where
         T: TryInto<Topic>,

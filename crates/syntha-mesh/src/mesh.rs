@@ -171,7 +171,7 @@ impl Mesh {
         Batch::new(self.clone(), None, Life::default())
     }
 
-    /// Removes an entry, whoever sees it. Says whether it was there.
+    /// Removes an entry, whoever sees it. Says whether it was there. What the host does is final.
     ///
     /// # Errors
     ///
