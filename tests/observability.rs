@@ -82,6 +82,7 @@ const OPERATIONS: &[&str] = &[
     "redact",
     "import",
     "log",
+    "undo",
 ];
 
 /// A metric's name, and its label's value.

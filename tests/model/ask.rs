@@ -1,6 +1,7 @@
 //! Calls that are alike: the same question to Syntha and to the model.
 
-use syntha::{Agent, Mesh, MeshError, MessagePage, ThreadInfo, TopicInfo};
+use syntha::{Agent, Mesh, MeshError, MessagePage, Role, ThreadInfo, TopicInfo};
+use syntha_mesh::{UndoId, Undoable};
 
 use crate::answer::{
     filter, kinds, listed, permitted, said, shown, subscribed, text, topics_from, topics_of,
@@ -61,6 +62,10 @@ impl Actor<'_> {
                 return model.permit(AGENTS[*agent], now, |bearer| bearer.read = topics_from(*topics));
             }
             Act::DeleteTopic(topic) => return model.delete_topic(by, TOPICS[*topic], now),
+            Act::Admin(agent, admin) => return model.set_admin(AGENTS[*agent], *admin, now),
+            Act::UndoList => model.undo_list(now),
+            Act::Undo(which) => return model.undo(*which, now),
+            Act::Purge(which) => return model.purge(*which, now),
             Act::Create(thread, agents) => {
                 return model.create(by, THREADS[*thread], agents_of(*agents), now);
             }
@@ -138,6 +143,25 @@ impl Actor<'_> {
                     format!("{} {} {}", done.entries_deleted, done.entries_kept, done.subscribers)
                 }))
             }
+            Act::Admin(agent, admin) => {
+                let role = if *admin { Role::Admin } else { Role::Contributor };
+                kinds(mesh.set_role(AGENTS[*agent], role).await.map(|()| "permitted".to_owned()))
+            }
+            Act::UndoList => kinds(self.undo_list().await),
+            Act::Undo(which) => match self.chosen(*which).await {
+                Ok(None) => Ok("nothing".to_owned()),
+                Ok(Some(id)) => kinds(mesh.undo(id).await.map(|done| {
+                    let (entries, expired, left) = (done.entries, done.expired, done.left);
+                    format!("{entries} {expired} {} {} {left}", done.rejoined, done.subscribers)
+                })),
+                Err(error) => Err(error.kind()),
+            },
+            Act::Purge(None) => text(mesh.undo_purge_all().await),
+            Act::Purge(Some(which)) => match self.chosen(*which).await {
+                Ok(None) => Ok("nothing".to_owned()),
+                Ok(Some(id)) => text(mesh.undo_purge(id).await.map(u64::from)),
+                Err(error) => Err(error.kind()),
+            },
             Act::Create(thread, agents) => {
                 let at = self.thread(*thread);
                 text(match agents_of(*agents) {
@@ -199,6 +223,21 @@ impl Actor<'_> {
     fn thread(&self, thread: usize) -> syntha::Thread {
         let at = THREADS[thread];
         if self.by.is_none() { self.mesh.thread(at) } else { self.agent.thread(at) }.unwrap()
+    }
+
+    async fn chosen(&self, which: usize) -> Result<Option<UndoId>, MeshError> {
+        let acts = self.mesh.undo_list(None, 1_000).await?.acts;
+        Ok(acts.get(which % acts.len().max(1)).map(|act| act.id))
+    }
+
+    async fn undo_list(&self) -> Result<String, MeshError> {
+        let acts = self.mesh.undo_list(None, 1_000).await?.acts;
+        let describe = |act: &Undoable| {
+            let (at, until, parted) = (act.at.0, act.until.0, act.parted);
+            let (did, on, by, count) = (act.did, &act.on, &act.by, act.entries);
+            format!("{did:?} {on} by {by} {at}-{until}: {count} {} {parted} {}\n", act.bytes, act.subscribers)
+        };
+        Ok(acts.iter().map(describe).collect())
     }
 
     /// The small lists, in one.

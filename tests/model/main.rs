@@ -11,6 +11,7 @@ mod drive;
 mod op;
 mod reference;
 mod reference_history;
+mod reference_undo;
 mod watching;
 mod world;
 
@@ -103,7 +104,7 @@ fn model_exports_after_a_backup_of_nothing() {
 fn catches(fault: Fault) -> Option<(usize, String)> {
     let mut runner = TestRunner::deterministic();
     let ops = prop::collection::vec(op(), OPS_A_CASE);
-    (1..=40).find_map(|case| {
+    (1..=120).find_map(|case| {
         let ops = ops.new_tree(&mut runner).unwrap().current();
         let found = on_memory(MeshConfig::default().fault(fault), &ops).err()?;
         // It is the fault that was found, nothing else.
@@ -139,6 +140,12 @@ fn model_catches_what_is_broken() {
         Fault::WatchStaleDecision,
         Fault::WatchLosesLagged,
         Fault::WatchRemovedForgotten,
+        Fault::UndoForgetsAudience,
+        Fault::UndoUncounted,
+        Fault::UndoEndless,
+        Fault::UndoOverNewer,
+        Fault::UndoNothingKept,
+        Fault::UndoShown,
     ];
     let mut missed = Vec::new();
     for fault in faults {

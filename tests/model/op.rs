@@ -48,6 +48,12 @@ pub enum Act {
     Post(usize, Option<Mask>),
     Read(usize, Option<Mask>),
     DeleteTopic(usize),
+    /// Whether an agent is an admin.
+    Admin(usize, bool),
+    UndoList,
+    /// Of what can be undone, the latest first.
+    Undo(usize),
+    Purge(Option<usize>),
     Create(usize, Option<Mask>),
     Append(usize, Vec<Line>),
     Page {
@@ -193,8 +199,12 @@ fn act() -> impl Strategy<Value = Act> {
         4 => mask().prop_map(Act::Unsubscribe),
         2 => (agent.clone(), mask()).prop_map(|(agent, topics)| Act::RegisterTopics(agent, topics)),
         2 => (agent.clone(), prop::option::of(mask())).prop_map(|(agent, topics)| Act::Post(agent, topics)),
-        2 => (agent, prop::option::of(mask())).prop_map(|(agent, topics)| Act::Read(agent, topics)),
+        2 => (agent.clone(), prop::option::of(mask())).prop_map(|(agent, topics)| Act::Read(agent, topics)),
         2 => topic.prop_map(Act::DeleteTopic),
+        1 => (agent, any::<bool>()).prop_map(|(agent, admin)| Act::Admin(agent, admin)),
+        1 => Just(Act::UndoList),
+        4 => (0..4_usize).prop_map(Act::Undo),
+        1 => prop::option::weighted(0.7, 0..4_usize).prop_map(Act::Purge),
         2 => Just(Act::Keep),
         3 => any::<bool>().prop_map(Act::Kept),
     ];

@@ -6,6 +6,7 @@ use syntha::MeshErrorKind as Kind;
 
 use crate::op::{AGENTS, KEYS, List, TOPICS};
 use crate::reference_history::Talk;
+use crate::reference_undo::{Kept, Overwrites};
 
 pub type Name = &'static str;
 /// An agent in one of its lives.
@@ -25,6 +26,12 @@ pub struct Reference {
     pub writes: Vec<Logged>,
     pub reads: Vec<Logged>,
     lives: u64,
+    /// What agents removed, in its order.
+    pub kept: Vec<Kept>,
+    pub overwrites: Overwrites,
+    /// The call that removes something keeps it here, and is a batch.
+    pub acting: Option<usize>,
+    pub batched: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +40,7 @@ pub struct Bearer {
     pub topics: BTreeSet<Name>,
     pub post: Option<Vec<Name>>,
     pub read: Option<Vec<Name>>,
+    pub admin: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +121,10 @@ impl Bearer {
 }
 
 impl Reference {
+    pub fn new(overwrites: Overwrites) -> Self {
+        Self { overwrites, ..Self::default() }
+    }
+
     pub fn note(&mut self, at: u64, by: Option<Name>, action: Name, on: Vec<Name>) {
         self.writes.push(Logged { at, by, action, on });
     }
@@ -134,7 +146,8 @@ impl Reference {
     pub fn member(&mut self, name: Name) -> Member {
         if self.life(name).is_none() {
             self.lives += 1;
-            let bearer = Bearer { life: self.lives, topics: BTreeSet::new(), post: None, read: None };
+            let bearer =
+                Bearer { life: self.lives, topics: BTreeSet::new(), post: None, read: None, admin: false };
             self.agents.insert(name, bearer);
         }
         (name, self.life(name).unwrap())
@@ -185,8 +198,20 @@ impl Reference {
         keys.iter().map(|key| self.entries[key].describe(key)).collect()
     }
 
+    /// Another call.
+    const fn begin(&mut self) {
+        if !self.batched {
+            self.acting = None;
+        }
+    }
+
+    fn is_admin(&self, agent: &str) -> bool {
+        self.agents.get(agent).is_some_and(|bearer| bearer.admin)
+    }
+
     /// `Ok(Some(version))` for an operation that was done before.
     pub fn push(&mut self, push: &Push, now: u64) -> Result<Option<u64>, Kind> {
+        self.begin();
         if let Some(by) = push.by {
             let may = |allowed: &Vec<Name>| push.topics.iter().all(|topic| allowed.contains(topic));
             if !self.agents.get(by).and_then(|bearer| bearer.post.as_ref()).is_none_or(may) {
@@ -212,7 +237,7 @@ impl Reference {
         let thing = Thing {
             value: push.value.clone(),
             version: 0,
-            created: there.map_or(now, |old| old.created),
+            created: there.as_ref().map_or(now, |old| old.created),
             updated: now,
             expires: push.ttl.map(|ttl| now + ttl),
             author,
@@ -220,6 +245,7 @@ impl Reference {
             agents,
             topics: push.topics.clone(),
         };
+        self.keep_over(push.by, push.key, there, &thing, now);
         self.entries.insert(push.key, thing);
         if let Some(id) = operation {
             self.operations.insert(id, Done { push: push.clone(), version: 0, expires: now + DAY });
@@ -237,9 +263,10 @@ impl Reference {
     }
 
     pub fn remove(&mut self, by: Option<Name>, key: Name, expect: Expected, now: u64) -> Result<bool, Kind> {
+        self.begin();
         let there = self.touchable(by, key, now);
-        // No agent of this world was granted to delete what is another's.
         if let (Some(by), Some(thing)) = (by, there)
+            && !self.is_admin(by)
             && !thing.author.as_ref().is_some_and(|author| author.0 == by && self.is(author))
         {
             return Err(Kind::Denied);
@@ -247,7 +274,8 @@ impl Reference {
         check(expect, there)?;
         let found = there.is_some();
         if found {
-            self.entries.remove(key);
+            let thing = self.entries.remove(key).unwrap();
+            self.keep_entry(by, "Remove", key, (key, thing), now);
             self.note(now, by, "Remove", vec![key]);
         }
         Ok(found)
@@ -256,6 +284,8 @@ impl Reference {
     /// Pushes, and removals (`true`), all or none.
     pub fn batch(&mut self, changes: &[(Push, bool)], now: u64) -> Answer {
         let mut keys = BTreeSet::new();
+        self.begin();
+        self.batched = true;
         for (push, removes) in changes {
             if !keys.insert(push.key) {
                 return Err(Kind::Invalid);
@@ -266,12 +296,14 @@ impl Reference {
                 self.push(push, now)?;
             }
         }
+        self.batched = false;
         if keys.is_empty() { Err(Kind::Invalid) } else { Ok("committed".to_owned()) }
     }
 
     pub fn clear(&mut self, now: u64) -> u64 {
         let count = self.entries.len() as u64;
         self.entries.clear();
+        self.kept.clear();
         if count > 0 {
             self.note(now, None, "Clear", Vec::new());
         }
@@ -282,7 +314,7 @@ impl Reference {
         let before = self.entries.len() + self.operations.len();
         self.entries.retain(|_, thing| thing.expires.is_none_or(|at| at + GRACE > now));
         self.operations.retain(|_, done| done.expires + GRACE > now);
-        (before - self.entries.len() - self.operations.len()) as u64
+        (before - self.entries.len() - self.operations.len()) as u64 + self.sweep_kept(now)
     }
 
     pub fn register(&mut self, name: Name, now: u64) -> bool {
@@ -338,8 +370,8 @@ impl Reference {
     }
 
     pub fn delete_topic(&mut self, by: Option<Name>, topic: Name, now: u64) -> Answer {
-        if by.is_some() {
-            // No agent of this world was granted to delete topics.
+        self.begin();
+        if by.is_some_and(|by| !self.is_admin(by) || !self.agents[by].may_read(topic)) {
             return Err(Kind::Denied);
         }
         let (mut deleted, mut kept, mut subscribers, mut found) = (0, 0, 0, false);
@@ -353,15 +385,21 @@ impl Reference {
             let lives = u64::from(thing.lives(now));
             if thing.agents.is_empty() && thing.topics.len() == 1 {
                 deleted += lives;
-                self.entries.remove(key);
+                let thing = self.entries.remove(key).unwrap();
+                self.keep_entry(by, "DeleteTopic", topic, (key, thing), now);
             } else {
                 kept += lives;
+                let was = thing.clone();
+                self.keep_parted(by, topic, (key, was), now);
+                let thing = self.entries.get_mut(key).unwrap();
                 thing.topics.retain(|other| *other != topic);
                 thing.version = 0;
             }
         }
-        for bearer in self.agents.values_mut() {
-            subscribers += u64::from(bearer.topics.remove(topic));
+        for member in self.losing(topic) {
+            subscribers += 1;
+            self.agents.get_mut(member.0).unwrap().topics.remove(topic);
+            self.keep_subscriber(by, topic, member, now);
         }
         if !found && subscribers == 0 {
             return Err(Kind::NotFound);
@@ -412,13 +450,14 @@ impl Reference {
     }
 
     fn bytes(&self) -> u64 {
-        self.entries.iter().map(|(key, thing)| (key.len() + thing.value.len()) as u64).sum()
+        let there: u64 = self.entries.iter().map(|(key, thing)| (key.len() + thing.value.len()) as u64).sum();
+        there + self.kept().1
     }
 
     /// Entries, agents, bytes of entries, bytes of history.
     pub fn usage(&self) -> [u64; 4] {
         let history = self.threads.iter().map(|(name, talk)| talk.bytes(name)).sum();
-        [self.entries.len() as u64, self.agents.len() as u64, self.bytes(), history]
+        [self.entries.len() as u64 + self.kept().0, self.agents.len() as u64, self.bytes(), history]
     }
 
     /// What an export leaves out is not in it, and what it forgets is forgotten.
@@ -427,6 +466,7 @@ impl Reference {
         copy.entries.retain(|_, thing| thing.lives(now));
         copy.entries.values_mut().for_each(|thing| thing.version = 0);
         copy.operations.clear();
+        copy.kept.clear();
         copy
     }
 }

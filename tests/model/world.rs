@@ -10,9 +10,11 @@ use syntha::{
     Agent, Filter, HostAuthority, InteractionLog, ManualClock, Mesh, MeshConfig, MeshError,
     MeshErrorKind as Kind, Session, Timestamp, UserManager,
 };
+use syntha_mesh::UndoOverwrites;
 
 use crate::op::{AGENTS, Act, List, Op, THREADS, USERS};
 use crate::reference::{Push, Reference};
+use crate::reference_undo::Overwrites;
 use crate::watching::Watching;
 
 /// What was found wrong.
@@ -98,7 +100,18 @@ impl World {
             Ground::Memory(_) => InteractionLog::Writes,
             Ground::Sqlite(_) => InteractionLog::All,
         };
-        let seats = (0..USERS).map(|n| Seat::new(format!("user-{n}"), Reference::default())).collect();
+        // An agent's deletions by the minute are the conformance suite's.
+        config.destructions_per_minute = u32::MAX;
+        let overwrites = match ground {
+            Ground::Memory(_) => Overwrites::All,
+            Ground::Sqlite(_) => Overwrites::OfOthers,
+        };
+        config.undo_overwrites = match overwrites {
+            Overwrites::All => UndoOverwrites::All,
+            Overwrites::OfOthers => UndoOverwrites::OfOthers,
+        };
+        let first = || Reference::new(overwrites);
+        let seats = (0..USERS).map(|n| Seat::new(format!("user-{n}"), first())).collect();
         let mut world =
             Self { ground, config, clock, time, back: false, manager: None, seats, turn: 0, copies: 0 };
         world.open().await;
@@ -240,7 +253,7 @@ impl World {
     async fn audit(&mut self, user: usize) -> Found {
         let all = || List { prefix: "", topic: None, after: None, limit: None };
         for actor in 0..=AGENTS.len() {
-            for act in [Act::All(all()), Act::Keys(all()), Act::Look, Act::Threads(None, 9)] {
+            for act in [Act::All(all()), Act::Keys(all()), Act::Look, Act::Threads(None, 9), Act::UndoList] {
                 self.act(user, actor, &act).await?;
             }
             for thread in 0..THREADS.len() {
@@ -308,7 +321,8 @@ impl World {
             _ => {
                 self.users().erase(name.as_str()).await.map_err(|error| format!("no erasure: {error:?}"))?;
                 self.users().recreate(name).await.map_err(|error| format!("no recreation: {error:?}"))?;
-                self.seats[user].model = Reference::default();
+                let overwrites = self.seats[user].model.overwrites;
+                self.seats[user].model = Reference::new(overwrites);
                 // The name's next life counts its versions from the start, under another incarnation.
                 (self.seats[user].newest, self.seats[user].epoch, self.seats[user].floor) = (0, 0, 0);
                 // An archive of an earlier life is another test's matter.

@@ -96,6 +96,12 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-provenance-ignored", Fault::ProvenanceIgnored),
         ("mesh-grants-lost", Fault::GrantsLost),
         ("mesh-rate-ignored", Fault::RateIgnored),
+        ("mesh-undo-forgets-audience", Fault::UndoForgetsAudience),
+        ("mesh-undo-uncounted", Fault::UndoUncounted),
+        ("mesh-undo-endless", Fault::UndoEndless),
+        ("mesh-undo-over-newer", Fault::UndoOverNewer),
+        ("mesh-undo-nothing-kept", Fault::UndoNothingKept),
+        ("mesh-undo-shown", Fault::UndoShown),
     ]
 }
 

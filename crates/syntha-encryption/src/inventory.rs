@@ -172,6 +172,9 @@ pub const PARTS: [PartRow; 3 * Keyspace::COUNT] = [
     part(K::Throttle, Name, Keyed, Keyed),
     part(K::Throttle, Head, Hidden, Visible),
     part(K::Throttle, Body, Hidden, Hidden),
+    part(K::Undo, Name, Keyed, Visible),
+    part(K::Undo, Head, Hidden, Visible),
+    part(K::Undo, Body, Hidden, Hidden),
 ];
 
 const _: () = {

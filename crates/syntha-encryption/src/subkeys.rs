@@ -17,7 +17,7 @@ const DETAILS_DOMAIN: &[u8] = b"syntha/v1/details";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// Context entries, agents, operations, and facts about the mesh.
+    /// Context entries, also those that can be undone, agents, operations, and facts about the mesh.
     Value,
     /// Conversations, and what agents did.
     History,
@@ -40,7 +40,9 @@ impl Purpose {
     /// `Unsupported` for a keyspace that this build has no key for.
     pub fn of(space: Keyspace) -> Result<Self> {
         match space {
-            Keyspace::Context | Keyspace::Agents | Keyspace::Operations | Keyspace::Meta => Ok(Self::Value),
+            Keyspace::Context | Keyspace::Agents | Keyspace::Operations | Keyspace::Meta | Keyspace::Undo => {
+                Ok(Self::Value)
+            }
             Keyspace::History | Keyspace::Threads | Keyspace::MessageIds | Keyspace::Interactions => {
                 Ok(Self::History)
             }

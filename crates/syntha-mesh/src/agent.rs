@@ -9,6 +9,7 @@ use crate::change::{Change, Expected, Subscriptions};
 use crate::decision::{Act, Decision, Known, On, Principal, decide};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::{Action, InteractionLog};
 use crate::life::Life;
@@ -127,6 +128,7 @@ impl Agent {
                 return if absent { Ok(None) } else { Err(decision.refusal(Act::Read, on)) };
             }
             match found {
+                None if core.config.has(Fault::UndoShown) => {}
                 None => return Ok(None),
                 Some(entry) => {
                     if !decision.allowed || !core.lives(entry, &index) {
@@ -141,6 +143,10 @@ impl Agent {
                     }
                 }
             }
+        }
+        #[cfg(feature = "faults")]
+        if core.config.has(Fault::UndoShown) && core.index.read().get(key).is_none() {
+            return crate::undo_lookup::leaked(core, key).await;
         }
         core.load(key, |entry, index| self.sees(entry, index)).await
     }
@@ -230,7 +236,7 @@ impl Agent {
     }
 
     /// Removes an entry that the agent wrote; one that it sees and another wrote only as an admin or with a grant to delete there. Says
-    /// whether it was there.
+    /// whether it was there. The host can [undo](Mesh::undo) it for a time.
     ///
     /// # Errors
     ///
@@ -356,11 +362,12 @@ impl Agent {
     }
 
     /// Deletes a topic: entries on it alone go, others lose it, subscribers lose it. The agent must be an admin or be granted to delete it.
+    /// The host can [undo](Mesh::undo) it for a time.
     ///
     /// # Errors
     ///
     /// As every write; `Denied` without that and if the host does not confirm it, `LimitExceeded` for an agent that has deleted much within
-    /// the last minute, `NotFound` for a topic that nobody is subscribed to and nothing is on.
+    /// the last minute and for a topic with more than 10,000 entries or 32 MiB, which can't be kept for an undo, `NotFound` for a topic that nobody is subscribed to and nothing is on.
     pub async fn delete_topic<T>(&self, topic: T) -> Result<crate::TopicDeleted>
     where
         T: TryInto<Topic>,

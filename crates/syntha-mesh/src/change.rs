@@ -12,6 +12,7 @@ use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
 use crate::session_grants::SessionGrants;
 use crate::standing::Permit;
 use crate::thread::Appended;
+use crate::undo::{UndoId, Undone};
 
 /// What an entry's version must be for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,8 @@ pub struct TopicDeleted {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Expired entries and operation ids that were deleted.
+    /// Expired entries and operation ids that were deleted, and what agents removed that can no longer be undone: its entries, and one
+    /// for each of the calls.
     pub deleted: u64,
     /// The wall clock and the machine's own clock disagree by more than 60 s, so nothing was deleted.
     pub paused: bool,
@@ -127,6 +129,14 @@ pub(crate) enum Change {
     Flush,
     /// Writes what an export holds.
     Load(Vec<Loaded>),
+    /// Brings back what an agent removed.
+    Undo {
+        id: UndoId,
+    },
+    /// Deletes what an agent removed, or all of it.
+    PurgeUndo {
+        id: Option<UndoId>,
+    },
     PostPermissions {
         agent: AgentName,
         topics: Option<Vec<Topic>>,
@@ -183,6 +193,7 @@ pub(crate) enum Answer {
     TopicDeleted(TopicDeleted),
     Appended(Vec<Appended>),
     Loaded(LoadReport),
+    Undone(Box<Undone>),
     /// What each operation of a batch answers.
     Batch(Vec<Self>),
 }
@@ -213,7 +224,12 @@ impl Change {
             Self::By { change, .. } => change.weight(),
             Self::Append { messages, .. } => messages.len(),
             // They can touch everything, so they go in a batch of their own.
-            Self::Clear | Self::Sweep { .. } | Self::DeleteTopic { .. } | Self::Load(_) => usize::MAX / 4,
+            Self::Clear
+            | Self::Sweep { .. }
+            | Self::DeleteTopic { .. }
+            | Self::Load(_)
+            | Self::Undo { .. }
+            | Self::PurgeUndo { .. } => usize::MAX / 4,
             _ => 1,
         }
     }

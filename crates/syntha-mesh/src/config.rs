@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use crate::interactions::InteractionLog;
 use crate::meters::Meters;
 use crate::trail::AuditPolicy;
+use crate::undo::UndoOverwrites;
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]
@@ -37,6 +38,11 @@ pub struct MeshConfig {
     pub destructions_per_minute: u32,
     /// Who is asked before an agent's destructive operation, if anybody. Default nobody.
     pub confirmation: Option<Arc<dyn Confirmation>>,
+    /// How long the host can [undo](crate::Mesh::undo) what an agent removes, at most [`UNDO_WINDOW_MOST`](crate::UNDO_WINDOW_MOST). So long
+    /// it is kept and counts in the usage, but an entry no longer than it would have lived. Zero keeps nothing. Default 24 h.
+    pub undo_window: Duration,
+    /// Which entries are kept as well when an agent's push writes over them. Default none.
+    pub undo_overwrites: UndoOverwrites,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
@@ -58,6 +64,8 @@ impl Default for MeshConfig {
             audit_deadline: Duration::from_secs(2),
             destructions_per_minute: 10,
             confirmation: None,
+            undo_window: Duration::from_secs(24 * 3600),
+            undo_overwrites: UndoOverwrites::None,
             clock: Arc::new(SystemClock),
             meters: Arc::default(),
             #[cfg(feature = "faults")]

@@ -200,7 +200,11 @@ impl Core {
     }
 
     /// The value that a record holds.
-    fn value(&self, key: &str, record: &syntha_store::Record) -> Result<Arc<str>> {
+    pub(crate) fn value(
+        &self,
+        key: &str,
+        record: &syntha_store::Record,
+    ) -> Result<Arc<str>, syntha_store::Error> {
         let text = std::str::from_utf8(&record.body).map_err(|_| {
             syntha_store::Error::new(StoreErrorKind::Corrupt, "a value is not as it was written")
         })?;

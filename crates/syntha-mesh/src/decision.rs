@@ -37,11 +37,13 @@ pub enum Act {
     Permit,
     /// Export the whole mesh. The host's alone.
     Export,
+    /// Bring back what an agent removed. The host's alone.
+    Undo,
 }
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Write,
         Self::Subscribe,
@@ -50,13 +52,14 @@ impl Act {
         Self::Create,
         Self::Permit,
         Self::Export,
+        Self::Undo,
     ];
 
     /// What a session must have been given for it.
     const fn needs(self) -> SessionGrants {
         match self {
             Self::Read => SessionGrants::READ,
-            Self::Write | Self::Subscribe | Self::Manage => SessionGrants::WRITE,
+            Self::Write | Self::Subscribe | Self::Manage | Self::Undo => SessionGrants::WRITE,
             Self::Delete => SessionGrants::DELETE,
             Self::Create | Self::Permit => SessionGrants::CREATE_AGENTS,
             Self::Export => SessionGrants::EXPORT,
@@ -164,7 +167,7 @@ fn decide_by_rules(who: &Principal<'_>, act: Act, on: On<'_>, known: &Known<'_>)
         return deny(Rule::SessionGrants);
     }
     let Some(agent) = who.agent else { return allow(Rule::Host) };
-    if matches!(act, Act::Permit | Act::Export) {
+    if matches!(act, Act::Permit | Act::Export | Act::Undo) {
         return deny(Rule::Host);
     }
     if who.narrowed.is_some_and(|to| !to.leaves(act, on)) && !known.config.has(Fault::NarrowingIgnored) {

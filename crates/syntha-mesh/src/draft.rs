@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use sha2::{Digest, Sha256};
 use syntha_store::{Batch, Event, Expect, Keyspace, Op, RecordId, Timestamp, Usage, Version};
 
-use crate::change::{Answer, Caller, Change, Expected, PushChange, Subscriptions, TopicDeleted};
+use crate::change::{Answer, Caller, Change, Expected, PushChange, Subscriptions};
 use crate::config::MeshConfig;
 use crate::decision::{Act, Decision, On};
 use crate::destruction::Spent;
@@ -22,6 +22,9 @@ use crate::names::{AgentName, Topic};
 use crate::request::Doing;
 use crate::roster::AgentState;
 use crate::standing::Permit;
+use crate::undo::{Deed, UndoOverwrites};
+use crate::undo_draft::UndoOverlay;
+use crate::undo_record::Trace;
 use crate::watchers::Touched;
 
 /// How long an operation id is remembered.
@@ -48,16 +51,19 @@ pub(crate) struct Draft<'a> {
     pub(crate) spent: Option<&'a Spent>,
     /// It is not committed: somebody looks what would be.
     pub(crate) early: bool,
+    /// Which of the batch's acts the call adds to, once it took something away.
+    pub(crate) acting: Option<usize>,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Overlay {
-    cleared: bool,
+    pub(crate) cleared: bool,
     /// `None` for deleted.
-    entries: HashMap<Arc<str>, Option<Pending>>,
+    pub(crate) entries: HashMap<Arc<str>, Option<Pending>>,
     pub(crate) agents: HashMap<Arc<str>, Option<AgentState>>,
-    operations: HashMap<Arc<str>, Option<Operation>>,
+    pub(crate) operations: HashMap<Arc<str>, Option<Operation>>,
     pub(crate) history: HistoryOverlay,
+    pub(crate) undo: UndoOverlay,
     pub(crate) usage: Usage,
     /// What the audit trail is told.
     pub(crate) events: Vec<Event>,
@@ -86,7 +92,8 @@ impl<'a> Draft<'a> {
         let version = Version(index.stamp.epoch.0 + 1);
         let (caller, spent, early) = (Caller::SELF, None, false);
         let creating = Decision::of_the_host();
-        Self { index, lookup, config, now, version, overlay, telling, caller, creating, spent, early }
+        let acting = None;
+        Self { index, lookup, config, now, version, overlay, telling, caller, creating, spent, early, acting }
     }
 
     /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
@@ -101,7 +108,7 @@ impl<'a> Draft<'a> {
             Change::Clear | Change::Sweep { .. } | Change::DeleteTopic { .. } => {
                 self.overlay.cleared || !self.overlay.entries.is_empty()
             }
-            Change::Load(_) => {
+            Change::Load(_) | Change::Undo { .. } | Change::PurgeUndo { .. } => {
                 self.overlay.cleared
                     || !self.overlay.entries.is_empty()
                     || !self.overlay.agents.is_empty()
@@ -120,7 +127,7 @@ impl<'a> Draft<'a> {
 
     /// Applies one operation. An error leaves the draft as it was.
     pub(crate) fn apply(&mut self, change: &Change, caller: Caller) -> Result<Answer> {
-        self.caller = caller;
+        (self.caller, self.acting) = (caller, None);
         self.creating = self.decide(None, Act::Create, On::Mesh);
         let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
         match self.try_apply(None, change) {
@@ -147,6 +154,7 @@ impl<'a> Draft<'a> {
             Change::By { change, .. } => self.may_fail_late(change),
             Change::Push(push) => {
                 !push.agents.is_empty()
+                    || self.config.undo_overwrites != UndoOverwrites::None
                     || push.by.as_ref().is_some_and(|by| self.agent(by.as_str()).is_none())
             }
             Change::Subscribe { agent, .. } | Change::Permit { agent, .. } => {
@@ -160,7 +168,8 @@ impl<'a> Draft<'a> {
         match change {
             Change::By { agent, life, confirmed, change } => {
                 life.allows(self.agent(agent.as_str()))?;
-                let who = Some(Doing { agent, narrowed: life.narrowed.as_deref(), confirmed: *confirmed });
+                let (narrowed, batch) = (life.narrowed.as_deref(), matches!(**change, Change::Batch(_)));
+                let who = Some(Doing { agent, narrowed, confirmed: *confirmed, batch });
                 self.creating = self.decide(who, Act::Create, On::Mesh);
                 self.try_apply(who, change)
             }
@@ -183,7 +192,9 @@ impl<'a> Draft<'a> {
             Change::Push(push) => self.push(who, push),
             Change::Remove { key, expected, .. } => self.remove(who, key.as_str(), *expected),
             Change::Clear => Ok(Answer::Count(self.clear())),
-            Change::Sweep { grace } => Ok(Answer::Count(self.sweep(*grace))),
+            Change::Sweep { grace } => Ok(Answer::Count(self.sweep(*grace)?)),
+            Change::Undo { id } => self.undo(*id),
+            Change::PurgeUndo { id } => Ok(Answer::Count(self.purge_undo(*id)?)),
             Change::Register { agent } => {
                 let new = self.agent(agent.as_str()).is_none();
                 self.ensure_agent(agent)?;
@@ -191,9 +202,9 @@ impl<'a> Draft<'a> {
             }
             Change::Unregister { agent } => Ok(Answer::Flag(self.unregister(agent))),
             Change::Subscribe { agent, topics, replace } => self.subscribe(who, agent, topics, *replace),
-            Change::Unsubscribe { agent, topics } => self.unsubscribe(agent, topics),
+            Change::Unsubscribe { agent, topics } => self.unsubscribe(who, agent, topics),
             Change::DeleteTopic { topic } => {
-                let answer = self.delete_topic(topic)?;
+                let answer = self.delete_topic(who, topic)?;
                 self.overlay.destroyed.extend(who.map(|who| Arc::clone(who.agent.shared())));
                 Ok(answer)
             }
@@ -276,6 +287,7 @@ impl<'a> Draft<'a> {
             };
         }
         batch = self.finish_history(batch)?;
+        batch = self.finish_undo(batch)?;
         if batch.ops.is_empty() {
             return Ok((None, self.overlay));
         }
@@ -331,7 +343,16 @@ impl<'a> Draft<'a> {
             trusted: who.and_then(|who| self.agent(who.agent.as_str())).is_some_and(AgentState::is_trusted),
         };
         let head = Some(entry.encode_head()?);
+        let kept = match (who, &old) {
+            (Some(by), Some(old)) if self.keeps(who) && self.keeps_over(old, &entry) => {
+                Some((by, self.kept(old)?, Trace::of(&entry)))
+            }
+            _ => None,
+        };
         self.put(Pending { entry: Arc::new(entry), head, head_only: false });
+        if let Some((by, old, trace)) = kept {
+            self.keep(by, (Deed::Overwrite, key), &old, Some(trace))?;
+        }
         if let Some((name, operation)) = operation {
             self.overlay.operations.insert(name, Some(operation));
         }
@@ -361,69 +382,6 @@ impl<'a> Draft<'a> {
                 Ok(Seen::New(Some((name, Operation { v: 1, digest, version: self.version, expires }))))
             }
         }
-    }
-
-    fn remove(&mut self, who: Option<Doing<'_>>, key: &str, expected: Option<Expected>) -> Result<Answer> {
-        let mut old = self.live(key);
-        let mut destroys = false;
-        if let Some(entry) = &old {
-            let decision = self.decide(who, Act::Delete, On::Entry(entry));
-            destroys = decision.destructive;
-            if !decision.allowed {
-                if !decision.hides() {
-                    return Err(decision.refusal(Act::Delete, On::Entry(entry)));
-                }
-                old = None;
-            }
-        }
-        if let Some(expected) = expected {
-            let held = match expected {
-                Expected::Absent => old.is_none(),
-                Expected::Version(version) => old.as_ref().is_some_and(|old| old.version == version),
-            };
-            if !held {
-                return Err(conflict());
-            }
-        }
-        let Some(old) = old else { return Ok(Answer::Flag(false)) };
-        self.delete(&old);
-        if destroys {
-            self.overlay.destroyed.extend(who.map(|who| Arc::clone(who.agent.shared())));
-        }
-        Ok(Answer::Flag(true))
-    }
-
-    fn clear(&mut self) -> u64 {
-        let count = self.overlay.usage.contexts;
-        self.overlay.cleared = true;
-        self.overlay.entries.clear();
-        self.overlay.usage.contexts = 0;
-        self.overlay.usage.context_bytes = 0;
-        count
-    }
-
-    fn sweep(&mut self, grace: Duration) -> u64 {
-        let grace = if self.config.has(Fault::GraceIgnored) { Duration::ZERO } else { grace };
-        let now = self.now;
-        let expired = |at: Option<Timestamp>| at.is_some_and(|at| after(at, grace) <= now);
-        let entries: Vec<_> =
-            self.index.entries().filter(|entry| expired(entry.expires)).take(SWEEP_MOST).cloned().collect();
-        let operations: Vec<_> = self
-            .index
-            .operations
-            .iter()
-            .filter(|(_, operation)| expired(operation.expires))
-            .map(|(name, _)| Arc::clone(name))
-            .take(SWEEP_MOST)
-            .collect();
-        let count = (entries.len() + operations.len()) as u64;
-        for entry in entries {
-            self.delete(&entry);
-        }
-        for name in operations {
-            self.overlay.operations.insert(name, None);
-        }
-        count
     }
 
     fn unregister(&mut self, agent: &AgentName) -> bool {
@@ -479,7 +437,7 @@ impl<'a> Draft<'a> {
         Ok(Answer::Subscriptions(report))
     }
 
-    fn unsubscribe(&mut self, agent: &AgentName, topics: &[Topic]) -> Result<Answer> {
+    fn unsubscribe(&mut self, who: Option<Doing<'_>>, agent: &AgentName, topics: &[Topic]) -> Result<Answer> {
         let mut report = Subscriptions::default();
         let Some(mut state) = self.agent(agent.as_str()).cloned() else {
             report.unchanged = texts(topics);
@@ -495,53 +453,14 @@ impl<'a> Draft<'a> {
         }
         report.topics.clone_from(&state.topics);
         if !report.changed.is_empty() {
+            // Its own an agent takes back itself.
+            if let Some(who) = who.filter(|by| by.agent != agent && self.keeps(who)) {
+                let lost = (agent.shared(), state.incarnation);
+                self.keep_subscribed(who, (Deed::Unsubscribe, agent.shared()), lost, &report.changed)?;
+            }
             self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
         }
         Ok(Answer::Subscriptions(report))
-    }
-
-    fn delete_topic(&mut self, topic: &Topic) -> Result<Answer> {
-        let mut report = TopicDeleted::default();
-        let name = topic.shared();
-        let on_topic: Vec<_> =
-            self.index.entries().filter(|entry| entry.audience.topics.contains(name)).cloned().collect();
-        for entry in on_topic {
-            if entry.audience.agents.is_empty() && entry.audience.topics.len() == 1 {
-                report.entries_deleted += u64::from(entry.is_live(|| self.now));
-                self.delete(&entry);
-            } else {
-                report.entries_kept += u64::from(entry.is_live(|| self.now));
-                let mut kept = entry.with_value(entry.value.clone());
-                kept.version = self.version;
-                let mut parts = Parts::clone(&kept.audience);
-                parts.topics.retain(|other| other != name);
-                kept.audience = parts.into();
-                self.overlay.entries.insert(
-                    Arc::clone(&entry.key),
-                    Some(Pending { entry: Arc::new(kept), head: None, head_only: true }),
-                );
-            }
-        }
-        let subscribed: Vec<_> = self
-            .index
-            .roster
-            .keys()
-            .chain(self.overlay.agents.keys())
-            .cloned()
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .filter_map(|agent| Some((self.agent(&agent)?.clone(), agent)))
-            .filter(|(state, _)| state.topics.contains(name))
-            .collect();
-        for (mut state, agent) in subscribed {
-            report.subscribers += 1;
-            state.topics.retain(|own| own != name);
-            self.overlay.agents.insert(agent, Some(state));
-        }
-        if report == TopicDeleted::default() && self.overlay.entries.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such topic"));
-        }
-        Ok(Answer::TopicDeleted(report))
     }
 
     fn batch(&mut self, who: Option<Doing<'_>>, changes: &[Change]) -> Result<Answer> {
@@ -638,20 +557,14 @@ impl<'a> Draft<'a> {
             usage.contexts = usage.contexts.saturating_sub(1);
             usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
         }
+        self.put_head(pending);
+    }
+
+    /// As [`put`](Self::put), of an entry that usage counts already.
+    pub(crate) fn put_head(&mut self, pending: Pending) {
         self.overlay.entries.insert(Arc::clone(&pending.entry.key), Some(pending));
     }
-
-    fn delete(&mut self, old: &Entry) {
-        if !self.config.has(Fault::UsageDrifts) {
-            let usage = &mut self.overlay.usage;
-            usage.contexts = usage.contexts.saturating_sub(1);
-            usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
-        }
-        self.overlay.entries.insert(Arc::clone(&old.key), None);
-    }
 }
-
-const SWEEP_MOST: usize = 10_000;
 
 enum Seen {
     Done(Version),
@@ -731,7 +644,7 @@ fn digest(push: &PushChange) -> String {
     })
 }
 
-fn record_id(name: &str) -> Result<RecordId> {
+pub(crate) fn record_id(name: &str) -> Result<RecordId> {
     Ok(RecordId::new(bytes::Bytes::copy_from_slice(name.as_bytes()), 0)?)
 }
 
@@ -752,12 +665,12 @@ fn texts(topics: &[Topic]) -> Vec<Arc<str>> {
     texts
 }
 
-fn after(at: Timestamp, span: Duration) -> Timestamp {
+pub(crate) fn after(at: Timestamp, span: Duration) -> Timestamp {
     let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Timestamp(at.0.saturating_add(span).min(i64::MAX as u64))
 }
 
-const fn conflict() -> Error {
+pub(crate) const fn conflict() -> Error {
     Error::new(ErrorKind::Conflict, "the entry has another version than expected, read it again")
 }
 

@@ -60,6 +60,12 @@ impl Error {
         self
     }
 
+    /// One that a retry does not get past, whatever its kind.
+    pub(crate) const fn final_(mut self) -> Self {
+        self.retryable = false;
+        self
+    }
+
     pub(crate) const fn rule(&self) -> Option<Rule> {
         match (self.rule, self.kind) {
             (None, ErrorKind::Conflict) => Some(Rule::Version),

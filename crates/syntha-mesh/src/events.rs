@@ -113,6 +113,17 @@ fn done(doer: Doer<'_>, change: &Change, answer: &Answer, before: &Before) -> Ve
             let count = report.entries_deleted + report.entries_kept + report.subscribers;
             vec![named(doer, change).count(count)]
         }
+        (Change::Undo { .. }, Answer::Undone(undone)) => {
+            let mut events = doer.each(Action::Undo, &undone.keys);
+            let others = undone.rejoined + undone.subscribers;
+            if others > 0 {
+                let on =
+                    undone.on.iter().fold(doer.event(Action::Undo), |event, on| event.on(Arc::clone(on)));
+                events.push(on.count(others));
+            }
+            if events.is_empty() { vec![nothing(named(doer, change)).count(0)] } else { events }
+        }
+        (Change::PurgeUndo { .. }, Answer::Count(count)) => vec![counted(named(doer, change), *count)],
         (Change::Append { messages, .. }, Answer::Appended(appended)) => {
             let new = messages.iter().zip(appended).filter(|(_, appended)| !appended.duplicate);
             let (count, bytes) = new
@@ -181,6 +192,8 @@ fn named(doer: Doer<'_>, change: &Change) -> Event {
         Change::Redact { thread, .. } => on(Action::Redact, thread.shared()),
         Change::DeleteThread { thread } => on(Action::DeleteThread, thread.shared()),
         Change::Load(_) => doer.event(Action::Import),
+        Change::Undo { .. } => doer.event(Action::Undo),
+        Change::PurgeUndo { .. } => doer.event(Action::PurgeUndo),
         Change::By { agent, change, .. } => named(Doer { agent: Some(agent), ..doer }, change),
         Change::Batch(_) | Change::Log(_) | Change::Flush => doer.event(Action::Push).count(0),
     }

@@ -73,6 +73,18 @@ pub enum Fault {
     GrantsLost,
     /// What agents delete is not counted.
     RateIgnored,
+    /// What an agent removed comes back for everyone, and by nobody.
+    UndoForgetsAudience,
+    /// What agents removed does not count in the usage.
+    UndoUncounted,
+    /// What agents removed never ends.
+    UndoEndless,
+    /// An undo writes over what was written since.
+    UndoOverNewer,
+    /// What an agent deletes is kept nowhere.
+    UndoNothingKept,
+    /// Every agent finds what agents removed.
+    UndoShown,
 }
 
 impl crate::MeshConfig {

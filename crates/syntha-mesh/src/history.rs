@@ -18,6 +18,7 @@ use crate::load::Loaded;
 use crate::message::{HistoryMessage, MessageHead};
 use crate::names::{MessageId, ThreadId};
 use crate::thread::{ThreadInfo, ThreadState, message_record, record_id};
+use crate::undo_lookup::{self, UndoLookup};
 
 /// The most messages or threads of a page.
 pub(crate) const PAGE_MOST: usize = 1_000;
@@ -185,7 +186,7 @@ fn name(head: &Head) -> Result<Arc<str>, StoreError> {
     std::str::from_utf8(head.id.name()).map(Arc::from).map_err(|_| corrupt())
 }
 
-const fn check_limit(limit: usize) -> Result<()> {
+pub(crate) const fn check_limit(limit: usize) -> Result<()> {
     if limit == 0 || limit > PAGE_MOST {
         return Err(Error::new(ErrorKind::Invalid, "a page has 1 to 1,000 of them"));
     }
@@ -254,6 +255,8 @@ pub(crate) struct Lookup {
     pub(crate) messages: HashMap<(Arc<str>, u64), MessageHead>,
     /// The log of interactions, if it is written.
     pub(crate) interactions: Option<InteractionRange>,
+    /// What may be undone, and what is.
+    pub(crate) undo: UndoLookup,
 }
 
 /// Reads what the changes name. A conflict if somebody else committed meanwhile.
@@ -265,11 +268,15 @@ pub(crate) async fn look_up<'a>(
     let mut wanted = Wanted::default();
     changes.clone().for_each(|change| wanted.add(change));
     wanted.interactions |= core.config.interactions.is_on();
-    if wanted.threads.is_empty() && !wanted.interactions {
+    let undo = undo_lookup::Wanted::of(core, changes);
+    if wanted.threads.is_empty() && !wanted.interactions && undo.is_empty() {
         return Ok(lookup);
     }
     let stamp = core.index.read().stamp;
     lookup.at = Some(stamp);
+    if !undo.is_empty() {
+        lookup.undo = undo.look_up(core, stamp).await?;
+    }
     if wanted.interactions {
         lookup.interactions = Some(interactions::range(core, stamp).await?);
     }

@@ -72,6 +72,8 @@ pub enum Action {
     Read,
     /// Messages of a thread were read.
     ReadThread,
+    /// Entries that an agent removed were brought back, or a topic that it deleted.
+    Undo,
 }
 
 /// One interaction.
@@ -193,6 +195,11 @@ impl Interaction {
             (Change::Append { thread, .. }, Answer::Appended(appended)) => {
                 let new = appended.iter().any(|one| !one.duplicate);
                 if new { one(by, Action::Append, vec![Arc::clone(thread.shared())]) } else { Vec::new() }
+            }
+            (Change::Undo { .. }, Answer::Undone(undone)) => {
+                let mut on = undone.keys.clone();
+                on.extend(undone.on.iter().filter(|on| !undone.keys.contains(on)).cloned());
+                one(by, Action::Undo, on)
             }
             (Change::Redact { thread, .. }, _) => one(by, Action::Redact, vec![Arc::clone(thread.shared())]),
             (Change::DeleteThread { thread }, _) => {

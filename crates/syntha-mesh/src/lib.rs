@@ -35,6 +35,7 @@ mod permit;
 mod push;
 mod readable;
 mod reading;
+mod removal_draft;
 mod request;
 mod role;
 mod roster;
@@ -42,6 +43,10 @@ mod session_grants;
 mod standing;
 mod thread;
 mod trail;
+mod undo;
+mod undo_draft;
+mod undo_lookup;
+mod undo_record;
 mod watch;
 mod watchers;
 mod writer;
@@ -74,6 +79,9 @@ pub use role::{AgentRole, CustomRole, Role};
 pub use session_grants::SessionGrants;
 pub use thread::{Appended, Thread, ThreadInfo};
 pub use trail::{AUDIT_WAITING_MOST, AuditPolicy};
+pub use undo::{
+    Deed, UNDO_WINDOW_MOST, UndoId, UndoKey, UndoOverwrites, UndoPage, UndoState, Undoable, Undone,
+};
 pub use watch::{Watch, WatchConfig, WatchEvent};
 
 /// The storage contract, whose stores a mesh is opened on.

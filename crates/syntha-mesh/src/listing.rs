@@ -67,8 +67,10 @@ pub struct Stats {
     pub agents: u64,
     /// Agents with a subscription.
     pub agents_with_topics: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, as usage counts them: of `entries` and `kept`.
     pub bytes: u64,
+    /// Removed entries that are kept, so that it can be undone.
+    pub kept: u64,
 }
 
 /// A topic, and how many agents hear it.

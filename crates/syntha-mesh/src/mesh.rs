@@ -24,6 +24,7 @@ use crate::names::{AgentName, EntryKey, Topic};
 use crate::push::{Batch, Push};
 use crate::request;
 use crate::trail::{self, Trail};
+use crate::undo::UNDO_WINDOW_MOST;
 use crate::watch::{Watch, WatchConfig};
 use crate::watchers::Watchers;
 use crate::writer::{self, Writer};
@@ -80,13 +81,19 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// `Storage` or `Gone` if the user's data can't be read.
+    /// `Storage` or `Gone` if the user's data can't be read; `Invalid` for an undo window over 90 days.
     pub async fn open(
         store: Arc<dyn UserStore>,
         how: impl Into<Opening> + Send,
         config: impl Into<Arc<MeshConfig>> + Send,
     ) -> Result<Self> {
         let (config, Opening { exclusive, audited }) = (config.into(), how.into());
+        if config.undo_window > UNDO_WINDOW_MOST {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "an undo window is at most 90 days, set a shorter one",
+            ));
+        }
         let trail = Trail::new(audited, &config);
         let index = Index::load(&*store, config.cache_bytes).await?;
         let opened = (config.clock.wall(), config.clock.boot());
@@ -164,7 +171,7 @@ impl Mesh {
         Batch::new(self.clone(), None, Life::default())
     }
 
-    /// Removes an entry, whoever sees it. Says whether it was there.
+    /// Removes an entry, whoever sees it. Says whether it was there. What the host does is final.
     ///
     /// # Errors
     ///
@@ -178,7 +185,7 @@ impl Mesh {
         self.flag(Change::Remove { key, expected: None }).await
     }
 
-    /// Removes every entry and says how many. Agents, topics and permissions stay.
+    /// Removes every entry and says how many. What can be [undone](Self::undo) goes too. Agents, topics and permissions stay.
     ///
     /// # Errors
     ///
@@ -187,7 +194,7 @@ impl Mesh {
         self.count(Change::Clear).await
     }
 
-    /// Deletes entries that expired more than the grace ago. They were invisible already.
+    /// Deletes entries that expired more than the grace ago, and what could be undone up to then. They were invisible already.
     ///
     /// # Errors
     ///
@@ -230,8 +237,12 @@ impl Mesh {
     fn count_up(&self) -> Stats {
         let index = self.core.index.read();
         let now = self.core.now(&index);
-        let mut stats =
-            Stats { entries: index.len() as u64, bytes: index.usage.context_bytes, ..Stats::default() };
+        let mut stats = Stats {
+            entries: index.len() as u64,
+            kept: index.usage.contexts.saturating_sub(index.len() as u64),
+            bytes: index.usage.context_bytes,
+            ..Stats::default()
+        };
         for entry in index.entries() {
             if entry.is_live(|| now) {
                 stats.active += 1;
@@ -581,7 +592,7 @@ impl Mesh {
         }
     }
 
-    async fn count(&self, change: Change) -> Result<u64> {
+    pub(crate) async fn count(&self, change: Change) -> Result<u64> {
         match self.write(change).await? {
             Answer::Count(count) => Ok(count),
             _ => Err(mismatch()),

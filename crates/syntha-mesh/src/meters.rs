@@ -26,9 +26,10 @@ pub(crate) enum Operation {
     Redact,
     Import,
     Log,
+    Undo,
 }
 
-const OPERATIONS: [(Operation, &str); 15] = [
+const OPERATIONS: [(Operation, &str); 16] = [
     (Operation::Get, "get"),
     (Operation::GetMany, "get_many"),
     (Operation::List, "list"),
@@ -44,6 +45,7 @@ const OPERATIONS: [(Operation, &str); 15] = [
     (Operation::Redact, "redact"),
     (Operation::Import, "import"),
     (Operation::Log, "log"),
+    (Operation::Undo, "undo"),
 ];
 
 const KINDS: [(ErrorKind, &str); 11] = [
@@ -174,6 +176,7 @@ impl Change {
             Self::Subscribe { .. } | Self::Unsubscribe { .. } | Self::DeleteTopic { .. } => Operation::Topics,
             Self::CreateThread { .. } | Self::Append { .. } => Operation::Append,
             Self::Redact { .. } | Self::DeleteThread { .. } => Operation::Redact,
+            Self::Undo { .. } | Self::PurgeUndo { .. } => Operation::Undo,
             Self::Load(_) => Operation::Import,
             Self::Log(_) | Self::Flush => Operation::Log,
         }

@@ -21,6 +21,8 @@ pub(crate) struct Doing<'a> {
     pub(crate) narrowed: Option<&'a Narrowed>,
     /// The host agreed to what is deleted.
     pub(crate) confirmed: bool,
+    /// It is part of a batch.
+    pub(crate) batch: bool,
 }
 
 impl Draft<'_> {
@@ -101,6 +103,8 @@ impl Draft<'_> {
             Change::PostPermissions { .. } | Change::ReadPermissions { .. } | Change::Permit { .. } => {
                 self.require(who, Act::Permit, On::Mesh)
             }
+            Change::Undo { .. } => self.require(who, Act::Undo, On::Mesh),
+            Change::PurgeUndo { .. } => self.require(who, Act::Delete, On::Mesh),
             // What has expired nobody can see any more, so a sweep deletes nothing of anybody's.
             Change::Load(_) | Change::Sweep { .. } => self.require(who, Act::Write, On::Mesh),
             Change::Log(_) | Change::Flush | Change::By { .. } | Change::Batch(_) => Ok(()),
@@ -111,7 +115,7 @@ impl Draft<'_> {
     fn destructions(&self, who: Option<Doing<'_>>, change: &Change) -> Result<Vec<Destruction>> {
         match (change, who) {
             (Change::By { agent, life, change, .. }, _) => {
-                let who = Doing { agent, narrowed: life.narrowed.as_deref(), confirmed: true };
+                let who = Doing { agent, narrowed: life.narrowed.as_deref(), confirmed: true, batch: false };
                 self.destructions(Some(who), change)
             }
             (Change::Batch(changes), _) => {

@@ -98,6 +98,10 @@ pub enum Action {
     /// A process did not close the deployment in order. Of each user at most `count` different events, reads and refusals, are not in the
     /// trail: those of the last second, or those since the store stopped taking commits.
     Gap,
+    /// What an agent removed was brought back.
+    Undo,
+    /// What an agent removed was deleted before its time.
+    PurgeUndo,
 }
 
 /// How it ended.

@@ -41,6 +41,8 @@ pub enum Keyspace {
     Sessions = 15,
     /// How often logins failed, in a table of fixed size. Only in the deployment's own space.
     Throttle = 16,
+    /// What agents removed, until the host can no longer undo it. Never held in memory, and in no view of an agent's.
+    Undo = 17,
 }
 
 /// Which layer may write a keyspace.
@@ -81,6 +83,7 @@ const POLICY: &[Policy] = &[
     Policy { space: Keyspace::Tokens, name: "tokens", indexed: false, writer: Writer::Manager },
     Policy { space: Keyspace::Sessions, name: "sessions", indexed: false, writer: Writer::Manager },
     Policy { space: Keyspace::Throttle, name: "throttle", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Undo, name: "undo", indexed: false, writer: Writer::Mesh },
 ];
 
 impl Keyspace {
@@ -166,7 +169,8 @@ mod tests {
                 (13, "accounts"),
                 (14, "tokens"),
                 (15, "sessions"),
-                (16, "throttle")
+                (16, "throttle"),
+                (17, "undo")
             ]
         );
         assert_eq!(table.len(), Keyspace::COUNT);
@@ -174,6 +178,6 @@ mod tests {
             assert_eq!(Keyspace::from_code(space.code()).unwrap(), space);
         }
         assert_eq!(Keyspace::from_code(0).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert_eq!(Keyspace::from_code(17).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(Keyspace::from_code(18).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

@@ -211,6 +211,8 @@ mod tests {
             "subscribe_to_topics: - x x x | x - -",
             "unsubscribe_from_topics: - x x x | x - -",
             "discover_topics: x x x x | x - x",
+            "subscribe_member: - - x x | - - -",
+            "unsubscribe_member: - - x x | - - -",
             "delete_topic: - - - x | - - -",
             "append_history: - x x x | x - -",
             "get_history: x x x x | x - x",

@@ -109,8 +109,24 @@ pub(crate) const TOOLS: &[Tool] = &[
         run: |agent, arguments| Box::pin(topics::discover(agent, arguments)),
     },
     Tool {
+        name: "subscribe_member",
+        description: "Subscribe another agent to topics, so that it sees what is shared on them.",
+        parameters: of_member,
+        least: Role::Moderator,
+        levels: &[],
+        run: |agent, arguments| Box::pin(topics::subscribe_member(agent, arguments)),
+    },
+    Tool {
+        name: "unsubscribe_member",
+        description: "Unsubscribe another agent from topics. It no longer sees what is shared on them.",
+        parameters: of_member,
+        least: Role::Moderator,
+        levels: &[],
+        run: |agent, arguments| Box::pin(topics::unsubscribe_member(agent, arguments)),
+    },
+    Tool {
         name: "delete_topic",
-        description: "Delete a topic and everything that is shared on it alone. This can't be undone.",
+        description: "Delete a topic and everything that is shared on it alone. You can't undo it.",
         parameters: || {
             object(
                 &json!({
@@ -166,6 +182,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         run: |agent, arguments| Box::pin(history::get(agent, arguments)),
     },
 ];
+
+/// Whom something is done to has a name of its own: `agent` would be who does it, and is refused.
+fn of_member() -> Value {
+    let member = json!({ "type": "string", "description": "The other agent's name" });
+    object(&json!({ "member": member, "topics": list("The topics") }), &["member", "topics"])
+}
 
 fn object(properties: &Value, required: &[&str]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })

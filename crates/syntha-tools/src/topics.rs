@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use syntha_mesh::{Agent, ErrorKind};
+use syntha_mesh::{Agent, ErrorKind, Subscriptions};
 
 use crate::arguments::{Answer, parse, words};
 use crate::reply::{names_fitting, note_omitted, take_fitting};
@@ -12,6 +12,13 @@ use crate::reply::{names_fitting, note_omitted, take_fitting};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TopicsArguments {
+    topics: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberArguments {
+    member: String,
     topics: Vec<String>,
 }
 
@@ -57,6 +64,31 @@ pub(crate) async fn unsubscribe(agent: &Agent, arguments: Map<String, Value>) ->
     Ok(answer)
 }
 
+pub(crate) async fn subscribe_member(agent: &Agent, arguments: Map<String, Value>) -> Answer {
+    let MemberArguments { member, topics } = parse(arguments)?;
+    let topics = some(&topics)?.iter().map(String::as_str);
+    let report = agent.subscribe_agent(member.as_str(), topics).await.map_err(words)?;
+    Ok(of_member(agent, &member, &report, "topics_subscribed", "topics_subscribed_before"))
+}
+
+pub(crate) async fn unsubscribe_member(agent: &Agent, arguments: Map<String, Value>) -> Answer {
+    let MemberArguments { member, topics } = parse(arguments)?;
+    let topics = some(&topics)?.iter().map(String::as_str);
+    let report = agent.unsubscribe_agent(member.as_str(), topics).await.map_err(words)?;
+    Ok(of_member(agent, &member, &report, "topics_unsubscribed", "topics_not_subscribed"))
+}
+
+/// What became of the topics that were named. Which others the member has is not the caller's to know.
+fn of_member(agent: &Agent, member: &str, report: &Subscriptions, changed: &str, unchanged: &str) -> Value {
+    let (new, new_left) = names_fitting(&report.changed, 2);
+    let (old, old_left) = names_fitting(&report.unchanged, 2);
+    let mut answer = json!({
+        "success": true, "agent": agent.name(), "member": member, changed: new, unchanged: old,
+        "message": format!("Changed {} subscriptions of {member}.", report.changed.len()) });
+    note_omitted(&mut answer, new_left + old_left);
+    answer
+}
+
 pub(crate) async fn discover(agent: &Agent, arguments: Map<String, Value>) -> Answer {
     let arguments: DiscoverArguments = parse(arguments)?;
     let infos = agent.discover().await.map_err(words)?;
@@ -81,7 +113,7 @@ pub(crate) async fn discover(agent: &Agent, arguments: Map<String, Value>) -> An
 pub(crate) async fn delete_topic(agent: &Agent, arguments: Map<String, Value>) -> Answer {
     let arguments: DeleteArguments = parse(arguments)?;
     if !arguments.confirm {
-        return Err("Deleting a topic can't be undone. Call again with confirm = true.".to_owned());
+        return Err("You can't undo the deletion of a topic. Call again with confirm = true.".to_owned());
     }
     match agent.delete_topic(arguments.topic.as_str()).await {
         Ok(report) => Ok(json!({

@@ -76,6 +76,9 @@ pub use syntha_mesh::{
     OperationId, Push, Pushed, Stats, Subscriptions, SweepReport, SystemClock, Thread, ThreadId, ThreadInfo,
     Topic, TopicDeleted, TopicInfo, Watch, WatchConfig, WatchEvent,
 };
+pub use syntha_mesh::{
+    Deed, UNDO_WINDOW_MOST, UndoId, UndoKey, UndoOverwrites, UndoPage, UndoState, Undoable, Undone,
+};
 pub use syntha_store::archive::ArchiveInfo;
 #[cfg(feature = "audit")]
 pub use syntha_store::{

@@ -6,6 +6,7 @@ mod isolation;
 mod permission;
 mod time;
 mod transfer;
+mod undo;
 mod watch;
 mod write;
 
@@ -24,6 +25,7 @@ pub fn mesh_checks() -> Vec<Check> {
         time::CHECKS,
         audience::CHECKS,
         permission::CHECKS,
+        undo::CHECKS,
         isolation::CHECKS,
         history::CHECKS,
         transfer::CHECKS,
@@ -58,9 +60,12 @@ async fn assert_unseen(agent: &Agent, key: &str) {
 async fn assert_usage(mesh: &Mesh) {
     let usage = mesh.usage().await.unwrap().1;
     let stats = mesh.stats().await.unwrap();
-    assert_eq!((usage.contexts, usage.agents), (stats.entries, stats.agents));
+    let kept = mesh.undo_list(None, 1_000).await.unwrap().acts;
+    let (entries, mut bytes) =
+        kept.iter().fold((0, 0), |(entries, bytes), act| (entries + act.entries, bytes + act.bytes));
+    assert_eq!((usage.contexts, usage.agents), (stats.entries + entries, stats.agents));
+    assert_eq!(stats.kept, entries);
     if stats.expired == 0 {
-        let mut bytes = 0;
         for entry in mesh.entries(&Filter::new()).await.unwrap() {
             let value = mesh.value(entry.key()).await.unwrap().unwrap();
             bytes += (value.key().len() + value.json().len()) as u64;

@@ -89,7 +89,7 @@ pub fn sealed_checks(mode: Mode) -> Vec<Check> {
 }
 
 /// The keyspaces of a user.
-const SPACES: [Keyspace; 9] = [
+const SPACES: [Keyspace; 10] = [
     Keyspace::Meta,
     Keyspace::Context,
     Keyspace::Agents,
@@ -99,6 +99,7 @@ const SPACES: [Keyspace; 9] = [
     Keyspace::Threads,
     Keyspace::MessageIds,
     Keyspace::Interactions,
+    Keyspace::Undo,
 ];
 
 /// Those that are written from above: a trail is not.

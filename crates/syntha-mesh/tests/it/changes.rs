@@ -105,7 +105,8 @@ pub(crate) async fn each_change_has_its_event(config: MeshConfig) -> Found {
     // Two entries and two subscribers.
     ann.delete_topic("t").await.unwrap();
     let deleted = (Action::DeleteTopic, Verdict::Done, by, Some("t"), 4);
-    look.one(&bed, "delete a topic", &[deleted]).await?;
+    look.one(&bed, "delete a topic", std::slice::from_ref(&deleted)).await?;
+    undo(&bed, &mut look).await?;
     mesh.push("on v", 1).topic("v").await.unwrap();
     look.links += 1;
     mesh.delete_topic("v").await.unwrap();
@@ -128,6 +129,28 @@ pub(crate) async fn each_change_has_its_event(config: MeshConfig) -> Found {
     look.one(&bed, "clear", &[many(Action::Clear, None, 1)]).await?;
     mesh.import(Cursor::new(export), |_| {}).await.unwrap();
     look.one(&bed, "import", &[many(Action::Import, None, 1)]).await
+}
+
+/// After an agent removed an entry and, last, deleted a topic.
+async fn undo(bed: &Bed, look: &mut Look) -> Found {
+    let (mesh, ann) = (&bed.mesh, bed.mesh.agent("ann").unwrap());
+    let acts = mesh.undo_list(None, 9).await.unwrap().acts;
+    mesh.undo_keys(acts[0].id).await.unwrap().unwrap();
+    bed.mesh.flush_audit().await.unwrap();
+    look.links = bed.links().await.len();
+    mesh.undo(acts[0].id).await.unwrap();
+    let undone = [
+        done(Action::Undo, None, Some("k")),
+        done(Action::Undo, None, Some("k3")),
+        many(Action::Undo, Some("t"), 2),
+    ];
+    look.one(bed, "undo", &undone).await?;
+    ann.delete_topic("t").await.unwrap();
+    look.links += 1;
+    assert!(mesh.undo_purge(acts[1].id).await.unwrap());
+    look.one(bed, "purge", &[done(Action::PurgeUndo, None, None)]).await?;
+    assert_eq!(mesh.undo_purge_all().await.unwrap(), 2);
+    look.one(bed, "purge all", &[many(Action::PurgeUndo, None, 2)]).await
 }
 
 async fn history(bed: &Bed, look: &mut Look) -> Found {

@@ -54,6 +54,36 @@ async fn each_refusal_has_its_event_and_its_rule() {
 }
 
 #[tokio::test]
+async fn an_undo_that_does_nothing_is_told() {
+    let bed = Bed::new(MeshConfig::default()).await;
+    let (mesh, ann) = (&bed.mesh, bed.mesh.agent("ann").unwrap());
+    ann.push("k", 1).await.unwrap();
+    ann.remove("k", None).await.unwrap();
+    let act = mesh.undo_list(None, 9).await.unwrap().acts.remove(0);
+    mesh.push("k", 2).await.unwrap();
+    let before = bed.flushed().await.len();
+    assert_eq!(mesh.undo(act.id).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let reader = mesh.guarded(Guard::new().0.with_grants(syntha_mesh::SessionGrants::READ));
+    assert_eq!(reader.undo(act.id).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(reader.undo_purge_all().await.unwrap_err().kind(), ErrorKind::Denied);
+    assert!(mesh.undo_purge(act.id).await.unwrap());
+    assert!(!mesh.undo_purge(act.id).await.unwrap());
+    assert_eq!(mesh.undo(act.id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let events = bed.flushed().await.split_off(before);
+    let told: Vec<_> = events.iter().map(|event| (event.action, event.verdict, event.rule)).collect();
+    let grants = Some(Rule::SessionGrants);
+    let expected = [
+        (Action::Undo, Verdict::Failed, Some(Rule::Version)),
+        (Action::Undo, Verdict::Denied, grants),
+        (Action::PurgeUndo, Verdict::Denied, grants),
+        (Action::PurgeUndo, Verdict::Done, None),
+        (Action::PurgeUndo, Verdict::Nothing, None),
+        (Action::Undo, Verdict::Nothing, None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn handles_that_have_ended_are_told() {
     let bed = Bed::new(MeshConfig::default()).await;
     let (guard, revoker) = Guard::new();

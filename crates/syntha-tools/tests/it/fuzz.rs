@@ -83,7 +83,7 @@ impl Dice {
     fn call(&mut self) -> (&'static str, Map<String, Value>) {
         let (one, other) = (self.pick(&PLACES), self.pick(&PLACES));
         let value = self.somebody(2);
-        let (tool, arguments) = match self.below(9) {
+        let (tool, arguments) = match self.below(11) {
             0 => ("get_context", json!({ "keys": [one, other] })),
             1 => ("push_context", json!({ "key": one, "value": value, "ttl_hours": 0 })),
             2 => (
@@ -97,6 +97,8 @@ impl Dice {
             7 => {
                 ("append_history", json!({ "thread": one, "content": value, "metadata": { "agent": "ben" } }))
             }
+            8 => ("subscribe_member", json!({ "member": "ben", "topics": [one] })),
+            9 => ("unsubscribe_member", json!({ "member": "ben", "topics": [one, other] })),
             _ => ("get_history", json!({ "thread": one })),
         };
         let Value::Object(arguments) = arguments else { unreachable!() };

@@ -6,6 +6,7 @@ mod access;
 mod fuzz;
 mod history;
 mod hybrid;
+mod injection;
 mod moving;
 mod prompt;
 
@@ -67,6 +68,58 @@ async fn the_tools_for_context_answer_as_documented() {
     assert_eq!((&deleted["context_items_deleted"], &deleted["subscribers_affected"]), (&json!(1), &json!(1)));
     let again = ann.call("delete_topic", json!({ "topic": "t", "confirm": true })).await;
     assert_eq!((&again["success"], &again["available_topics"]), (&json!(false), &json!([])));
+}
+
+#[tokio::test]
+async fn a_moderator_manages_the_subscriptions_of_others() {
+    let mesh = mesh().await;
+    mesh.register_agent("ben").await.unwrap();
+    mesh.agent("ben").unwrap().subscribe(["hidden", "t"]).await.unwrap();
+    assert!(!handler(&mesh, "ann", Role::Contributor).access().allows("subscribe_member"));
+    let ann = handler(&mesh, "ann", Role::Moderator);
+    let call = |tool: &'static str, topics: Value| {
+        let ann = &ann;
+        async move { ann.call(tool, json!({ "member": "ben", "topics": topics })).await }
+    };
+    // The tool is offered by the handler's role; whether it may the mesh says.
+    let refused = call("subscribe_member", json!(["u"])).await;
+    assert!(refused["error"].as_str().unwrap().contains("grant manage on the topic"), "{refused}");
+    mesh.grant("ann", syntha_mesh::Grant::topic("u").unwrap().manage()).await.unwrap();
+    let done = call("subscribe_member", json!(["u"])).await;
+    assert_eq!(
+        (&done["success"], &done["agent"], &done["member"]),
+        (&json!(true), &json!("ann"), &json!("ben"))
+    );
+    assert_eq!(done["topics_subscribed"], json!(["u"]));
+    assert_eq!(
+        call("subscribe_member", json!(["u", "t"])).await["success"],
+        false,
+        "one of the two was not granted"
+    );
+    mesh.set_role("ann", Role::Moderator).await.unwrap();
+    let again = call("subscribe_member", json!(["u", "v"])).await;
+    assert_eq!(
+        (&again["topics_subscribed"], &again["topics_subscribed_before"]),
+        (&json!(["v"]), &json!(["u"]))
+    );
+    let left = call("unsubscribe_member", json!(["u", "x"])).await;
+    assert_eq!(
+        (&left["topics_unsubscribed"], &left["topics_not_subscribed"]),
+        (&json!(["u"]), &json!(["x"]))
+    );
+    assert!(
+        !(again.to_string() + &left.to_string()).contains("hidden"),
+        "what it was not asked about it does not say"
+    );
+    assert_eq!(
+        *mesh.agent("ben").unwrap().topics().await.unwrap(),
+        ["hidden".into(), "t".into(), "v".into()]
+    );
+    assert!(mesh.agent("ann").unwrap().topics().await.unwrap().is_empty());
+    let nobody = ann.call("subscribe_member", json!({ "member": "nobody", "topics": ["t"] })).await;
+    assert_eq!(nobody["success"], false);
+    assert_eq!(mesh.agents().await.unwrap().len(), 2, "it makes no agent");
+    assert_eq!(call("subscribe_member", json!([])).await["success"], false);
 }
 
 #[tokio::test]
