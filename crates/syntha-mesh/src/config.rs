@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
 use crate::destruction::Confirmation;
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
 use crate::meters::Meters;
 use crate::trail::AuditPolicy;
+use syntha_store::{Clock, SystemClock};
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]

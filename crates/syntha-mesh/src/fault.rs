@@ -104,7 +104,7 @@ pub(crate) mod shared {
     use parking_lot::Mutex;
     use syntha_store::Version;
 
-    use crate::clock::Clock;
+    use syntha_store::Clock;
 
     type Key = (usize, String, Version);
 

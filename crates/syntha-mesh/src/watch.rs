@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use crate::agent::Agent;
 use crate::backlog::{Backlog, Bounds, Due};
+use crate::decision::Act;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -168,7 +169,7 @@ impl Watch {
         let watcher = Arc::new(Watcher {
             agent: agent.as_ref().map(|agent| agent.name.clone()),
             narrowed: agent.as_ref().and_then(|agent| agent.life.narrowed.clone()),
-            grants: mesh.guard.grants(),
+            grants: mesh.guard.grants_for(agent.as_ref().map(|agent| agent.name.as_str())),
             wants: config.wants,
             backlog: Mutex::new(Backlog::new(config.most, stale)),
         });
@@ -472,8 +473,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn sees(&self, entry: &Entry, index: &Index) -> bool {
         self.wants.entry(entry)
-            && (self.agent.is_none_or(|agent| agent.sees(entry, index))
-                || self.mesh.core.config.has(Fault::WatchAudienceIgnored))
+            && (match self.agent {
+                Some(agent) => agent.sees(entry, index),
+                None => self.mesh.host_may(Act::Read).is_ok(),
+            } || self.mesh.core.config.has(Fault::WatchAudienceIgnored))
     }
 }
 

@@ -264,7 +264,7 @@ impl Backup<'_> {
         let directory = &self.deployment.directory;
         let (mut at, mut after) = (UserProgress { done: 0, total: directory.count().await? }, None);
         loop {
-            let page = directory.page(after, 1_000).await?;
+            let page = directory.all(after, 1_000).await?;
             let Some(last) = page.last() else { return Ok(at.done) };
             after = Some(last.tag);
             for user in page {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(feature = "sqlite")]
 
+#[cfg(feature = "identity")]
+mod accounts;
 mod archives;
 mod attacks;
 #[cfg(feature = "audit")]
