@@ -404,6 +404,12 @@ impl Deployment {
         &self.key
     }
 
+    /// Whether it is a space of the deployment's own, and no user's.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) fn is_own(&self, tag: UserTag) -> bool {
+        crate::reserved::accounts(&self.key).any(|(_, own)| own == tag)
+    }
+
     /// The spaces of accounts, which have no trail.
     #[cfg(feature = "audit")]
     pub(crate) fn account_tags(&self) -> Vec<UserTag> {

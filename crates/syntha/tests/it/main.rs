@@ -5,6 +5,8 @@
 
 #[cfg(feature = "identity")]
 mod accounts;
+#[cfg(all(feature = "identity", feature = "audit", feature = "encryption"))]
+mod accounts_whole;
 mod archives;
 mod attacks;
 #[cfg(feature = "audit")]
