@@ -95,6 +95,9 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-expired-grant-honoured", Fault::ExpiredGrantHonoured),
         ("mesh-provenance-ignored", Fault::ProvenanceIgnored),
         ("mesh-grants-lost", Fault::GrantsLost),
+        ("mesh-session-early", Fault::SessionEarly),
+        ("mesh-session-unbound", Fault::BoundIgnored),
+        ("mesh-standing-ignored", Fault::StandingIgnored),
         ("mesh-rate-ignored", Fault::RateIgnored),
     ]
 }

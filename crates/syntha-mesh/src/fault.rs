@@ -71,6 +71,14 @@ pub enum Fault {
     /// A clone of a session's handle has every grant.
     #[cfg(feature = "faults")]
     GrantsLost,
+    /// A write that waits is decided by what its session was when it was asked for.
+    SessionEarly,
+    /// A session that is one agent's is everybody's.
+    #[cfg(feature = "faults")]
+    BoundIgnored,
+    /// What a session hangs on is not asked.
+    #[cfg(feature = "faults")]
+    StandingIgnored,
     /// What agents delete is not counted.
     RateIgnored,
 }

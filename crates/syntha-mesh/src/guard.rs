@@ -144,6 +144,18 @@ impl Guard {
     }
 
     #[cfg(feature = "faults")]
+    pub(crate) fn unbound(mut self) -> Self {
+        self.only = None;
+        self
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn unasked(mut self) -> Self {
+        self.standing = None;
+        self
+    }
+
+    #[cfg(feature = "faults")]
     pub(crate) fn ungranted(mut self) -> Self {
         self.grants = SessionGrants::ALL;
         (self.only, self.standing) = (None, None);

@@ -111,6 +111,12 @@ impl Mesh {
     /// The same mesh for another session: its handles end when the guard's session does, or this handle's own.
     #[must_use]
     pub fn guarded(&self, guard: Guard) -> Self {
+        #[cfg(feature = "faults")]
+        let guard = match self.core.config.fault {
+            Some(Fault::BoundIgnored) => guard.unbound(),
+            Some(Fault::StandingIgnored) => guard.unasked(),
+            _ => guard,
+        };
         Self { core: Arc::clone(&self.core), guard: guard.within(&self.guard), owner: false }
     }
 

@@ -52,7 +52,6 @@ fn a_token_opens_its_own_users_data_and_nothing_else() {
         &["token", "list", "--user", "alice"],
         &["permissions", "show", "--user", "alice", "--agent", "a"],
         &["audit", "show", "--deployment"],
-        &["backup", path(&folder.path().join("backup"))],
         &["quickstart"],
         &["keys", "status"],
     ] {
