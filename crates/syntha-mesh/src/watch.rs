@@ -344,8 +344,10 @@ impl Watch {
                 Some(Due::Put(entry)) => entry,
             };
             if !core.exclusive && !self.fresh && !core.store.is_at(index.stamp) {
-                let mesh = self.mesh.clone();
-                return Ok(Step::Work(Box::pin(async move { mesh.fresh().await.map(|()| Done::Fresh) })));
+                let (mesh, host) = (self.mesh.clone(), self.agent.is_none());
+                return Ok(Step::Work(Box::pin(
+                    async move { fresh(&mesh, host).await.map(|()| Done::Fresh) },
+                )));
             }
             let is_it = |other: &Entry| other.version == entry.version && other.key == entry.key;
             let entry = if entry.value.is_some() {
@@ -379,7 +381,7 @@ impl Watch {
     fn read_snapshot(&self) -> Work {
         let (mesh, agent, wants) = (self.mesh.clone(), self.agent.clone(), self.watcher.wants.clone());
         Box::pin(async move {
-            mesh.fresh().await?;
+            fresh(&mesh, agent.is_none()).await?;
             let reader = Reader { mesh: &mesh, agent: agent.as_ref(), wants: &wants };
             let at = Mutex::new(Epoch(0));
             let filter = match &wants.prefix {
@@ -478,6 +480,11 @@ impl Reader<'_> {
                 None => self.mesh.host_may(Act::Read).is_ok(),
             } || self.mesh.core.config.has(Fault::WatchAudienceIgnored))
     }
+}
+
+/// The index is up to date, and where the host looks it may read. What an agent may is decided for each entry.
+async fn fresh(mesh: &Mesh, host: bool) -> Result<()> {
+    if host { mesh.fresh().await } else { mesh.current().await }
 }
 
 fn bind(agent: Option<&Agent>, index: &Index) -> Result<()> {

@@ -398,6 +398,7 @@ async fn value(mesh: &Mesh, key: &str) -> u8 {
 }
 
 /// Says yes, and ends a session meanwhile.
+#[derive(Debug)]
 struct Ending(Mutex<Option<Revoker>>);
 
 impl Confirmation for Ending {

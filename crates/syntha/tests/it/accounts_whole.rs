@@ -285,6 +285,11 @@ async fn a_flood_of_logins_refuses_nobody_who_is_in() {
         }
     }
     assert!(operations > 0);
+    let peak = users.accounts().hashing().await.unwrap().peak;
+    assert_eq!(peak, 1);
+    println!(
+        "evidence: {many} logins at once, {peak} hashing at most, {operations} writes and reads of another session meanwhile, 0 refused"
+    );
     drop((session, agent, host));
     Arc::into_inner(users).unwrap().shutdown().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! The facade on real files.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test prints its row of evidence")]
 #![cfg(feature = "sqlite")]
 
 #[cfg(feature = "identity")]
