@@ -10,7 +10,7 @@ use syn::{ImplItem, Item, Type, Visibility};
 /// Where what a caller can call stands, by type.
 const TYPES: &[(&str, &[&str])] = &[
     ("crates/syntha-mesh/src", &["Mesh", "Agent", "Push", "Batch", "Watch", "Thread"]),
-    ("crates/syntha/src", &["UserManager", "Session", "HostAuthority", "ContextMesh"]),
+    ("crates/syntha/src", &["UserManager", "Accounts", "Session", "HostAuthority", "ContextMesh"]),
     ("crates/syntha-tools/src", &["AgentTools", "ToolHandler", "HostTool", "HybridHandler", "Prompt"]),
 ];
 

@@ -126,6 +126,34 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_TRAILS",
         count: "10000",
     },
+    Run {
+        what: "permissions",
+        package: "syntha-mesh",
+        filter: "test(decisions_are_the_models)",
+        variable: "SYNTHA_PERMISSION_CASES",
+        count: "1000000",
+    },
+    Run {
+        what: "tool calls",
+        package: "syntha-tools",
+        filter: "test(the_bound_agent_acts_in_every_call)",
+        variable: "SYNTHA_TOOL_CALLS",
+        count: "100000",
+    },
+    Run {
+        what: "time of refusals",
+        package: "syntha-identity",
+        filter: "test(no_refusal_is_told_by_its_time)",
+        variable: "SYNTHA_TIMING",
+        count: "2000",
+    },
+    Run {
+        what: "logins at once",
+        package: "syntha",
+        filter: "test(a_flood_of_logins_refuses_nobody_who_is_in)",
+        variable: "SYNTHA_LOGINS",
+        count: "2000",
+    },
 ];
 
 const IMPORT: Run = Run {
@@ -205,8 +233,18 @@ fn write(rows: &[String], bench: &str) -> Result {
 
 fn row(run: &Run, count: &str) -> Result<String> {
     println!("\n== {}: {}={count}", run.what, run.variable);
-    let arguments =
-        ["nextest", "run", "-p", run.package, "-E", run.filter, "--no-capture", "--profile", "evidence"];
+    let arguments = [
+        "nextest",
+        "run",
+        "-p",
+        run.package,
+        "--all-features",
+        "-E",
+        run.filter,
+        "--no-capture",
+        "--profile",
+        "evidence",
+    ];
     let start = Instant::now();
     let printed = output(cargo(&arguments).env(run.variable, count))?;
     let took = start.elapsed().as_secs();
@@ -214,8 +252,10 @@ fn row(run: &Run, count: &str) -> Result<String> {
     let found =
         found.last().ok_or_else(|| format!("{}: the test said nothing of what it found", run.what))?;
     println!("{found} ({took} s)");
-    let command =
-        format!("{}={count} cargo nextest run -p {} -E '{}'", run.variable, run.package, run.filter);
+    let command = format!(
+        "{}={count} cargo nextest run -p {} --all-features -E '{}'",
+        run.variable, run.package, run.filter
+    );
     Ok(format!("| {} | {} | `{command}` | {count} | {took} s | {found} |\n", run.what, commit()?))
 }
 

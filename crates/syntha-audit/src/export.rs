@@ -118,7 +118,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
                 let mut after = None;
                 loop {
                     let page = self.inner.list(after, USERS).await?;
-                    for user in &page {
+                    for user in page.iter().filter(|user| self.is_chained(**user)) {
                         match self.inner.open(*user).await {
                             // Erased meanwhile: its leaf says so.
                             Err(error) if matches!(error.kind(), ErrorKind::Erased | ErrorKind::Gone) => {}

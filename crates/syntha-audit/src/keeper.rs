@@ -421,7 +421,7 @@ impl<S: Store + ?Sized> AuditedStore<S> {
         let (mut after, mut broken, mut failing) = (None, None, None);
         loop {
             let users = self.inner.list(after, USERS_PAGE).await?;
-            for user in &users {
+            for user in users.iter().filter(|user| self.is_chained(**user)) {
                 let looked = match answer(self.inner.open(*user)).await {
                     Ok(inner) => self.inspect(user.as_bytes(), &*inner).await,
                     Err(error) => Err(error),

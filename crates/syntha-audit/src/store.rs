@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,6 +27,8 @@ pub struct AuditedStore<S: ?Sized = dyn Store> {
     pub(crate) inner: Arc<S>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) keeper: Keeper,
+    /// Spaces of the deployment's own whose commits take no link.
+    unchained: HashSet<UserTag>,
 }
 
 impl<S: ?Sized> fmt::Debug for AuditedStore<S> {
@@ -64,7 +67,19 @@ impl<S: Store + ?Sized> AuditedStore<S> {
             #[cfg(feature = "faults")]
             fault: Mutex::default(),
         };
-        Ok(Self { inner, shared: Arc::new(shared), keeper: Keeper::default() })
+        Ok(Self { inner, shared: Arc::new(shared), keeper: Keeper::default(), unchained: HashSet::new() })
+    }
+
+    /// Takes spaces out of the trail that are nobody's data: those of accounts, where whoever knows no password would decide how many links
+    /// there are. What is done to them is told to the deployment's own trail by whoever does it.
+    #[must_use]
+    pub fn unchained(mut self, spaces: impl IntoIterator<Item = UserTag>) -> Self {
+        self.unchained.extend(spaces);
+        self
+    }
+
+    pub(crate) fn is_chained(&self, user: UserTag) -> bool {
+        !self.unchained.contains(&user)
     }
 
     /// The store below, whose commits take no link.
@@ -106,6 +121,9 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
         first: Batch,
         mode: CreateMode,
     ) -> Result<(Arc<dyn UserStore>, Commit)> {
+        if !self.is_chained(user) {
+            return self.inner.create(user, first, mode).await;
+        }
         first.validate(false)?;
         check(&first)?;
         let owner = *user.as_bytes();
@@ -155,6 +173,9 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
     }
 
     async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
+        if !self.is_chained(user) {
+            return self.inner.open(user).await;
+        }
         self.prepare().await?;
         let inner = match self.inner.open(user).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -171,7 +192,7 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
 
     async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
         // A layer above destroys keys between the fence and the erasure: what the trail has to tell goes out before.
-        if fence == Fence::Erased {
+        if fence == Fence::Erased && self.is_chained(user) {
             self.prepare().await?;
             return self.fence_at_the_end(user, at).await;
         }
@@ -179,11 +200,17 @@ impl<S: Store + ?Sized> Store for AuditedStore<S> {
     }
 
     async fn erase(&self, user: UserTag) -> Result<Erased> {
+        if !self.is_chained(user) {
+            return self.inner.erase(user).await;
+        }
         self.prepare().await?;
         self.erase_logged(user).await
     }
 
     async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
+        if !self.is_chained(user) {
+            return self.inner.import(user, snapshot, mode).await;
+        }
         crate::import::import(self, user, snapshot, mode).await
     }
 

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use syntha::{Filter, HostAuthority, UserManager};
+use syntha::{Filter, UserManager};
 
+use crate::door::Door;
 use crate::{Answer, Result};
 
 #[derive(Args)]
@@ -26,8 +27,8 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    pub(crate) fn user(&self) -> &str {
-        &self.who.user
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.who.user.as_deref()
     }
 }
 
@@ -40,8 +41,8 @@ pub(crate) struct Get {
 }
 
 impl Get {
-    pub(crate) fn user(&self) -> &str {
-        &self.who.user
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.who.user.as_deref()
     }
 }
 
@@ -58,38 +59,38 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(crate) fn user(&self) -> &str {
-        &self.who.user
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.who.user.as_deref()
     }
 }
 
 #[derive(Args)]
 pub(crate) struct OfUser {
-    /// The user's id
+    /// The user's id; not with a token, which says whose data it opens
     #[arg(long)]
-    user: String,
+    user: Option<String>,
 }
 
 impl OfUser {
-    pub(crate) fn user(&self) -> &str {
-        &self.user
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 }
 
 #[derive(Args)]
 struct Who {
-    /// The user's id
+    /// The user's id; not with a token, which says whose data it opens
     #[arg(long)]
-    user: String,
-    /// The agent's name
+    user: Option<String>,
+    /// The agent's name; a token that is bound to an agent needs none
     #[arg(long)]
-    agent: String,
+    agent: Option<String>,
 }
 
-pub(crate) async fn push(push: Push, users: &UserManager, host: &HostAuthority) -> Result {
-    let session = users.open(host, push.who.user).await?;
+pub(crate) async fn push(push: Push, users: &UserManager, door: &Door<'_>) -> Result {
+    let session = door.open(users, push.who.user.as_deref()).await?;
     let value = serde_json::from_str(&push.value).unwrap_or(Value::String(push.value));
-    let agent = session.agent(push.who.agent)?;
+    let agent = Door::agent(&session, push.who.agent)?;
     let mut write = agent.push(push.key, value).topics(push.topics).agents(push.agents);
     if let Some(seconds) = push.ttl {
         write = write.ttl(Duration::from_secs(seconds));
@@ -98,9 +99,9 @@ pub(crate) async fn push(push: Push, users: &UserManager, host: &HostAuthority) 
     Ok(Answer { lines: vec![format!("written, version {version}")], value: json!({ "version": version }) })
 }
 
-pub(crate) async fn get(get: Get, users: &UserManager, host: &HostAuthority) -> Result {
-    let session = users.open(host, get.who.user).await?;
-    let entry = session.agent(get.who.agent)?.entry(get.key).await?;
+pub(crate) async fn get(get: Get, users: &UserManager, door: &Door<'_>) -> Result {
+    let session = door.open(users, get.who.user.as_deref()).await?;
+    let entry = Door::agent(&session, get.who.agent)?.entry(get.key).await?;
     let entry = entry.ok_or("there is no such entry that this agent can see")?;
     let value: Value = entry.value()?;
     let described = json!({
@@ -109,19 +110,19 @@ pub(crate) async fn get(get: Get, users: &UserManager, host: &HostAuthority) -> 
     Ok(Answer { lines: vec![entry.json().to_owned()], value: described })
 }
 
-pub(crate) async fn list(list: List, users: &UserManager, host: &HostAuthority) -> Result {
-    let session = users.open(host, list.who.user).await?;
+pub(crate) async fn list(list: List, users: &UserManager, door: &Door<'_>) -> Result {
+    let session = door.open(users, list.who.user.as_deref()).await?;
     let mut filter = Filter::new().prefix(list.prefix);
     if let Some(topic) = list.topic {
         filter = filter.topic(topic);
     }
-    let keys = session.agent(list.who.agent)?.keys(&filter).await?;
+    let keys = Door::agent(&session, list.who.agent)?.keys(&filter).await?;
     let lines = keys.iter().map(ToString::to_string).collect();
     Ok(Answer { lines, value: keys.iter().map(|key| Value::from(&**key)).collect() })
 }
 
-pub(crate) async fn topics(of: OfUser, users: &UserManager, host: &HostAuthority) -> Result {
-    let topics = users.open(host, of.user).await?.topics().await?;
+pub(crate) async fn topics(of: OfUser, users: &UserManager, door: &Door<'_>) -> Result {
+    let topics = door.open(users, of.user.as_deref()).await?.topics().await?;
     let names = |of: &[std::sync::Arc<str>]| of.iter().map(ToString::to_string).collect::<Vec<_>>();
     let lines = topics
         .iter()
@@ -145,9 +146,11 @@ impl Stats {
     }
 }
 
-pub(crate) async fn stats(of: Stats, users: &UserManager, host: &HostAuthority) -> Result {
-    let Some(user) = of.user else { return totals(users).await };
-    let session = users.open(host, user).await?;
+pub(crate) async fn stats(of: Stats, users: &UserManager, door: &Door<'_>) -> Result {
+    if of.user.is_none() && door.host().is_ok() {
+        return totals(users).await;
+    }
+    let session = door.open(users, of.user.as_deref()).await?;
     let (stats, usage) = (session.stats().await?, session.usage().await?.1);
     let value = json!({
         "entries": stats.entries, "active": stats.active, "expired": stats.expired, "global": stats.global,

@@ -1,7 +1,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use syntha::{HistoryMessage, HostAuthority, Message, MessageRole, Thread, UserManager};
+use syntha::{HistoryMessage, Message, MessageRole, Thread, UserManager};
 
+use crate::door::Door;
 use crate::{Answer, Result};
 
 #[derive(Subcommand)]
@@ -59,38 +60,38 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> Option<&str> {
         match self {
-            Self::List { who } | Self::Show { who, .. } | Self::Append { who, .. } => &who.user,
-            Self::Redact { of, .. } | Self::Delete { of, .. } => &of.user,
+            Self::List { who } | Self::Show { who, .. } | Self::Append { who, .. } => who.user.as_deref(),
+            Self::Redact { of, .. } | Self::Delete { of, .. } => of.user.as_deref(),
         }
     }
 }
 
 #[derive(Args)]
 pub(crate) struct Who {
-    /// The user's id
+    /// The user's id; not with a token, which says whose data it opens
     #[arg(long)]
-    user: String,
-    /// The agent's name; without it the host's own view
+    user: Option<String>,
+    /// The agent's name; without it the user's own view, or the view of the agent that the token is bound to
     #[arg(long)]
     agent: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct OfThread {
-    /// The user's id
+    /// The user's id; not with a token, which says whose data it opens
     #[arg(long)]
-    user: String,
+    user: Option<String>,
     /// The thread
     thread: String,
 }
 
-pub(crate) async fn run(command: Command, users: &UserManager, host: &HostAuthority) -> Result {
+pub(crate) async fn run(command: Command, users: &UserManager, door: &Door<'_>) -> Result {
     match command {
-        Command::List { who } => list(who, users, host).await,
+        Command::List { who } => list(who, users, door).await,
         Command::Show { who, thread, count, after, before } => {
-            let thread = open(who, thread, users, host).await?;
+            let thread = open(who, thread, users, door).await?;
             let page = match (after, before) {
                 (Some(after), _) => thread.after(after, count).await?,
                 (None, Some(before)) => thread.before(before, count).await?,
@@ -104,7 +105,7 @@ pub(crate) async fn run(command: Command, users: &UserManager, host: &HostAuthor
             Ok(Answer { lines, value: json!({ "messages": messages, "more": page.more }) })
         }
         Command::Append { who, thread, role, content, id } => {
-            let thread = open(who, thread, users, host).await?;
+            let thread = open(who, thread, users, door).await?;
             let content = serde_json::from_str(&content).unwrap_or(Value::String(content));
             let message = Message::new(MessageRole::from_name(&role)?, content);
             let message = match id {
@@ -119,14 +120,14 @@ pub(crate) async fn run(command: Command, users: &UserManager, host: &HostAuthor
             })
         }
         Command::Redact { of, seq } => {
-            let session = users.open(host, of.user).await?;
+            let session = door.open(users, of.user.as_deref()).await?;
             let redacted = session.redact_message(of.thread, seq).await?;
             let line = if redacted { "the message is gone" } else { "there is no such message" };
             Ok(Answer { lines: vec![line.into()], value: json!({ "redacted": redacted }) })
         }
         Command::Delete { yes: false, .. } => Err("this can't be undone, add --yes if you mean it".into()),
         Command::Delete { of, .. } => {
-            let session = users.open(host, of.user).await?;
+            let session = door.open(users, of.user.as_deref()).await?;
             let deleted = session.delete_thread(of.thread).await?;
             let line = if deleted { "the thread is gone" } else { "there is no such thread" };
             Ok(Answer { lines: vec![line.into()], value: json!({ "deleted": deleted }) })
@@ -134,9 +135,12 @@ pub(crate) async fn run(command: Command, users: &UserManager, host: &HostAuthor
     }
 }
 
-async fn list(who: Who, users: &UserManager, host: &HostAuthority) -> Result {
-    let session = users.open(host, who.user).await?;
-    let agent = who.agent.map(|agent| session.agent(agent)).transpose()?;
+async fn list(who: Who, users: &UserManager, door: &Door<'_>) -> Result {
+    let session = door.open(users, who.user.as_deref()).await?;
+    let agent = match (who.agent, session.bound_to()) {
+        (None, None) => None,
+        (named, _) => Some(Door::agent(&session, named)?),
+    };
     let (mut threads, mut after) = (Vec::new(), None);
     loop {
         let page = match &agent {
@@ -158,11 +162,11 @@ async fn list(who: Who, users: &UserManager, host: &HostAuthority) -> Result {
     Ok(Answer { lines, value: value.collect() })
 }
 
-async fn open(who: Who, thread: String, users: &UserManager, host: &HostAuthority) -> Result<Thread> {
-    let session = users.open(host, who.user).await?;
-    Ok(match who.agent {
-        Some(agent) => session.agent(agent)?.thread(thread)?,
-        None => session.thread(thread)?,
+async fn open(who: Who, thread: String, users: &UserManager, door: &Door<'_>) -> Result<Thread> {
+    let session = door.open(users, who.user.as_deref()).await?;
+    Ok(match (who.agent, session.bound_to()) {
+        (None, None) => session.thread(thread)?,
+        (named, _) => Door::agent(&session, named)?.thread(thread)?,
     })
 }
 

@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
 
+mod accounts;
 mod audit;
 mod data;
 mod doctor;
+mod door;
 mod history;
 mod import;
 mod keys;
 mod opening;
 mod passphrase;
+mod permissions;
 mod progress;
 mod quickstart;
 mod settings;
@@ -23,8 +26,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
-use syntha::{ErrorKind, HostAuthority, UserManager};
+use syntha::{ErrorKind, UserManager};
 
+use crate::door::Door;
 use crate::opening::{Access, Opening};
 
 /// The result of a command; its text is what the user reads.
@@ -62,6 +66,17 @@ enum Command {
     /// Makes, lists, erases, archives and restores users
     #[command(subcommand)]
     User(users::Command),
+    /// Makes, lists and removes accounts, and sets passwords and rights
+    #[command(subcommand)]
+    Account(accounts::Command),
+    /// Makes, lists and revokes access tokens
+    #[command(subcommand)]
+    Token(accounts::TokenCommand),
+    /// Opens a session with a password and prints its id
+    Login(accounts::Login),
+    /// Shows and changes what an agent may do, and explains decisions
+    #[command(subcommand)]
+    Permissions(permissions::Command),
     /// Writes an entry as an agent of a user
     Push(data::Push),
     /// Reads an entry as an agent of a user
@@ -126,23 +141,41 @@ impl Command {
     fn user(&self) -> Option<&str> {
         match self {
             Self::User(command) => command.user(),
-            Self::Push(push) => Some(push.user()),
-            Self::Get(get) => Some(get.user()),
-            Self::List(list) => Some(list.user()),
-            Self::Topics(of) => Some(of.user()),
+            Self::Permissions(command) => Some(command.user()),
+            Self::Push(push) => push.user(),
+            Self::Get(get) => get.user(),
+            Self::List(list) => list.user(),
+            Self::Topics(of) => of.user(),
             Self::Stats(stats) => stats.user(),
-            Self::History(command) => Some(command.user()),
-            Self::Export(export) => Some(export.user()),
+            Self::History(command) => command.user(),
+            Self::Export(export) => export.user(),
             Self::Import(import) => import.user(),
             Self::Keys(command) => command.user(),
             Self::Audit(command) => command.user(),
             Self::Quickstart
+            | Self::Account(_)
+            | Self::Token(_)
+            | Self::Login(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Seal(_)
             | Self::Unseal(_)
             | Self::Doctor => None,
         }
+    }
+
+    /// Whether it is done with a token as well, which opens one user's data.
+    const fn takes_token(&self) -> bool {
+        matches!(
+            self,
+            Self::Push(_)
+                | Self::Get(_)
+                | Self::List(_)
+                | Self::Topics(_)
+                | Self::Stats(_)
+                | Self::History(_)
+                | Self::Export(_)
+        )
     }
 
     /// Whether it takes a passphrase for something else than to unlock the user's keys.
@@ -225,7 +258,10 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
         }
         opened => opened?,
     };
-    let answer = answer(command, &opening, passphrase, &users, &host).await;
+    let answer = match door::Door::new(&host, opening.settings.token.as_deref()) {
+        Ok(door) => answer(command, &opening, passphrase, &users, &door).await,
+        Err(error) => Err(error),
+    };
     users.shutdown().await?;
     answer
 }
@@ -244,8 +280,11 @@ async fn answer(
     opening: &Opening,
     passphrase: Option<syntha::SecretBytes>,
     users: &UserManager,
-    host: &HostAuthority,
+    door: &Door<'_>,
 ) -> Result<(Answer, bool)> {
+    if !command.takes_token() {
+        door.host()?;
+    }
     match (&passphrase, command.user()) {
         (None, _) => {}
         (Some(_), None) => {
@@ -256,16 +295,20 @@ async fn answer(
     }
     let answer = match command {
         Command::Audit(command) => return audit::run(command, users).await,
-        Command::Quickstart => quickstart::run(opening, users, host).await,
+        Command::Quickstart => quickstart::run(opening, users, door.host()?).await,
+        Command::Account(command) => accounts::run(command, users).await,
+        Command::Token(command) => accounts::token(command, users).await,
+        Command::Login(login) => accounts::login(login, users).await,
+        Command::Permissions(command) => permissions::run(command, users, door).await,
         Command::User(command) => users::run(command, passphrase.as_ref(), users).await,
-        Command::Push(push) => data::push(push, users, host).await,
-        Command::Get(get) => data::get(get, users, host).await,
-        Command::List(list) => data::list(list, users, host).await,
-        Command::Topics(of) => data::topics(of, users, host).await,
-        Command::Stats(of) => data::stats(of, users, host).await,
-        Command::History(command) => history::run(command, users, host).await,
-        Command::Export(export) => transfer::export(export, users, host).await,
-        Command::Import(import) => import::run(import, users, host).await,
+        Command::Push(push) => data::push(push, users, door).await,
+        Command::Get(get) => data::get(get, users, door).await,
+        Command::List(list) => data::list(list, users, door).await,
+        Command::Topics(of) => data::topics(of, users, door).await,
+        Command::Stats(of) => data::stats(of, users, door).await,
+        Command::History(command) => history::run(command, users, door).await,
+        Command::Export(export) => transfer::export(export, users, door).await,
+        Command::Import(import) => import::run(import, users, door.host()?).await,
         Command::Keys(command) => keys::run(command, users).await,
         Command::Backup(copy) => whole::backup(copy, users).await,
         // `run` has seen to these: they open the data otherwise.

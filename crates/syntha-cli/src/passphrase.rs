@@ -46,6 +46,13 @@ pub(crate) fn read(path: &Path) -> Result<SecretBytes> {
     line(file)
 }
 
+/// What was read, as text.
+pub(crate) fn text(read: &SecretBytes) -> Result<Zeroizing<String>> {
+    let text =
+        std::str::from_utf8(read.as_bytes()).map_err(|_| "the file's first line is not text in UTF-8")?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
 /// Reads a byte at a time: what comes after the line stays where it is, and no buffer keeps any of it.
 fn line(from: impl AsFd) -> Result<SecretBytes> {
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));

@@ -59,6 +59,10 @@ pub(crate) struct Flags {
     /// For a user who holds the keys: the file whose first line is the user's passphrase; `-` is the standard input
     #[arg(long, global = true, env = "SYNTHA_USER_PASSPHRASE_FILE", value_name = "FILE")]
     user_passphrase_file: Option<PathBuf>,
+    /// The file whose first line is an access token or a session's id: it opens its own user's data, and nothing else; `-` is the standard
+    /// input
+    #[arg(long, global = true, env = "SYNTHA_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// What the audit trail is told.
@@ -106,6 +110,7 @@ pub(crate) struct Settings {
     pub(crate) keystore: Option<PathBuf>,
     pub(crate) values: bool,
     pub(crate) user_passphrase: Option<PathBuf>,
+    pub(crate) token: Option<PathBuf>,
     pub(crate) audit: Option<Audit>,
     pub(crate) audit_key_file: Option<PathBuf>,
     pub(crate) audit_limit: Option<u64>,
@@ -177,6 +182,7 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         keystore: flags.keystore.or(file.keystore),
         values: flags.values || file.values,
         user_passphrase: flags.user_passphrase_file,
+        token: flags.token_file,
         audit: flags.audit.or(file.audit),
         audit_key_file: flags.audit_key_file.or(file.audit_key_file),
         audit_limit: flags.audit_limit.or(file.audit_limit),

@@ -9,13 +9,14 @@ use clap::Args;
 use serde_json::json;
 use syntha::{Exported, HostAuthority, Session, UserManager};
 
+use crate::door::Door;
 use crate::{Answer, Result, passphrase};
 
 #[derive(Args)]
 pub(crate) struct Export {
-    /// The user's id
+    /// The user's id; not with a token, which says whose data it opens
     #[arg(long)]
-    user: String,
+    user: Option<String>,
     /// The file; it must not exist, unless an export to it was stopped
     file: PathBuf,
     /// Goes on with an export that was stopped: what is right in its unfinished file stays
@@ -27,17 +28,17 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    pub(crate) fn user(&self) -> &str {
-        &self.user
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 }
 
 /// How many lines pass between two words about them.
 const WORD: u64 = 10_000;
 
-pub(crate) async fn export(export: Export, users: &UserManager, host: &HostAuthority) -> Result {
+pub(crate) async fn export(export: Export, users: &UserManager, door: &Door<'_>) -> Result {
     let passphrase = export.export_passphrase_file.as_deref().map(passphrase::read).transpose()?;
-    let session = users.open(host, export.user).await?;
+    let session = door.open(users, export.user.as_deref()).await?;
     if export.file.symlink_metadata().is_ok() {
         return Err(format!("{} is there already", export.file.display()).into());
     }

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     },
     /// Lists users and the tags that name their files
     List,
-    /// Erases a user: data, files and name. This can't be undone
+    /// Erases a user: account, data, files and name. This can't be undone
     Erase {
         /// The user's id
         user: String,
@@ -51,6 +51,16 @@ pub(crate) enum Command {
         #[arg(long)]
         archived_permissions: bool,
     },
+    /// Suspends a user's account: no login, token or session of it holds until it is resumed
+    Suspend {
+        /// The user's id
+        user: String,
+    },
+    /// Lifts a suspension
+    Resume {
+        /// The user's id
+        user: String,
+    },
     /// Lets a user hold the keys: from now on nothing of the user's opens without the passphrase in --user-passphrase-file. Who
     /// loses it has lost the data
     HoldKey {
@@ -77,6 +87,8 @@ impl Command {
             | Self::Erase { user, .. }
             | Self::Backup { user, .. }
             | Self::Restore { user, .. }
+            | Self::Suspend { user }
+            | Self::Resume { user }
             | Self::HoldKey { user }
             | Self::UnlockTest { user }
             | Self::GiveBackKey { user } => Some(user),
@@ -150,6 +162,8 @@ pub(crate) async fn run(command: Command, passphrase: Option<&SecretBytes>, user
             users.restore_with(user.as_str(), std::io::BufReader::new(source), how).await?;
             Ok(Answer { lines: vec!["the user is restored".into()], value: json!({ "restored": true }) })
         }
+        Command::Suspend { user } => crate::accounts::suspend(&user, true, users).await,
+        Command::Resume { user } => crate::accounts::suspend(&user, false, users).await,
         Command::HoldKey { user } => {
             users.hold_key(user.as_str(), needed()?).await?;
             let lines = vec![

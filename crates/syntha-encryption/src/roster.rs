@@ -22,13 +22,18 @@ pub(crate) struct Roster {
 
 /// Whether a keyspace's records are in the roster: those that decide what others may do.
 pub(crate) const fn holds(space: Keyspace) -> bool {
-    matches!(space, Keyspace::Meta | Keyspace::Agents) || is_deployments(space)
+    matches!(space, Keyspace::Meta | Keyspace::Agents) || is_of_logins(space) || is_deployments(space)
 }
 
-/// Of these, those that only the deployment's own space has. What throttles logins is not among them: it is written by every login, and one
-/// that was put back gives a guesser a hundred guesses at most.
+/// Those of who may log in, which a space that is nobody's data has. What throttles logins is not among them: it is written by every login,
+/// and one that was put back gives a guesser a hundred guesses at most.
+const fn is_of_logins(space: Keyspace) -> bool {
+    matches!(space, Keyspace::Accounts | Keyspace::Tokens | Keyspace::Sessions)
+}
+
+/// Those that only the deployment's own space has.
 const fn is_deployments(space: Keyspace) -> bool {
-    matches!(space, Keyspace::Ledger | Keyspace::Accounts | Keyspace::Tokens | Keyspace::Sessions)
+    matches!(space, Keyspace::Ledger)
 }
 
 /// The keyspaces of the roster in a user's space, or in the deployment's own.

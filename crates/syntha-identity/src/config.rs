@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use syntha_store::DeploymentKey;
+use syntha_store::{Clock, DeploymentKey, SystemClock};
 use zeroize::Zeroizing;
 
-use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{IdentityEvent, Listener};
 use crate::hasher::HashingCost;
@@ -27,7 +26,7 @@ pub struct IdentityConfig {
     pub(crate) idle: Duration,
     pub(crate) session_lifetime: Duration,
     pub(crate) bound: Duration,
-    pub(crate) listener: Option<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<crate::Fault>,
 }
@@ -50,7 +49,7 @@ impl IdentityConfig {
             idle: 30 * MINUTE,
             session_lifetime: DAY / 2,
             bound: Duration::from_secs(1),
-            listener: None,
+            listeners: Vec::new(),
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -107,9 +106,9 @@ impl IdentityConfig {
     }
 
     /// Hears of every login, and of every change of an account, token or session. It is called on the caller's task and must not wait; it
-    /// sees why a login was refused, which the one who tried must never be told.
+    /// sees why a login was refused, which the one who tried must never be told. Several may be given.
     pub fn listener(mut self, listener: impl Fn(&IdentityEvent) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Arc::new(listener));
+        self.listeners.push(Arc::new(listener));
         self
     }
 }

@@ -82,6 +82,12 @@ impl Identity {
         Sessions(&self.0)
     }
 
+    /// In which of the spaces everything of a user is.
+    #[must_use]
+    pub fn space_of(&self, user: &UserId) -> usize {
+        self.0.spaces.of_user(user)
+    }
+
     /// How much hashing is under way in this process.
     #[must_use]
     pub fn hashing(&self) -> HashingLoad {
@@ -177,11 +183,10 @@ impl Inner {
         user: Option<&UserId>,
         secret: Option<SecretId>,
     ) {
-        if let Some(listener) = &self.config.listener {
-            let verdict = if refused.is_some() { Verdict::Denied } else { Verdict::Done };
-            let at = Timestamp(self.time.now());
-            listener(&IdentityEvent { at, action, verdict, reason: refused, user: user.cloned(), secret });
-        }
+        let verdict = if refused.is_some() { Verdict::Denied } else { Verdict::Done };
+        let at = Timestamp(self.time.now());
+        let event = IdentityEvent { at, action, verdict, reason: refused, user: user.cloned(), secret };
+        self.config.listeners.iter().for_each(|listener| listener(&event));
     }
 
     /// An account as it is.

@@ -24,7 +24,6 @@ mod throttle;
 mod tokens;
 
 pub use accounts::{Account, AccountCursor, AccountPage, Accounts};
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::IdentityConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use events::{IdentityAction, IdentityEvent, Reason};
@@ -39,5 +38,6 @@ pub use secret::{Secret, SecretId, SecretKind};
 pub use sessions::{Opened, SESSIONS_MOST, SessionRequest, Sessions};
 /// The storage contract that accounts are kept over.
 pub use syntha_store;
+pub use syntha_store::{Clock, ManualClock, SystemClock};
 pub use throttle::Source;
 pub use tokens::{SecretInfo, TOKENS_MOST, TokenRequest, Tokens};

@@ -47,6 +47,12 @@ impl Spaces {
             match self.read(index, Keyspace::Meta, std::slice::from_ref(&id)).await?.pop().flatten() {
                 Some((kept, _)) if kept == own => return Ok(()),
                 Some(_) => break,
+                None if self.is_a_users(index).await? => {
+                    return Err(Error::new(
+                        ErrorKind::Refused,
+                        "the space is a user's, accounts are kept apart",
+                    ));
+                }
                 None => {
                     let batch = self.batch()?.put(Keyspace::Meta, id.clone(), "", own.to_vec());
                     let batch = batch.expect(version(Keyspace::Meta, &id, None));
@@ -60,6 +66,17 @@ impl Spaces {
             ErrorKind::Refused,
             "the accounts were made with another key, or with other spaces in another order: give back those",
         ))
+    }
+
+    /// Whether a space without accounts holds anything that a mesh keeps.
+    async fn is_a_users(&self, index: usize) -> Result<bool> {
+        let space = self.space(index)?;
+        for kept in [Keyspace::Context, Keyspace::Agents, Keyspace::Threads, Keyspace::Operations] {
+            if !space.scan(Scan::heads(kept, 1)).await?.value.records.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(crate) fn count(&self) -> usize {

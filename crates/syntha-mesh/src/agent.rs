@@ -411,7 +411,8 @@ impl Agent {
     /// Who this handle is to a decision.
     pub(crate) fn principal(&self) -> Principal<'_> {
         let narrowed = self.life.narrowed.as_deref();
-        Principal { agent: Some(self.name.as_str()), grants: self.mesh.guard.grants(), narrowed }
+        let agent = Some(self.name.as_str());
+        Principal { agent, grants: self.mesh.guard.grants_for(agent), narrowed }
     }
 
     /// The agent's record, whichever life of its name it is of.

@@ -77,6 +77,16 @@ impl Caller {
     pub(crate) const SELF: Self = Self { session: None, grants: SessionGrants::ALL };
 }
 
+impl Change {
+    /// The agent whose handle it came from; `None` for the host's.
+    pub(crate) fn agent(&self) -> Option<&str> {
+        match self {
+            Self::By { agent, .. } => Some(agent.as_str()),
+            _ => None,
+        }
+    }
+}
+
 /// One operation for the writer.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {

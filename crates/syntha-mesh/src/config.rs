@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
 use crate::destruction::Confirmation;
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
@@ -9,6 +8,7 @@ use crate::interactions::InteractionLog;
 use crate::meters::Meters;
 use crate::trail::AuditPolicy;
 use crate::undo::UndoOverwrites;
+use syntha_store::{Clock, SystemClock};
 
 /// How a mesh works. The defaults are for production.
 #[derive(Clone, Debug)]

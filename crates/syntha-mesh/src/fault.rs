@@ -71,6 +71,14 @@ pub enum Fault {
     /// A clone of a session's handle has every grant.
     #[cfg(feature = "faults")]
     GrantsLost,
+    /// A write that waits is decided by what its session was when it was asked for.
+    SessionEarly,
+    /// A session that is one agent's is everybody's.
+    #[cfg(feature = "faults")]
+    BoundIgnored,
+    /// What a session hangs on is not asked.
+    #[cfg(feature = "faults")]
+    StandingIgnored,
     /// What agents delete is not counted.
     RateIgnored,
     /// What an agent removed comes back for everyone, and by nobody.
@@ -116,7 +124,7 @@ pub(crate) mod shared {
     use parking_lot::Mutex;
     use syntha_store::Version;
 
-    use crate::clock::Clock;
+    use syntha_store::Clock;
 
     type Key = (usize, String, Version);
 

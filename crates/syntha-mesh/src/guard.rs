@@ -4,9 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::{Event, EventListener};
+use syntha_store::Rule;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::names::AgentName;
 use crate::session_grants::SessionGrants;
+
+/// What a session hangs on outside of the mesh, such as a token: asked on every call of every handle, so it waits for nothing.
+pub trait Standing: Send + Sync {
+    /// What the session may do now, at most; or that it may do nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Lapsed`].
+    fn ask(&self) -> Result<SessionGrants, Lapsed>;
+}
+
+/// Why a session that has not been ended may do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lapsed {
+    /// It has ended.
+    Ended,
+    /// Nobody could say lately whether it still holds. It may hold again.
+    Unconfirmed,
+}
 
 /// Says whether the session that handles belong to is still alive. Every handle carries one and asks it on every call,
 /// so that a handle that was cloned out of a session ends with it.
@@ -19,6 +41,9 @@ pub struct Guard {
     number: Option<u64>,
     /// What handles of the session may do.
     grants: SessionGrants,
+    /// The one agent that may do anything; `None` for the host and every agent.
+    only: Option<AgentName>,
+    standing: Option<Arc<dyn Standing>>,
     /// Dropped with the last handle.
     #[allow(dead_code, reason = "it is held, never read")]
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -42,15 +67,20 @@ impl Guard {
         let end = Arc::new(End::default());
         // In 53 bits, so that every reader of JSON keeps it (RFC 8259, section 6).
         let number = getrandom::u64().ok().map(|number| number >> 11);
-        (
-            Self { end: Arc::clone(&end), outer: None, number, grants: SessionGrants::ALL, kept: None },
-            Revoker(end),
-        )
+        (Self { end: Arc::clone(&end), number, ..Self::none() }, Revoker(end))
     }
 
     /// Of no session: a mesh's own.
     pub(crate) fn none() -> Self {
-        Self { end: Arc::default(), outer: None, number: None, grants: SessionGrants::ALL, kept: None }
+        Self {
+            end: Arc::default(),
+            outer: None,
+            number: None,
+            grants: SessionGrants::ALL,
+            only: None,
+            standing: None,
+            kept: None,
+        }
     }
 
     /// The session's number in the audit trail: random, below 2^53. `None` if the system had no random source when the guard was made.
@@ -73,15 +103,62 @@ impl Guard {
         self
     }
 
-    /// What its handles may do.
+    /// The same guard, whose calls are refused unless one agent makes them: the host's own calls too, by the rule `session-grants`.
     #[must_use]
-    pub const fn grants(&self) -> SessionGrants {
-        self.grants
+    pub fn only(mut self, agent: AgentName) -> Self {
+        self.only = Some(agent);
+        self
+    }
+
+    /// The same guard, which also holds only while something outside does, and lets its handles do no more than that says.
+    #[must_use]
+    pub fn while_standing(mut self, standing: Arc<dyn Standing>) -> Self {
+        self.standing = Some(standing);
+        self
+    }
+
+    /// What its handles may do now.
+    #[must_use]
+    pub fn grants(&self) -> SessionGrants {
+        let mut grants = self.grants;
+        let mut guard = Some(self);
+        while let Some(one) = guard {
+            if let Some(standing) = &one.standing {
+                grants = grants.common(standing.ask().unwrap_or(SessionGrants::NONE));
+            }
+            guard = one.outer.as_deref();
+        }
+        grants
+    }
+
+    /// What may be done by the agent, or by the host: nothing if the session is another agent's.
+    pub(crate) fn grants_for(&self, agent: Option<&str>) -> SessionGrants {
+        let mut guard = Some(self);
+        while let Some(one) = guard {
+            if one.only.as_ref().is_some_and(|only| agent != Some(only.as_str())) {
+                return SessionGrants::NONE;
+            }
+            guard = one.outer.as_deref();
+        }
+        self.grants()
     }
 
     #[cfg(feature = "faults")]
-    pub(crate) const fn ungranted(mut self) -> Self {
+    pub(crate) fn unbound(mut self) -> Self {
+        self.only = None;
+        self
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn unasked(mut self) -> Self {
+        self.standing = None;
+        self
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn ungranted(mut self) -> Self {
         self.grants = SessionGrants::ALL;
+        (self.only, self.standing) = (None, None);
         self
     }
 
@@ -92,8 +169,16 @@ impl Guard {
         self
     }
 
-    fn has_ended(&self) -> bool {
-        self.end.ended.load(Ordering::Acquire) || self.outer.as_ref().is_some_and(|outer| outer.has_ended())
+    /// Why it may do nothing now. An end outweighs what nobody could say.
+    fn lapsed(&self) -> Option<Lapsed> {
+        if self.end.ended.load(Ordering::Acquire) {
+            return Some(Lapsed::Ended);
+        }
+        let own = self.standing.as_ref().and_then(|standing| standing.ask().err());
+        if own == Some(Lapsed::Ended) {
+            return own;
+        }
+        self.outer.as_ref().and_then(|outer| outer.lapsed()).or(own)
     }
 
     /// One for each session that ends what this guard guards. Whoever listens asks [`check`](Self::check) after that.
@@ -107,10 +192,15 @@ impl Guard {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.has_ended() {
-            Err(Error::new(ErrorKind::SessionEnded, "the session has ended, ask for a new one"))
-        } else {
-            Ok(())
+        match self.lapsed() {
+            None => Ok(()),
+            Some(Lapsed::Ended) => {
+                Err(Error::new(ErrorKind::SessionEnded, "the session has ended, ask for a new one"))
+            }
+            Some(Lapsed::Unconfirmed) => {
+                let message = "whether the session still holds could not be asked for lately, try again";
+                Err(Error::new(ErrorKind::Busy, message).by(Rule::Session))
+            }
         }
     }
 }
@@ -125,7 +215,7 @@ impl Revoker {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guard(ended: {})", self.has_ended())
+        write!(f, "Guard(ended: {})", self.end.ended.load(Ordering::Acquire))
     }
 }
 

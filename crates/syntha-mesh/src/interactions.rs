@@ -10,7 +10,7 @@ use syntha_store::{
     Error as StoreError, ErrorKind as StoreErrorKind, Keyspace, RecordId, Scan, Stamp, Timestamp,
 };
 
-use crate::change::{Answer, Caller, Change};
+use crate::change::{Answer, Change};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::PAGE_MOST;
@@ -297,7 +297,7 @@ impl Core {
             return Ok(());
         }
         let again = reads.clone();
-        let written = writer::write(self, Change::Log(reads), Caller::SELF).await.map(drop);
+        let written = writer::write(self, Change::Log(reads)).await.map(drop);
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
             let mut reads = self.reads.lock();
             // Under the lock, so that what a retirement clears does not come back.

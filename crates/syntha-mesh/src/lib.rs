@@ -4,7 +4,6 @@
 mod agent;
 mod backlog;
 mod change;
-mod clock;
 mod config;
 mod core;
 mod decision;
@@ -53,7 +52,6 @@ mod writer;
 
 pub use agent::Agent;
 pub use change::{Expected, Subscriptions, SweepReport, TopicDeleted};
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::MeshConfig;
 pub use decision::{Act, Decision, Resource};
 pub use destruction::{Confirmation, Destruction};
@@ -63,7 +61,7 @@ pub use export::Exported;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use grant::{Grant, Scope};
-pub use guard::{Guard, Revoker};
+pub use guard::{Guard, Lapsed, Revoker, Standing};
 pub use history::MessagePage;
 pub use import::{ChatReport, ImportError, ImportReport};
 pub use interactions::{Action, Interaction, InteractionLog};
@@ -77,6 +75,7 @@ pub use permit::AgentPermissions;
 pub use push::{Batch, Push, Pushed};
 pub use role::{AgentRole, CustomRole, Role};
 pub use session_grants::SessionGrants;
+pub use syntha_store::{Clock, ManualClock, SystemClock};
 pub use thread::{Appended, Thread, ThreadInfo};
 pub use trail::{AUDIT_WAITING_MOST, AuditPolicy};
 pub use undo::{

@@ -118,6 +118,12 @@ impl Mesh {
     /// The same mesh for another session: its handles end when the guard's session does, or this handle's own.
     #[must_use]
     pub fn guarded(&self, guard: Guard) -> Self {
+        #[cfg(feature = "faults")]
+        let guard = match self.core.config.fault {
+            Some(Fault::BoundIgnored) => guard.unbound(),
+            Some(Fault::StandingIgnored) => guard.unasked(),
+            _ => guard,
+        };
         Self { core: Arc::clone(&self.core), guard: guard.within(&self.guard), owner: false }
     }
 
@@ -510,7 +516,7 @@ impl Mesh {
     }
 
     async fn write_unmetered(&self, mut change: Change) -> Result<Answer> {
-        let caller = Caller { session: self.guard.session(), grants: self.guard.grants() };
+        let caller = Caller { session: self.guard.session(), grants: self.guard.grants_for(change.agent()) };
         if let Err(error) = self.may_write(&change) {
             return Err(self.refused(&change, error).await);
         }
@@ -518,10 +524,10 @@ impl Mesh {
             return Err(self.refused(&change, error).await);
         }
         let Change::By { agent, life, .. } = &change else {
-            return writer::write(&self.core, change, caller).await;
+            return writer::write_in(&self.core, change, caller, Some(self.guard.clone())).await;
         };
         let (agent, life) = (agent.clone(), life.clone());
-        let answer = writer::write(&self.core, change, caller).await?;
+        let answer = writer::write_in(&self.core, change, caller, Some(self.guard.clone())).await?;
         // The write may have registered the agent. If it was unregistered again already, the next call says so.
         let _ = life.bind(agent.as_str(), &self.core.index.read().roster);
         Ok(answer)
@@ -614,7 +620,7 @@ impl Mesh {
 
     /// Whether this session lets the host do something that is no write.
     pub(crate) fn host_may(&self, act: Act) -> Result<()> {
-        let principal = Principal { agent: None, grants: self.guard.grants(), narrowed: None };
+        let principal = Principal { agent: None, grants: self.guard.grants_for(None), narrowed: None };
         let config = &self.core.config;
         let known = Known { own: None, now: &|| config.clock.wall(), spent: false, confirmed: true, config };
         decide(&principal, act, On::Mesh, &known).require(act, On::Mesh)

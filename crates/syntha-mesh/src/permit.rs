@@ -183,7 +183,8 @@ impl Mesh {
         Error: From<N::Error>,
     {
         let (name, life) = (name.try_into()?, Life::default());
-        let principal = Principal { agent: Some(name.as_str()), grants: self.guard.grants(), narrowed: None };
+        let agent = Some(name.as_str());
+        let principal = Principal { agent, grants: self.guard.grants_for(agent), narrowed: None };
         self.explain_to(&name, &life, &principal, act, on).await
     }
 

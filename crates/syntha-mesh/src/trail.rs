@@ -11,12 +11,12 @@ use syntha_store::{
 };
 
 use crate::change::{Caller, Change};
-use crate::clock::Clock;
 use crate::config::MeshConfig;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{self, Doer};
 use crate::writer;
+use syntha_store::Clock;
 
 /// What the audit trail is told, where the store keeps one.
 ///
@@ -432,7 +432,7 @@ impl Core {
     async fn flush_until(self: &Arc<Self>, until: tokio::time::Instant) -> Result<()> {
         // Outside of a runtime there is no clock that would end the wait.
         tokio::runtime::Handle::try_current().map_err(|source| unavailable().with_source(source))?;
-        match tokio::time::timeout_at(until, writer::write(self, Change::Flush, Caller::SELF)).await {
+        match tokio::time::timeout_at(until, writer::write(self, Change::Flush)).await {
             Ok(Ok(_)) => Ok(()),
             // What the store says of its trail says what to do.
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::AuditUnavailable) => {
@@ -536,7 +536,7 @@ async fn flush(mut due: Due) {
         trail.unset(due.when);
         due.set = false;
         while !trail.is_empty() {
-            if writer::write(&core, Change::Flush, Caller::SELF).await.is_err() {
+            if writer::write(&core, Change::Flush).await.is_err() {
                 break;
             }
         }

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use crate::agent::Agent;
 use crate::backlog::{Backlog, Bounds, Due};
+use crate::decision::Act;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
@@ -168,7 +169,7 @@ impl Watch {
         let watcher = Arc::new(Watcher {
             agent: agent.as_ref().map(|agent| agent.name.clone()),
             narrowed: agent.as_ref().and_then(|agent| agent.life.narrowed.clone()),
-            grants: mesh.guard.grants(),
+            grants: mesh.guard.grants_for(agent.as_ref().map(|agent| agent.name.as_str())),
             wants: config.wants,
             backlog: Mutex::new(Backlog::new(config.most, stale)),
         });
@@ -343,8 +344,10 @@ impl Watch {
                 Some(Due::Put(entry)) => entry,
             };
             if !core.exclusive && !self.fresh && !core.store.is_at(index.stamp) {
-                let mesh = self.mesh.clone();
-                return Ok(Step::Work(Box::pin(async move { mesh.fresh().await.map(|()| Done::Fresh) })));
+                let (mesh, host) = (self.mesh.clone(), self.agent.is_none());
+                return Ok(Step::Work(Box::pin(
+                    async move { fresh(&mesh, host).await.map(|()| Done::Fresh) },
+                )));
             }
             let is_it = |other: &Entry| other.version == entry.version && other.key == entry.key;
             let entry = if entry.value.is_some() {
@@ -378,7 +381,7 @@ impl Watch {
     fn read_snapshot(&self) -> Work {
         let (mesh, agent, wants) = (self.mesh.clone(), self.agent.clone(), self.watcher.wants.clone());
         Box::pin(async move {
-            mesh.fresh().await?;
+            fresh(&mesh, agent.is_none()).await?;
             let reader = Reader { mesh: &mesh, agent: agent.as_ref(), wants: &wants };
             let at = Mutex::new(Epoch(0));
             let filter = match &wants.prefix {
@@ -472,9 +475,16 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn sees(&self, entry: &Entry, index: &Index) -> bool {
         self.wants.entry(entry)
-            && (self.agent.is_none_or(|agent| agent.sees(entry, index))
-                || self.mesh.core.config.has(Fault::WatchAudienceIgnored))
+            && (match self.agent {
+                Some(agent) => agent.sees(entry, index),
+                None => self.mesh.host_may(Act::Read).is_ok(),
+            } || self.mesh.core.config.has(Fault::WatchAudienceIgnored))
     }
+}
+
+/// The index is up to date, and where the host looks it may read. What an agent may is decided for each entry.
+async fn fresh(mesh: &Mesh, host: bool) -> Result<()> {
+    if host { mesh.fresh().await } else { mesh.current().await }
 }
 
 fn bind(agent: Option<&Agent>, index: &Index) -> Result<()> {

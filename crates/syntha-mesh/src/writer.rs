@@ -19,6 +19,7 @@ use crate::draft::{Draft, Overlay};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{self, Doer};
 use crate::fault::Fault;
+use crate::guard::Guard;
 use crate::history::{self, Lookup};
 use crate::index::Index;
 use crate::meters::Shed;
@@ -52,6 +53,8 @@ struct Queue {
 struct Waiting {
     change: Change,
     caller: Caller,
+    /// The session that it was asked for in; `None` for what the mesh does by itself.
+    guard: Option<Guard>,
     /// The store refused it already: it is still to be told to the audit trail and then answered.
     refused: Option<Error>,
     state: Arc<AtomicU8>,
@@ -65,8 +68,31 @@ impl Writer {
     }
 }
 
-/// Hands a change to the user's writer and waits for its answer, at most the mesh's deadline.
-pub(crate) async fn write(core: &Arc<Core>, change: Change, caller: Caller) -> Result<Answer> {
+impl Waiting {
+    /// Whose call it is, as the session stands now.
+    ///
+    /// INVARIANT: asked in the commit: a write that waited behind the end of its session, or behind a narrower one, is decided after it.
+    fn caller_now(&self, core: &Core) -> Result<Caller> {
+        let early = core.config.has(Fault::GuardIgnored) || core.config.has(Fault::SessionEarly);
+        let Some(guard) = self.guard.as_ref().filter(|_| !early) else { return Ok(self.caller) };
+        guard.check()?;
+        let grants = self.caller.grants.common(guard.grants_for(self.change.agent()));
+        Ok(Caller { grants, ..self.caller })
+    }
+}
+
+/// Hands a change of the mesh's own to the user's writer and waits for its answer, at most the mesh's deadline.
+pub(crate) async fn write(core: &Arc<Core>, change: Change) -> Result<Answer> {
+    write_in(core, change, Caller::SELF, None).await
+}
+
+/// The same for a call in a session, which has to hold until the commit.
+pub(crate) async fn write_in(
+    core: &Arc<Core>,
+    change: Change,
+    caller: Caller,
+    guard: Option<Guard>,
+) -> Result<Answer> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
@@ -83,7 +109,7 @@ pub(crate) async fn write(core: &Arc<Core>, change: Change, caller: Caller) -> R
         }
         core.config.meters.waiting.increment(1.0);
         let (state, answer, refused) = (Arc::clone(&state), sender, None);
-        queue.waiting.push_back(Waiting { change, caller, refused, state, answer });
+        queue.waiting.push_back(Waiting { change, caller, guard, refused, state, answer });
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -350,7 +376,14 @@ fn draft<'a>(
                 draft.tell_refused(&next.change, error);
                 Err(error.again())
             }
-            None => draft.apply(&next.change, next.caller),
+            None => match next.caller_now(core) {
+                Ok(caller) => draft.apply(&next.change, caller),
+                Err(error) => {
+                    draft.caller = next.caller;
+                    draft.tell_refused(&next.change, &error);
+                    Err(error)
+                }
+            },
         });
         alone = (&next.change, next.caller);
     }

@@ -102,6 +102,36 @@ pub enum Action {
     Undo,
     /// What an agent removed was deleted before its time.
     PurgeUndo,
+    /// A login with a password.
+    Login,
+    /// A token or a session's id was shown.
+    Authenticate,
+    /// A session got another id.
+    RotateSession,
+    /// An access token was made.
+    CreateToken,
+    /// An access token was revoked.
+    RevokeToken,
+    /// All tokens and sessions of an account, or of everybody, were revoked.
+    RevokeAll,
+    /// An account was made.
+    CreateAccount,
+    /// An account was removed.
+    RemoveAccount,
+    /// An account was suspended.
+    SuspendAccount,
+    /// A suspension was lifted.
+    ResumeAccount,
+    /// An account's password was set.
+    SetPassword,
+    /// An account's password was taken away.
+    RemovePassword,
+    /// What an account may do was changed.
+    SetRights,
+    /// The count of an account's failed logins was put back.
+    ForgiveLogins,
+    /// Accounts, tokens or sessions were listed.
+    ListAccounts,
 }
 
 /// How it ended.

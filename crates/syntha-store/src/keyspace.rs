@@ -33,13 +33,13 @@ pub enum Keyspace {
     Interactions = 11,
     /// Wrapped keys. Only in the own space of a keystore, which lies apart from the data.
     Keys = 12,
-    /// Who may log in: accounts with their rights and password hashes. Only in the deployment's own space.
+    /// Who may log in: accounts with their rights and password hashes. In a space that is nobody's data.
     Accounts = 13,
-    /// Hashes of access tokens. Only in the deployment's own space.
+    /// Hashes of access tokens. In a space that is nobody's data.
     Tokens = 14,
-    /// Hashes of session ids. Only in the deployment's own space.
+    /// Hashes of session ids. In a space that is nobody's data.
     Sessions = 15,
-    /// How often logins failed, in a table of fixed size. Only in the deployment's own space.
+    /// How often logins failed, in a table of fixed size. In a space that is nobody's data.
     Throttle = 16,
     /// What agents removed, until the host can no longer undo it. Never held in memory, and in no view of an agent's.
     Undo = 17,
@@ -53,8 +53,10 @@ pub enum Writer {
     Mesh,
     /// The audit layer.
     Audit,
-    /// The user manager, and the identity layer beside it, in the deployment's own space.
+    /// The user manager, in the deployment's own space.
     Manager,
+    /// The identity layer, in the deployment's own space or in spaces of its own.
+    Identity,
 }
 
 struct Policy {
@@ -79,10 +81,10 @@ const POLICY: &[Policy] = &[
     Policy { space: Keyspace::MessageIds, name: "message-ids", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::Interactions, name: "interactions", indexed: false, writer: Writer::Mesh },
     Policy { space: Keyspace::Keys, name: "keys", indexed: false, writer: Writer::Manager },
-    Policy { space: Keyspace::Accounts, name: "accounts", indexed: false, writer: Writer::Manager },
-    Policy { space: Keyspace::Tokens, name: "tokens", indexed: false, writer: Writer::Manager },
-    Policy { space: Keyspace::Sessions, name: "sessions", indexed: false, writer: Writer::Manager },
-    Policy { space: Keyspace::Throttle, name: "throttle", indexed: false, writer: Writer::Manager },
+    Policy { space: Keyspace::Accounts, name: "accounts", indexed: false, writer: Writer::Identity },
+    Policy { space: Keyspace::Tokens, name: "tokens", indexed: false, writer: Writer::Identity },
+    Policy { space: Keyspace::Sessions, name: "sessions", indexed: false, writer: Writer::Identity },
+    Policy { space: Keyspace::Throttle, name: "throttle", indexed: false, writer: Writer::Identity },
     Policy { space: Keyspace::Undo, name: "undo", indexed: false, writer: Writer::Mesh },
 ];
 

@@ -8,6 +8,7 @@ compile_error!(
 
 pub mod archive;
 mod batch;
+mod clock;
 mod error;
 mod event;
 mod image;
@@ -23,6 +24,7 @@ pub use batch::{
     BATCH_BYTES, BATCH_OPS, Batch, BatchId, Expect, HEAD_BYTES, OUTCOMES_KEPT, Op, SEALED_BATCH_BYTES,
     SEALED_HEAD_BYTES, UNSEALED_NOTE_BYTES,
 };
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result, Retry, TrailFull};
 pub use event::{
     Action, EVENT_BYTES, EVENTS_BYTES, Event, Events, Rule, Subject, Verdict, decode_events, encode_events,

@@ -191,7 +191,9 @@ impl Auditing {
         }
         let (durable, has_log) = (store.capabilities().durable, has_log(&*store).await?);
         let bare = Arc::clone(&store);
-        let mut audited = AuditedStore::new(store, key.fingerprint())?.trail_limit(audit.trail);
+        let mut audited = AuditedStore::new(store, key.fingerprint())?
+            .unchained(crate::reserved::accounts(key).map(|(_, tag)| tag))
+            .trail_limit(audit.trail);
         let of_file = match (&audit.signer, place.folder) {
             (Signing::File(path), _) => Some(path.clone()),
             (Signing::Beside, Some(folder)) => Some(default_audit_key_file(folder)),

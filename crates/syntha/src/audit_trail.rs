@@ -337,10 +337,11 @@ impl AuditTrail<'_> {
                 }
             }
             Whose::All => {
+                let unchained = self.deployment.account_tags();
                 let mut after = None;
                 loop {
                     let page = self.deployment.store.list(after, 1_000).await?;
-                    for tag in &page {
+                    for tag in page.iter().filter(|tag| !unchained.contains(tag)) {
                         match self.replay(*tag).await {
                             Ok(replayed) => report.data.push((*tag, replayed)),
                             // Erased since they were listed.

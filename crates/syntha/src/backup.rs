@@ -22,6 +22,7 @@ use crate::directory::Standing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::manager::UserManager;
+use crate::reserved::is_reserved;
 
 /// How far a work on all users is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -263,12 +264,14 @@ impl Backup<'_> {
     async fn users(&mut self, progress: &mut (dyn FnMut(UserProgress) + Send)) -> Result<u64> {
         let directory = &self.deployment.directory;
         let (mut at, mut after) = (UserProgress { done: 0, total: directory.count().await? }, None);
+        let mut users = 0;
         loop {
-            let page = directory.page(after, 1_000).await?;
-            let Some(last) = page.last() else { return Ok(at.done) };
+            let page = directory.all(after, 1_000).await?;
+            let Some(last) = page.last() else { return Ok(users) };
             after = Some(last.tag);
             for user in page {
                 self.user(user.tag).await?;
+                users += u64::from(!is_reserved(&user.user));
                 at.done += 1;
                 at.total = at.total.max(at.done);
                 progress(at);

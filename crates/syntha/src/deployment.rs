@@ -37,6 +37,8 @@ pub(crate) struct Deployment {
     pub(crate) trailed: Trailed,
     #[cfg(feature = "audit")]
     pub(crate) refusals: syntha_audit::Refusals,
+    #[cfg(feature = "identity")]
+    pub(crate) accounts: crate::identity::Accounted,
     #[cfg(feature = "audit")]
     pub(crate) background: Mutex<Option<syntha_audit::Background>>,
     /// No other process writes. Otherwise what this one knows of users is asked for again each time.
@@ -177,6 +179,8 @@ impl Deployment {
             trailed: base.trailed,
             #[cfg(feature = "audit")]
             refusals: syntha_audit::Refusals::new(),
+            #[cfg(feature = "identity")]
+            accounts: crate::identity::Accounted::default(),
             #[cfg(feature = "audit")]
             background: Mutex::default(),
             exclusive,
@@ -217,6 +221,7 @@ impl Deployment {
 
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
+        of_a_user(user)?;
         let tag = self.tag(user);
         let place = self.place(tag)?;
         place.used.store(true, Ordering::Relaxed);
@@ -344,6 +349,7 @@ impl Deployment {
 
     /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
+        of_a_user(user)?;
         let tag = self.tag(user);
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
@@ -362,6 +368,7 @@ impl Deployment {
     ///
     /// A task of its own does it, so that a caller who goes leaves nothing half-done in a process that goes on.
     pub(crate) async fn erase(self: &Arc<Self>, user: &UserId) -> Result<Erasure> {
+        of_a_user(user)?;
         let (deployment, tag) = (Arc::clone(self), self.tag(user));
         finish(tokio::spawn(async move { deployment.erase_now(tag).await })).await
     }
@@ -392,9 +399,34 @@ impl Deployment {
     }
 
     /// The key of the tags.
-    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    #[cfg(any(feature = "identity", all(feature = "encryption", feature = "sqlite")))]
     pub(crate) const fn deployment_key(&self) -> &DeploymentKey {
         &self.key
+    }
+
+    /// Whether it is a space of the deployment's own, and no user's.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) fn is_own(&self, tag: UserTag) -> bool {
+        crate::reserved::accounts(&self.key).any(|(_, own)| own == tag)
+    }
+
+    /// The spaces of accounts, which have no trail.
+    #[cfg(feature = "audit")]
+    pub(crate) fn account_tags(&self) -> Vec<UserTag> {
+        crate::reserved::accounts(&self.key).map(|(_, tag)| tag).collect()
+    }
+
+    #[cfg(feature = "identity")]
+    pub(crate) fn clock(&self) -> Arc<dyn syntha_store::Clock> {
+        Arc::clone(&self.config.clock)
+    }
+
+    /// Makes the data of a space of the deployment's own.
+    #[cfg(feature = "identity")]
+    pub(crate) async fn made(&self, tag: UserTag) -> Result<()> {
+        let place = self.place(tag)?;
+        let _held = place.open.lock().await;
+        self.bear(tag).await
     }
 
     /// What time it is.
@@ -419,6 +451,7 @@ impl Deployment {
 
     /// What archives of a user are taken. Refuses those of an erased one.
     pub(crate) async fn expected(&self, user: &UserId, plain: bool) -> Result<Expected> {
+        of_a_user(user)?;
         let tag = self.tag(user);
         if self.directory.standing(tag).await? == Standing::Erased {
             return Err(erased());
@@ -497,6 +530,7 @@ impl Deployment {
 
     /// The user's data as of one commit, and what seals its archive.
     pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Backup> {
+        of_a_user(user)?;
         self.snapshot_of(self.tag(user)).await
     }
 
@@ -682,6 +716,14 @@ const fn unlisted() -> Error {
         ErrorKind::Corrupt,
         "there is data of a user whom the directory does not know, put the deployment's own file back",
     )
+}
+
+/// INVARIANT: nobody gets at the deployment's own spaces by a user's name, not by one that no parser has seen either.
+fn of_a_user(user: &UserId) -> Result<()> {
+    if crate::reserved::is_reserved(user) {
+        return Err(Error::new(ErrorKind::Invalid, "the name is none that a user can have"));
+    }
+    Ok(())
 }
 
 const fn not_found() -> Error {

@@ -9,6 +9,7 @@ use syntha_store::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::reserved::is_reserved;
 
 /// A user in the directory.
 #[derive(Clone, Debug)]
@@ -33,6 +34,20 @@ struct Erasure {
     v: u8,
     done: bool,
     at: u64,
+}
+
+/// How far a space of accounts was, as JSON.
+#[cfg(feature = "identity")]
+#[derive(Serialize, Deserialize)]
+struct Anchor {
+    v: u8,
+    life: String,
+    epoch: u64,
+}
+
+#[cfg(feature = "identity")]
+fn anchor_id(number: usize) -> Result<RecordId> {
+    Ok(RecordId::new(&b"accounts"[..], number as u64)?)
 }
 
 /// The directory and the ledger of a deployment.
@@ -140,9 +155,9 @@ impl Directory {
         let id = id(tag)?;
         let absent = |space| Expect::Version { space, id: id.clone(), version: None };
         let action = if again { Action::RecreateUser } else { Action::CreateUser };
-        let event = Event::new(at, action).on(user.as_str().into());
+        let event = (!is_reserved(user)).then(|| Event::new(at, action).on(user.as_str().into()));
         let mut batch = Batch::new(at)?.put(Keyspace::Directory, id.clone(), "", body);
-        batch = batch.expect(absent(Keyspace::Directory)).events(self.events([event]));
+        batch = batch.expect(absent(Keyspace::Directory)).events(self.events(event));
         if !again {
             batch = batch.expect(absent(Keyspace::Ledger));
         }
@@ -193,8 +208,23 @@ impl Directory {
         Ok(())
     }
 
-    /// Users in order of their tags, after one.
+    /// Users in order of their tags, after one. Spaces of the deployment's own are not among them.
     pub(crate) async fn page(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
+        let (mut after, limit) = (after, limit.clamp(1, PAGE));
+        let mut users = Vec::new();
+        loop {
+            let page = self.all(after, limit - users.len()).await?;
+            let Some(last) = page.last() else { return Ok(users) };
+            after = Some(last.tag);
+            users.extend(page.into_iter().filter(|entry| !is_reserved(&entry.user)));
+            if users.len() == limit {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// The same with the spaces of the deployment's own.
+    pub(crate) async fn all(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
         let scan = Scan::records(Keyspace::Directory, limit.clamp(1, PAGE));
         let page = self.space.scan(match after {
             Some(after) => scan.from(id(after)?),
@@ -207,6 +237,41 @@ impl Directory {
             users.push(UserEntry { user, tag: tag(head.id.name())? });
         }
         Ok(users)
+    }
+
+    /// How far a space of accounts was when it was last administered.
+    #[cfg(feature = "identity")]
+    pub(crate) async fn anchor(&self, number: usize) -> Result<Option<syntha_store::Stamp>> {
+        let id = anchor_id(number)?;
+        let read = self.space.read(Keyspace::Meta, std::slice::from_ref(&id)).await?.value.pop().flatten();
+        let Some(record) = read else { return Ok(None) };
+        let Anchor { v: 1, life, epoch } = serde_json::from_slice(&record.body).map_err(|_| damaged())?
+        else {
+            return Err(damaged().into());
+        };
+        let life = u128::from_str_radix(&life, 16).map_err(|_| damaged())?;
+        Ok(Some(syntha_store::Stamp {
+            incarnation: syntha_store::Incarnation(life),
+            epoch: syntha_store::Epoch(epoch),
+        }))
+    }
+
+    /// Writes down how far spaces of accounts are, and with it what was done.
+    #[cfg(feature = "identity")]
+    pub(crate) async fn set_anchors(
+        &self,
+        anchors: impl IntoIterator<Item = (usize, syntha_store::Stamp)>,
+        events: Vec<Event>,
+        at: Timestamp,
+    ) -> Result<()> {
+        let mut batch = Batch::new(at)?.events(self.events(events));
+        for (number, stamp) in anchors {
+            let anchor = Anchor { v: 1, life: format!("{:032x}", stamp.incarnation.0), epoch: stamp.epoch.0 };
+            let body = serde_json::to_vec(&anchor).map_err(|_| damaged())?;
+            batch = batch.put(Keyspace::Meta, anchor_id(number)?, "", body);
+        }
+        self.space.commit(batch).await?;
+        Ok(())
     }
 
     /// Writes down that a user is to be erased, before anything is. A second time changes nothing.

@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// The result of every call of this crate's own.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,6 +29,10 @@ pub enum ErrorKind {
     KeyUnavailable,
     /// What was asked for could not be written into the audit trail in time. It was not done; try again.
     AuditUnavailable,
+    /// Too many logins failed: of the user, or from the source. [`Error::retry_after`] says when the next one is looked at.
+    Throttled,
+    /// More is asked for than is done at a time. Try again later.
+    Busy,
     /// The user was erased, moved or restored since the handle was made.
     Gone,
     /// The storage failed otherwise; its error is the source.
@@ -40,11 +45,12 @@ pub struct Error {
     message: &'static str,
     source: Option<Box<dyn StdError + Send + Sync>>,
     retryable: bool,
+    after: Option<Duration>,
 }
 
 impl Error {
     pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, message, source: None, retryable: false }
+        Self { kind, message, source: None, retryable: false, after: None }
     }
 
     #[cfg(feature = "audit")]
@@ -58,6 +64,12 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// How long to wait before a retry can succeed, where that is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.after
     }
 
     /// Whether a retry can succeed.
@@ -107,7 +119,7 @@ impl From<syntha_store::Error> for Error {
             _ => ErrorKind::Storage,
         };
         let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable }
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after: None }
     }
 }
 
@@ -121,7 +133,35 @@ impl From<syntha_mesh::Error> for Error {
             _ => ErrorKind::Storage,
         };
         let (message, retryable) = (error.message(), error.is_retryable());
-        Self { kind, message, source: Some(Box::new(error)), retryable }
+        Self { kind, message, source: Some(Box::new(error)), retryable, after: None }
+    }
+}
+
+#[cfg(feature = "identity")]
+impl From<syntha_identity::Error> for Error {
+    fn from(error: syntha_identity::Error) -> Self {
+        use syntha_identity::ErrorKind as Kind;
+        // What the store answered says more than what was made of it.
+        let stored = StdError::source(&error).and_then(|source| source.downcast_ref::<syntha_store::Error>());
+        let kind = match error.kind() {
+            Kind::Denied | Kind::Stale | Kind::Refused => ErrorKind::Denied,
+            Kind::Throttled => ErrorKind::Throttled,
+            Kind::Busy => ErrorKind::Busy,
+            Kind::NotFound => ErrorKind::NotFound,
+            Kind::AlreadyExists => ErrorKind::AlreadyExists,
+            Kind::Invalid | Kind::LimitExceeded | Kind::WeakPassword => ErrorKind::Invalid,
+            Kind::Corrupt => match stored.map(syntha_store::Error::kind) {
+                Some(syntha_store::ErrorKind::Tampered) => ErrorKind::Tampered,
+                _ => ErrorKind::Corrupt,
+            },
+            _ => match stored.map(syntha_store::Error::kind) {
+                Some(syntha_store::ErrorKind::KeyUnavailable) => ErrorKind::KeyUnavailable,
+                Some(syntha_store::ErrorKind::Gone) => ErrorKind::Gone,
+                _ => ErrorKind::Storage,
+            },
+        };
+        let (message, retryable, after) = (error.message(), error.is_retryable(), error.retry_after());
+        Self { kind, message, source: Some(Box::new(error)), retryable, after }
     }
 }
 
@@ -132,6 +172,7 @@ impl From<syntha_store::name::NameError> for Error {
             message: rule.message(),
             source: Some(Box::new(rule)),
             retryable: false,
+            after: None,
         }
     }
 }

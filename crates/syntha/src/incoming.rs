@@ -156,6 +156,10 @@ impl Snapshot for Restricted {
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let Some(chunk) = self.inner.next().await? else { return Ok(None) };
+        // INVARIANT: nobody becomes an account by an archive of a user's.
+        if chunk.iter().any(|stored| stored.space.writer() == syntha_store::Writer::Identity) {
+            return Err(Error::new(ErrorKind::Invalid, "a user's archive holds no accounts"));
+        }
         let Some(present) = &self.present else { return Ok(Some(chunk)) };
         chunk.into_iter().map(|stored| present.restrict(stored)).collect::<Result<_>>().map(Some)
     }

@@ -101,7 +101,10 @@ pub(crate) fn unsigned(
         return Ok(store);
     }
     #[cfg(feature = "audit")]
-    return Ok(Arc::new(syntha_audit::AuditedStore::new(store, key.fingerprint())?));
+    return Ok(Arc::new(
+        syntha_audit::AuditedStore::new(store, key.fingerprint())?
+            .unchained(crate::reserved::accounts(key).map(|(_, tag)| tag)),
+    ));
     #[cfg(not(feature = "audit"))]
     Err(needs_audit())
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "identity")]
+mod accounts;
 #[cfg(feature = "audit")]
 mod audit;
 #[cfg(feature = "audit")]
@@ -20,10 +22,14 @@ mod error;
     allow(dead_code, reason = "a build without some layers needs some only")
 )]
 mod files;
+#[cfg(feature = "identity")]
+mod identity;
 mod incoming;
 #[cfg(feature = "encryption")]
 mod keys_admin;
 mod layers;
+#[cfg(feature = "identity")]
+mod logins;
 mod manager;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod migration;
@@ -34,11 +40,14 @@ mod old_trail;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod recovery;
 mod registry;
+mod reserved;
 #[cfg(feature = "encryption")]
 mod sealed_export;
 mod session;
 mod turns;
 
+#[cfg(feature = "identity")]
+pub use accounts::Accounts;
 #[cfg(feature = "audit")]
 pub use audit::{Audit, default_audit_key_file};
 #[cfg(feature = "audit")]
@@ -55,6 +64,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use keys_admin::RotatedAll;
 #[cfg(all(feature = "sqlite", feature = "encryption"))]
 pub use keys_admin::{default_key_file, default_keystore};
+#[cfg(feature = "identity")]
+pub use logins::LoggedIn;
 pub use manager::{Builder, HostAuthority, Restore, Totals, UserManager};
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use migration::{Migration, MigrationReport, seal_folder, unseal_folder};
@@ -89,6 +100,18 @@ pub use syntha_tools::{
     Access, AgentTools, BuiltPrompt, ErrorKind as ToolErrorKind, HostTool, HybridHandler, Level, Placement,
     Prompt, Role, ToolHandler,
 };
+
+/// Accounts, passwords, tokens and sessions.
+#[cfg(feature = "identity")]
+pub use syntha_identity as identity_layer;
+#[cfg(feature = "identity")]
+pub use syntha_identity::{
+    Account, AccountCursor, AccountPage, Factor, HashingCost, HashingLoad, IdentityConfig, IdentityEvent,
+    Password, Scopes, Secret, SecretId, SecretInfo, SecretKind, SessionRequest, Source, TokenRequest,
+};
+
+/// The mesh layer, for hosts that open meshes over a store of their own.
+pub use syntha_mesh as mesh;
 
 /// The storage contract, for backends and layers of your own.
 pub use syntha_store as store;

@@ -87,6 +87,8 @@ pub struct Builder {
     backend: Backend,
     mesh: MeshConfig,
     layers: Layers,
+    #[cfg(feature = "identity")]
+    accounts: Option<crate::identity::Configure>,
 }
 
 enum Backend {
@@ -177,6 +179,22 @@ impl Builder {
         self
     }
 
+    /// How accounts work: what a password costs to look at, peppers, how long sessions live. Opening the accounts, with the first call that
+    /// needs them, fails if this does.
+    #[cfg(feature = "identity")]
+    pub fn accounts(
+        mut self,
+        configure: impl Fn(
+            syntha_identity::IdentityConfig,
+        ) -> syntha_identity::Result<syntha_identity::IdentityConfig>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.accounts = Some(Arc::new(configure));
+        self
+    }
+
     /// How every user's mesh works.
     pub fn mesh(mut self, config: MeshConfig) -> Self {
         self.mesh = config;
@@ -222,6 +240,8 @@ impl Builder {
                 "this process uses the data already: shut its manager down, and drop the meshes, sessions and authority of it",
             ));
         };
+        #[cfg(feature = "identity")]
+        deployment.accounts.configure(self.accounts);
         let authority = HostAuthority { deployment: Arc::clone(&deployment), manager: number };
         Ok((UserManager { deployment, number }, authority))
     }
@@ -230,7 +250,13 @@ impl Builder {
 impl UserManager {
     /// Starts the description of a deployment.
     pub fn builder() -> Builder {
-        Builder { backend: Backend::Unnamed, mesh: MeshConfig::default(), layers: Layers::default() }
+        Builder {
+            backend: Backend::Unnamed,
+            mesh: MeshConfig::default(),
+            layers: Layers::default(),
+            #[cfg(feature = "identity")]
+            accounts: None,
+        }
     }
 
     /// Makes a user. The user's data is made with the first write.
@@ -300,7 +326,7 @@ impl UserManager {
         self.deployment.directory.page(after, limit).await
     }
 
-    /// Erases a user: keys, data, files and name. Open handles fail from now on. What is given back says what was destroyed, and what
+    /// Erases a user: account, keys, data, files and name. Open handles fail from now on. What is given back says what was destroyed, and what
     /// no erasure here reaches.
     ///
     /// # Errors
@@ -312,7 +338,13 @@ impl UserManager {
         Error: From<U::Error>,
     {
         let user = user.try_into()?;
-        self.deployment.erase(&user).await
+        // First, so that nobody is let in meanwhile; what fails there holds the data's erasure up no more than it must.
+        #[cfg(feature = "identity")]
+        let removed = self.deployment.remove_account(&user).await;
+        let erasure = self.deployment.erase(&user).await?;
+        #[cfg(feature = "identity")]
+        removed?;
+        Ok(erasure)
     }
 
     /// Writes a user's data as of one commit, in the format of `docs/archive-v1.md`; where the data is sealed, so is the archive
@@ -459,18 +491,25 @@ impl UserManager {
     }
 
     async fn session(&self, host: &HostAuthority, user: &UserId, create: bool) -> Result<Session> {
-        if !Arc::ptr_eq(&host.deployment, &self.deployment) || host.manager != self.number {
-            let error = Error::new(ErrorKind::Denied, "the authority belongs to another user manager");
-            self.deployment.refused(user, &error);
-            return Err(error);
-        }
+        self.check_host(host, user)?;
         let opened = self.deployment.mesh(user, create).await;
         let mesh = opened.inspect_err(|error| self.deployment.refused(user, error))?;
         let (guard, revoker) = Guard::new();
         let kept = Arc::clone(&self.deployment);
         let mesh = mesh.guarded(guard.keeping(kept));
         mesh.note_event(Event::new(self.deployment.now(), Action::OpenSession)).await?;
-        Ok(Session { mesh: ContextMesh(mesh), revoker, deployment: Arc::clone(&self.deployment) })
+        let deployment = Arc::clone(&self.deployment);
+        Ok(Session { mesh: ContextMesh(mesh), revoker, deployment, agent: None })
+    }
+
+    /// Whether it is this manager's authority. `user`: whom a session is asked for.
+    pub(crate) fn check_host(&self, host: &HostAuthority, user: &UserId) -> Result<()> {
+        if Arc::ptr_eq(&host.deployment, &self.deployment) && host.manager == self.number {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Denied, "the authority belongs to another user manager");
+        self.deployment.refused(user, &error);
+        Err(error)
     }
 }
 

@@ -478,7 +478,9 @@ type Rows = BTreeMap<(Keyspace, RecordId), Row>;
 
 async fn rows(space: &dyn UserStore) -> Result<Rows> {
     let mut found = Rows::new();
-    let ours = Keyspace::all().filter(|space| space.writer() == Writer::Manager && *space != Keyspace::Keys);
+    let ours = Keyspace::all().filter(|space| {
+        matches!(space.writer(), Writer::Manager | Writer::Identity) && *space != Keyspace::Keys
+    });
     for keyspace in [Keyspace::Meta].into_iter().chain(ours) {
         let mut from: Option<RecordId> = None;
         loop {

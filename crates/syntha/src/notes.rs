@@ -84,7 +84,7 @@ impl Deployment {
     }
 
     #[cfg(feature = "audit")]
-    fn later(self: &Arc<Self>, event: Event) {
+    pub(crate) fn later(self: &Arc<Self>, event: Event) {
         if self.refusals.take(event)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -98,7 +98,7 @@ impl Deployment {
         clippy::needless_pass_by_value,
         reason = "without the layer nothing is told"
     )]
-    fn later(self: &Arc<Self>, _: Event) {}
+    pub(crate) fn later(self: &Arc<Self>, _: Event) {}
 
     /// Writes down the refusals that wait.
     #[cfg(feature = "audit")]

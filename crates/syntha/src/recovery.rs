@@ -351,11 +351,15 @@ impl Recovery {
                 self.report.skipped.push(SkippedUser { tag, why: skipped.why });
             }
         }
-        let there = self.rows.standing.values().filter(|standing| **standing == Standing::There).count();
+        let is_there = |(tag, standing): &(&UserTag, &Standing)| {
+            **standing == Standing::There && !deployment.is_own(**tag)
+        };
+        let there = self.rows.standing.iter().filter(is_there).count();
         let report = &self.report;
         let known = report.restored + (report.skipped.len() + report.locked.len() + report.lost.len()) as u64;
         self.report.empty = (there as u64).saturating_sub(known);
-        self.report.erased = (self.rows.standing.len() - there) as u64;
+        let own = self.rows.standing.keys().filter(|tag| deployment.is_own(**tag)).count();
+        self.report.erased = (self.rows.standing.len() - there - own) as u64;
         Ok(())
     }
 
@@ -364,7 +368,8 @@ impl Recovery {
             return Ok(());
         }
         if self.built {
-            self.report.restored += u64::from(deployment.store.open(tag).await.is_ok());
+            let is_there = deployment.store.open(tag).await.is_ok();
+            self.report.restored += u64::from(is_there && !deployment.is_own(tag));
             return Ok(());
         }
         let source = BufReader::new(files::open(&self.backup.join(name))?);
@@ -393,7 +398,7 @@ impl Recovery {
             Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.into()),
         }
-        self.report.restored += 1;
+        self.report.restored += u64::from(!deployment.is_own(tag));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use syntha_mesh::Revoker;
+use syntha_mesh::{AgentName, Revoker};
 use syntha_store::{Action, Event};
 
 use crate::context_mesh::ContextMesh;
@@ -15,9 +15,17 @@ pub struct Session {
     pub(crate) mesh: ContextMesh,
     pub(crate) revoker: Revoker,
     pub(crate) deployment: Arc<Deployment>,
+    /// The one agent that it is for.
+    pub(crate) agent: Option<AgentName>,
 }
 
 impl Session {
+    /// The one agent that may do anything in this session, where its token or id is bound to one; the host's own calls are refused then.
+    #[must_use]
+    pub const fn bound_to(&self) -> Option<&AgentName> {
+        self.agent.as_ref()
+    }
+
     /// Ends the session: every call of it, and of every handle that came from it, fails from now on.
     pub fn end(&self) {
         let mesh = self.mesh.0.clone();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
+mod accounts;
 mod audit;
 mod doctor;
 mod keys;

@@ -1,12 +1,12 @@
 //! Roles, grants, denials, narrowed handles, provenance, and what a session was given.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use syntha_mesh::{
-    Act, Confirmation, CustomRole, Destruction, ErrorKind, Expected, Filter, Grant, Guard, KeyPrefix, Mesh,
-    Message, Narrow, Resource, Role, SessionGrants, ThreadId, Topic,
+    Act, Confirmation, CustomRole, Destruction, ErrorKind, Expected, Filter, Grant, Guard, KeyPrefix, Lapsed,
+    Mesh, Message, Narrow, Resource, Revoker, Role, SessionGrants, Standing, ThreadId, Topic, WatchConfig,
 };
 use syntha_store::{Rule, Timestamp};
 
@@ -28,6 +28,9 @@ checks![
     narrowed_handle_does_less,
     provenance_hides_untrusted_entries,
     session_grants_bind_every_handle,
+    session_ended_binds_what_waits,
+    session_of_one_agent_is_nobody_elses,
+    session_holds_while_it_stands,
     destruction_is_limited_by_the_minute,
     destruction_waits_for_the_host,
 ];
@@ -387,6 +390,99 @@ async fn session_grants_bind_every_handle(bed: Bed) {
     assert_eq!(kind(both.unregister_agent("cid").await), ErrorKind::Denied);
     given(read | SessionGrants::EXPORT).export(&mut Vec::new(), |_| {}).await.unwrap();
     assert!(given(SessionGrants::DELETE).remove("k").await.unwrap());
+}
+
+/// The number under a key, as the host sees it.
+async fn value(mesh: &Mesh, key: &str) -> u8 {
+    mesh.value(key).await.unwrap().unwrap().value().unwrap()
+}
+
+/// Says yes, and ends a session meanwhile.
+#[derive(Debug)]
+struct Ending(Mutex<Option<Revoker>>);
+
+impl Confirmation for Ending {
+    fn confirm(&self, _: &Destruction) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        if let Some(revoker) = self.0.lock().unwrap().take() {
+            revoker.revoke();
+        }
+        Box::pin(std::future::ready(true))
+    }
+}
+
+/// A call that was on its way when its session ended is refused in the commit.
+async fn session_ended_binds_what_waits(bed: Bed) {
+    let (guard, revoker) = Guard::new();
+    let ending = Arc::new(Ending(Mutex::new(Some(revoker))));
+    let mesh = bed.mesh_with("a", |config| config.confirmation = Some(ending)).await;
+    mesh.push("k", 1).await.unwrap();
+    mesh.set_role("ann", Role::Admin).await.unwrap();
+    let ann = mesh.guarded(guard).agent("ann").unwrap();
+    assert_eq!(kind(ann.remove("k", None).await), ErrorKind::SessionEnded);
+    assert_eq!(value(&mesh, "k").await, 1);
+}
+
+async fn session_of_one_agent_is_nobody_elses(bed: Bed) {
+    let mesh = bed.mesh("a").await;
+    mesh.push("k", 1).await.unwrap();
+    let bound = mesh.guarded(Guard::new().0.only("ann".try_into().unwrap()));
+    // A session in it is bound as well, and one that is for another agent is for nobody.
+    let inner = bound.guarded(Guard::new().0);
+    let nobody = bound.guarded(Guard::new().0.only("ben".try_into().unwrap()));
+    for session in [&bound, &inner] {
+        let ann = session.agent("ann").unwrap();
+        ann.push("of ann", 1).await.unwrap();
+        assert_eq!(ann.get::<u8>("k").await.unwrap(), Some(1));
+        let mut watch = ann.watch(WatchConfig::new()).await.unwrap();
+        watch.next().await.unwrap().unwrap();
+    }
+    for session in [&bound, &inner, &nobody] {
+        let ben = session.agent("ben").unwrap();
+        assert_eq!(kind(ben.push("of ben", 1).await), ErrorKind::Denied);
+        assert_eq!(kind(ben.get::<u8>("k").await), ErrorKind::Denied);
+        assert_eq!(kind(ben.watch(WatchConfig::new()).await), ErrorKind::Denied);
+        assert_eq!(kind(ben.thread("t").unwrap().append(Message::user("x")).await), ErrorKind::Denied);
+        assert_eq!(kind(session.push("k", 2).await), ErrorKind::Denied);
+        assert_eq!(kind(session.value("k").await), ErrorKind::Denied);
+        assert_eq!(kind(session.watch(WatchConfig::new()).await), ErrorKind::Denied);
+        assert_eq!(kind(session.register_agent("cid").await), ErrorKind::Denied);
+        assert_eq!(kind(session.set_role("ann", Role::Admin).await), ErrorKind::Denied);
+        assert_eq!(kind(session.export(&mut Vec::new(), |_| {}).await), ErrorKind::Denied);
+    }
+    assert_eq!(kind(nobody.agent("ann").unwrap().get::<u8>("k").await), ErrorKind::Denied);
+    assert_eq!(value(&mesh, "k").await, 1);
+}
+
+/// What a session hangs on, as it stands.
+struct Hook(Mutex<Result<SessionGrants, Lapsed>>);
+
+impl Standing for Hook {
+    fn ask(&self) -> Result<SessionGrants, Lapsed> {
+        *self.0.lock().unwrap()
+    }
+}
+
+async fn session_holds_while_it_stands(bed: Bed) {
+    let mesh = bed.mesh("a").await;
+    mesh.push("k", 1).await.unwrap();
+    let hook = Arc::new(Hook(Mutex::new(Ok(SessionGrants::ALL))));
+    let session = mesh.guarded(Guard::new().0.while_standing(Arc::clone(&hook) as _));
+    let ann = session.guarded(Guard::new().0).agent("ann").unwrap();
+    let says = |says| *hook.0.lock().unwrap() = says;
+    ann.push("m", 1).await.unwrap();
+    says(Ok(SessionGrants::READ));
+    assert_eq!(kind(ann.push("m", 2).await), ErrorKind::Denied);
+    assert_eq!(ann.get::<u8>("m").await.unwrap(), Some(1));
+    says(Err(Lapsed::Unconfirmed));
+    assert_eq!(kind(ann.get::<u8>("m").await), ErrorKind::Busy);
+    assert_eq!(kind(session.push("m", 2).await), ErrorKind::Busy);
+    says(Ok(SessionGrants::ALL));
+    ann.push("m", 3).await.unwrap();
+    says(Err(Lapsed::Ended));
+    assert_eq!(kind(ann.push("m", 4).await), ErrorKind::SessionEnded);
+    assert_eq!(kind(ann.get::<u8>("m").await), ErrorKind::SessionEnded);
+    assert_eq!(kind(session.value("m").await), ErrorKind::SessionEnded);
+    assert_eq!(value(&mesh, "m").await, 3);
 }
 
 async fn destruction_is_limited_by_the_minute(bed: Bed) {

@@ -126,6 +126,7 @@ async fn sealed_ledger_rolled_back_is_noticed(bed: Bed) {
     assert_deployment_noticed(&bed, Times::of(&*deployment, &*below, Keyspace::Ledger).await).await;
 }
 
+/// Also in a space of their own, which the layers below take for a user's.
 async fn sealed_accounts_rolled_back_are_noticed(bed: Bed) {
     let deployment = bed.store().deployment().await.unwrap();
     let below = bed.below().deployment().await.unwrap();

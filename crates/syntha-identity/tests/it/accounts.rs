@@ -105,10 +105,12 @@ async fn other_spaces_or_another_key_are_refused() {
     let tag = key().tag(&user("alice"));
     let batch =
         syntha_identity::syntha_store::Batch::new(syntha_identity::syntha_store::Timestamp(1)).unwrap();
+    let (kept, name) = (syntha_identity::syntha_store::Keyspace::Context, &b"k"[..]);
+    let id = syntha_identity::syntha_store::RecordId::new(name, 0).unwrap();
+    let batch = batch.put(kept, id, "", "1");
     let mode = syntha_identity::syntha_store::CreateMode::New;
     let (own, _) = bed.stores[0].create(tag, batch, mode).await.unwrap();
-    let identity = open(vec![own]).await.unwrap();
-    assert_eq!(kind(identity.accounts().create(&user("alice"), Scopes::ALL).await), Some(ErrorKind::Refused));
+    assert_eq!(kind(open(vec![own]).await), Some(ErrorKind::Refused));
 }
 
 #[tokio::test]

@@ -617,6 +617,10 @@ async fn decisions_are_the_models() {
     for rule in [Rule::Role, Rule::Grant, Rule::Author] {
         assert!(said.get(&(true, rule)).is_some_and(|count| *count > 20), "{rule:?} in {said:?}");
     }
+    println!(
+        "evidence: {} decisions, all as the second account of the rules has them",
+        said.values().sum::<u64>()
+    );
 }
 
 #[cfg(feature = "faults")]

@@ -1,6 +1,7 @@
 //! The tools' answers, as a model gets them; who has which; the host's own; prompts.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test prints its row of evidence")]
 
 mod access;
 mod fuzz;

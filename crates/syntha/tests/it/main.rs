@@ -1,8 +1,13 @@
 //! The facade on real files.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test prints its row of evidence")]
 #![cfg(feature = "sqlite")]
 
+#[cfg(feature = "identity")]
+mod accounts;
+#[cfg(all(feature = "identity", feature = "audit", feature = "encryption"))]
+mod accounts_whole;
 mod archives;
 mod attacks;
 #[cfg(feature = "audit")]

@@ -2,9 +2,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use syntha_store::Timestamp;
+use crate::state::Timestamp;
 
-/// Where a mesh gets the time from. A test passes a [`ManualClock`].
+/// Where the time comes from. A test passes a [`ManualClock`].
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall time. It may jump.
     fn wall(&self) -> Timestamp;
