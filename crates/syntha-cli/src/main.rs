@@ -19,6 +19,7 @@ mod quickstart;
 mod settings;
 mod shown;
 mod transfer;
+mod undo;
 mod users;
 mod whole;
 
@@ -77,6 +78,9 @@ enum Command {
     /// Shows and changes what an agent may do, and explains decisions
     #[command(subcommand)]
     Permissions(permissions::Command),
+    /// Lists what agents removed, and brings it back
+    #[command(subcommand)]
+    Undo(undo::Command),
     /// Writes an entry as an agent of a user
     Push(data::Push),
     /// Reads an entry as an agent of a user
@@ -142,6 +146,7 @@ impl Command {
         match self {
             Self::User(command) => command.user(),
             Self::Permissions(command) => Some(command.user()),
+            Self::Undo(command) => Some(command.user()),
             Self::Push(push) => push.user(),
             Self::Get(get) => get.user(),
             Self::List(list) => list.user(),
@@ -299,6 +304,7 @@ async fn answer(
         Command::Account(command) => accounts::run(command, users).await,
         Command::Token(command) => accounts::token(command, users).await,
         Command::Login(login) => accounts::login(login, users).await,
+        Command::Undo(command) => undo::run(command, users, door).await,
         Command::Permissions(command) => permissions::run(command, users, door).await,
         Command::User(command) => users::run(command, passphrase.as_ref(), users).await,
         Command::Push(push) => data::push(push, users, door).await,

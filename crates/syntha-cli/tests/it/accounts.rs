@@ -129,3 +129,31 @@ fn permissions_are_granted_revoked_and_explained() {
             .contains("--topic")
     );
 }
+
+/// The program removes nothing as an agent, so a service does.
+#[test]
+fn what_an_agent_removed_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    json(&data, &["user", "add", "alice"]);
+    json(&data, &["push", "--user", "alice", "--agent", "a", "note", "1"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (users, host) = syntha::UserManager::builder().sqlite(&data).open().await.unwrap();
+        let session = users.open(&host, "alice").await.unwrap();
+        session.agent("a").unwrap().remove("note", None).await.unwrap();
+        drop((session, host));
+        users.shutdown().await.unwrap();
+    });
+    let listed = json(&data, &["undo", "list", "--user", "alice"]);
+    assert_eq!((&listed[0]["agent"], &listed[0]["on"]), (&json!("a"), &json!("note")));
+    let id = listed[0]["id"].as_str().unwrap();
+    assert_eq!(
+        json(&data, &["undo", "show", "--user", "alice", id]),
+        json!([{ "key": "note", "state": "kept" }])
+    );
+    assert_eq!(json(&data, &["undo", "apply", "--user", "alice", id])["entries"], 1);
+    assert_eq!(json(&data, &["get", "--user", "alice", "--agent", "a", "note"])["value"], 1);
+    assert!(fails(&data, &["undo", "purge", "--user", "alice"]).contains("--yes"));
+    assert_eq!(json(&data, &["undo", "list", "--user", "alice"]), json!([]));
+}
