@@ -373,7 +373,8 @@ impl AuditTrail<'_> {
         }
     }
 
-    /// Writes a trail for an auditor (docs/audit-v1.md). `redacted`: without details, which verifies as well.
+    /// Writes a trail for an auditor (docs/audit-v1.md). `redacted`: without details, which verifies as well. Where the report says
+    /// [`moved`](ExportReport::moved), a verifier may call it bad: [`export_retried`](Self::export_retried) begins anew by itself.
     ///
     /// # Errors
     ///

@@ -45,6 +45,8 @@
 //! - `audit_log_floor_has_its_leaf`: nor is it a prune where the log knows the chain and no leaf says so.
 //! - `audit_log_leaf_rewritten_is_noticed`: a leaf, or what is kept beside it, that was changed or taken away is noticed by whoever opens the log.
 //! - `audit_log_passes_over_an_ended_life`: what one process did before another erased and made the user anew is not logged after it.
+//! - `audit_log_index_counts_under_its_key_alone`: what was kept of the log for the next start, and somebody changed or removed since, is not believed: all leaves are
+//!   read, and come to the same.
 
 mod bounds;
 mod chain;
