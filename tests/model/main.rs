@@ -104,7 +104,7 @@ fn model_exports_after_a_backup_of_nothing() {
 fn catches(fault: Fault) -> Option<(usize, String)> {
     let mut runner = TestRunner::deterministic();
     let ops = prop::collection::vec(op(), OPS_A_CASE);
-    (1..=120).find_map(|case| {
+    (1..=80).find_map(|case| {
         let ops = ops.new_tree(&mut runner).unwrap().current();
         let found = on_memory(MeshConfig::default().fault(fault), &ops).err()?;
         // It is the fault that was found, nothing else.

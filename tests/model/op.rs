@@ -218,8 +218,8 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     let rest = prop_oneof![
         3 => (prop::option::of(0..20_u64), 0..9_usize).prop_map(|(before, limit)| Act::Log(before, limit)),
-        4 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
-        6 => Just(Act::Drain),
+        6 => watch.prop_map(|(changes, lazy, prefix, topic)| Act::Watch { changes, lazy, prefix, topic }),
+        4 => Just(Act::Drain),
         2 => Just(Act::Export),
         1 => Just(Act::Backup),
         1 => Just(Act::Restore),

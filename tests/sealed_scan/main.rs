@@ -45,6 +45,8 @@ const PLAIN: &[&str] = &[
     "operations name",
     "threads head",
     "threads name",
+    "undo body",
+    "undo head",
     "user log",
 ];
 

@@ -303,7 +303,8 @@ mod tests {
                 (13, "deployment"),
                 (14, "deployment"),
                 (15, "deployment"),
-                (16, "deployment")
+                (16, "deployment"),
+                (17, "value")
             ]
         );
     }
