@@ -66,8 +66,12 @@ const FORMATS: &[(&str, &str)] = &[
 async fn formats_of_old_are_opened_and_written() {
     let (present, archive) = FORMATS.last().unwrap();
     if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
-        make(UserManager::builder().sqlite(folder(present)).plain().no_audit(), &folder(present), &folder(archive))
-            .await;
+        make(
+            UserManager::builder().sqlite(folder(present)).plain().no_audit(),
+            &folder(present),
+            &folder(archive),
+        )
+        .await;
     }
     for (root, archive) in FORMATS {
         let temporary = tempfile::tempdir().unwrap();

@@ -63,7 +63,12 @@ fn tables() -> Vec<String> {
         let cells: Vec<_> = rows.iter().map(both).collect();
         lines.push(format!("| {} | {} |", rows.first().unwrap().space.name(), cells.join(" | ")));
     }
-    for (table, rows) in [("column of a user", USER), ("column of a record", RECORD), ("column of a link", LINK), ("what else", AROUND)] {
+    for (table, rows) in [
+        ("column of a user", USER),
+        ("column of a record", RECORD),
+        ("column of a link", LINK),
+        ("what else", AROUND),
+    ] {
         lines.push(format!("| {table} | `sealed` | `values` | what it tells | the cost of hiding it |"));
         lines.push("|---|---|---|---|---|".to_owned());
         let code = if table == "what else" { "" } else { "`" };

@@ -70,11 +70,12 @@ pub(crate) async fn places(folder: &Path, needles: &Needles) -> BTreeSet<String>
     let mut found = BTreeSet::new();
     for file in databases(folder) {
         let mut db = open(&file).await;
-        let rows =
-            sqlx::query("SELECT space, name, head, body FROM record UNION ALL SELECT 5, x'', head, body FROM link")
-                .fetch_all(&mut db)
-                .await
-                .unwrap();
+        let rows = sqlx::query(
+            "SELECT space, name, head, body FROM record UNION ALL SELECT 5, x'', head, body FROM link",
+        )
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
         for row in rows {
             let space = Keyspace::from_code(u8::try_from(row.get::<i64, _>(0)).unwrap()).unwrap();
             for (column, part) in [(1, "name"), (2, "head"), (3, "body")] {

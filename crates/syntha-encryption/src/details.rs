@@ -50,7 +50,8 @@ impl Details<'_> {
             Mode::Sealed => Content::Padded(&parts),
             Mode::Values => Content::Plain(&parts),
         };
-        let sealed = envelope::seal_from(salts, key, Algorithm::Record, NO_EPOCH, &self.binding(&id), content)?;
+        let sealed =
+            envelope::seal_from(salts, key, Algorithm::Record, NO_EPOCH, &self.binding(&id), content)?;
         Ok(Events::Sealed { bytes: [&id[..], &sealed].concat().into(), count })
     }
 

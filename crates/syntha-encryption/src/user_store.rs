@@ -378,7 +378,8 @@ impl EncryptedUser {
                     Op::Put { space, id: stored, head, body, expires: records.stored_expiry(*expires) }
                 }
                 (Op::PutHead { id, head, expires, .. }, Some(stored)) => {
-                    let seal = Box::pin(self.body_seal(&keys, at, space, &stored)).await?.ok_or_else(absent)?;
+                    let seal =
+                        Box::pin(self.body_seal(&keys, at, space, &stored)).await?.ok_or_else(absent)?;
                     let place = Place { space, stored: &stored, life: self.life };
                     let name = id.name();
                     let head =

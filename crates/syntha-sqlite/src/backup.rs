@@ -194,10 +194,12 @@ pub(crate) async fn fill(
             let query = if is_link(*space, head.id.name()) {
                 sqlx::query("INSERT INTO link VALUES (?, ?, ?, ?, ?, ?, ?)")
             } else {
-                sqlx::query("INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
-                             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                    .bind(code(*space))
-                    .bind(head.id.name().as_ref())
+                sqlx::query(
+                    "INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
+                             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                )
+                .bind(code(*space))
+                .bind(head.id.name().as_ref())
             };
             query
                 .bind(int(head.id.seq()))

@@ -16,7 +16,8 @@ use crate::config::{Mode, Synchronous};
 use crate::error::{corrupt, foreign, from_sqlx};
 
 /// Makes the tables, and what takes a commit.
-pub(crate) const SCHEMA: &str = concat!(include_str!("schema.sql"), include_str!("link.sql"), include_str!("commit.sql"));
+pub(crate) const SCHEMA: &str =
+    concat!(include_str!("schema.sql"), include_str!("link.sql"), include_str!("commit.sql"));
 pub(crate) const INSERT_USER: &str =
     "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'', ?)";
 /// Makes what takes commits anew.

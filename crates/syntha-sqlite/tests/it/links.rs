@@ -144,7 +144,11 @@ async fn links_are_records_like_any_other() {
         let kind = |done: &Result<_>| done.as_ref().map(drop).map_err(syntha_store::Error::kind);
         let (one, two) = (here.commit(batch.clone()).await, there.commit(batch).await);
         assert_eq!(kind(&one), kind(&two), "round {round}: {shown}");
-        if one.is_ok() { taken += 1 } else { refused += 1 }
+        if one.is_ok() {
+            taken += 1
+        } else {
+            refused += 1
+        }
         let (one, two) = (here.state().await.unwrap(), there.state().await.unwrap());
         assert_eq!((one.next_expiry, one.stamp), (two.next_expiry, two.stamp), "round {round}: {shown}");
         if round % 20 == 0 {
@@ -155,7 +159,8 @@ async fn links_are_records_like_any_other() {
     // A copy has them in their place among the others, and what is made of it too.
     let copy = copied(&*here).await;
     assert_eq!(copy, copied(&*there).await);
-    let links = copy.iter().filter(|one| one.space == Keyspace::Audit && one.record.head.id.name().is_empty());
+    let links =
+        copy.iter().filter(|one| one.space == Keyspace::Audit && one.record.head.id.name().is_empty());
     assert!(links.count() > 2 && copy.iter().any(|one| one.space == Keyspace::Operations));
     let mut snapshot = here.snapshot().await.unwrap();
     bed.store.import(tag, &mut *snapshot, ImportMode::Replace).await.unwrap();
