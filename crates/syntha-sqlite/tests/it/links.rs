@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -9,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use syntha_sqlite::Mode;
 use syntha_store::{
     Batch, CreateMode, Expect, ImportMode, Incarnation, Keyspace, MemoryStore, Op, Record, RecordId, Result,
-    Scan, Snapshot, Store, StoredRecord, Timestamp, UserStore, UserTag, Version,
+    Scan, Store, StoredRecord, Timestamp, UserStore, UserTag, Version,
 };
 
 use super::{Bed, SqliteConfig, SqliteStore};
@@ -280,20 +281,26 @@ async fn a_move_that_ended_early_is_made_again() {
     assert_eq!(stands(&file).await, (4, 60, 0));
 }
 
-/// A caller who does not wait does not begin it anew each time.
+/// A caller who does not wait leaves a move that goes on: with each try it would begin anew.
 #[tokio::test]
 async fn a_move_outlives_its_caller() {
     let (bed, tag, records) = aged().await;
     let file = bed.file("alice");
     let bed = bed.reopen().await;
-    let gone = tokio::time::timeout(std::time::Duration::ZERO, bed.store.open(tag)).await;
-    assert!(gone.is_err(), "it is not done at once");
-    let user = loop {
-        match bed.store.open(tag).await {
-            Ok(user) => break user,
-            Err(error) => assert!(error.is_retryable(), "{error}"),
+    // The move waits for this one.
+    let mut other = raw(&file).await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let gone = tokio::time::timeout(Duration::from_millis(300), bed.store.open(tag)).await;
+    assert!(gone.is_err(), "it waits");
+    other.execute("ROLLBACK").await.unwrap();
+    other.close().await.unwrap();
+    let moved = async {
+        while stands(&file).await.0 == 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    tokio::time::timeout(Duration::from_secs(20), moved).await.expect("nobody else makes it");
+    let user = bed.store.open(tag).await.unwrap();
     assert_eq!(copied(&*user).await, records);
     assert_eq!(stands(&file).await, (4, 60, 0));
 }
