@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use syntha::{Builder, ErrorKind, Filter, MeshErrorKind, Topic, UserManager};
+use syntha::{Audit, AuditScope, Builder, ErrorKind, Filter, MeshErrorKind, Topic, UserManager};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("formats").join(name)
@@ -59,14 +59,19 @@ const FORMATS: &[(&str, &str)] = &[
     ("sqlite-1", "archive-1.syntha"),
     ("sqlite-2", "archive-1-of-sqlite-2.syntha"),
     ("sqlite-3", "archive-2.syntha"),
+    ("sqlite-4", "archive-2-of-sqlite-4.syntha"),
 ];
 
 #[tokio::test]
 async fn formats_of_old_are_opened_and_written() {
     let (present, archive) = FORMATS.last().unwrap();
     if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
-        make(UserManager::builder().sqlite(folder(present)).plain(), &folder(present), &folder(archive))
-            .await;
+        make(
+            UserManager::builder().sqlite(folder(present)).plain().no_audit(),
+            &folder(present),
+            &folder(archive),
+        )
+        .await;
     }
     for (root, archive) in FORMATS {
         let temporary = tempfile::tempdir().unwrap();
@@ -92,6 +97,41 @@ async fn formats_of_old_are_opened_sealed() {
         copy(&folder(root), &place);
         opens(&place.join("data"), &folder(archive)).await;
     }
+}
+
+/// Every format of a folder that is sealed and has a trail, with its keystore and keys, and an archive of it.
+const AUDITED: &[(&str, &str)] = &[
+    // Of SQLite format 3 and 4.
+    ("audited-1", "audited-archive-1.syntha"),
+    ("audited-2", "audited-archive-2.syntha"),
+];
+
+#[tokio::test]
+async fn formats_of_old_are_opened_audited() {
+    let (present, archive) = AUDITED.last().unwrap();
+    if std::env::var("SYNTHA_BLESS").is_ok_and(|what| what == "formats") && !folder(present).exists() {
+        let data = folder(present).join("data");
+        make(UserManager::builder().sqlite(&data).audit(Audit::default()), &data, &folder(archive)).await;
+        std::fs::remove_file(folder(present).join("data.keys/lock")).unwrap();
+    }
+    for (root, archive) in AUDITED {
+        let temporary = tempfile::tempdir().unwrap();
+        let place = temporary.path().join("place");
+        copy(&folder(root), &place);
+        let data = place.join("data");
+        let links = trail_is_whole(&data).await;
+        opens(&data, &folder(archive)).await;
+        assert!(trail_is_whole(&data).await > links);
+    }
+}
+
+/// Verifies every trail, with the data. Gives how many links there are.
+async fn trail_is_whole(data: &Path) -> u64 {
+    let (users, _host) = UserManager::builder().sqlite(data).open().await.unwrap();
+    let report = users.audit().unwrap().verify(&AuditScope::All, true).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    users.shutdown().await.unwrap();
+    report.trail.users.iter().map(|user| user.to).sum()
 }
 
 async fn opens(data: &Path, archive: &Path) {

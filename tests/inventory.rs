@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use syntha::UserManager;
-use syntha_encryption::inventory::{AROUND, PARTS, Part, PartRow, RECORD, Row, USER};
+use syntha_encryption::inventory::{AROUND, LINK, PARTS, Part, PartRow, RECORD, Row, USER};
 
 /// The tables and columns of a file.
 async fn columns(file: &Path) -> Vec<(String, String)> {
@@ -26,7 +26,7 @@ fn known() -> Vec<(String, String)> {
     let of = |table: &'static str, rows: &'static [Row]| {
         rows.iter().map(move |row| (table.to_owned(), row.what.to_owned()))
     };
-    of("record", RECORD).chain(of("user", USER)).collect()
+    of("link", LINK).chain(of("record", RECORD)).chain(of("user", USER)).collect()
 }
 
 fn databases(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -63,7 +63,12 @@ fn tables() -> Vec<String> {
         let cells: Vec<_> = rows.iter().map(both).collect();
         lines.push(format!("| {} | {} |", rows.first().unwrap().space.name(), cells.join(" | ")));
     }
-    for (table, rows) in [("column of a user", USER), ("column of a record", RECORD), ("what else", AROUND)] {
+    for (table, rows) in [
+        ("column of a user", USER),
+        ("column of a record", RECORD),
+        ("column of a link", LINK),
+        ("what else", AROUND),
+    ] {
         lines.push(format!("| {table} | `sealed` | `values` | what it tells | the cost of hiding it |"));
         lines.push("|---|---|---|---|---|".to_owned());
         let code = if table == "what else" { "" } else { "`" };

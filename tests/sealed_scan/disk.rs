@@ -70,8 +70,12 @@ pub(crate) async fn places(folder: &Path, needles: &Needles) -> BTreeSet<String>
     let mut found = BTreeSet::new();
     for file in databases(folder) {
         let mut db = open(&file).await;
-        let rows =
-            sqlx::query("SELECT space, name, head, body FROM record").fetch_all(&mut db).await.unwrap();
+        let rows = sqlx::query(
+            "SELECT space, name, head, body FROM record UNION ALL SELECT 5, x'', head, body FROM link",
+        )
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
         for row in rows {
             let space = Keyspace::from_code(u8::try_from(row.get::<i64, _>(0)).unwrap()).unwrap();
             for (column, part) in [(1, "name"), (2, "head"), (3, "body")] {
@@ -99,7 +103,8 @@ pub(crate) async fn remains(folder: &Path, tag: UserTag) -> Vec<(String, Vec<u8>
     for file in databases(folder) {
         let mut db = open(&file).await;
         if file.file_name().unwrap().to_str().unwrap().starts_with(&stem) {
-            let rows = sqlx::query("SELECT name, head, body FROM record").fetch_all(&mut db).await.unwrap();
+            let query = "SELECT name, head, body FROM record UNION ALL SELECT x'', head, body FROM link";
+            let rows = sqlx::query(query).fetch_all(&mut db).await.unwrap();
             for row in rows {
                 let name: &[u8] = row.get(0);
                 // Names of other lengths are no keyed hashes, and the search for texts finds them.

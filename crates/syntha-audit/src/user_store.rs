@@ -53,7 +53,9 @@ impl Shared {
 
     /// Whether an owner's next commit is taken; see [`Hub::admit`]. The first one leaves the record of this run.
     pub(crate) async fn admit(&self, owner: &Owner) -> Result<Admitted<'_>> {
-        self.begin().await?;
+        if !self.has_begun() {
+            Box::pin(self.begin()).await?;
+        }
         #[cfg(feature = "faults")]
         let fair = !self.has(crate::Fault::FlooderTaken);
         #[cfg(not(feature = "faults"))]
@@ -244,10 +246,14 @@ impl AuditedUser {
         link::genesis(&self.shared.deployment, &self.owner)
     }
 
+    fn known_digests(&self) -> Option<Arc<Digests>> {
+        self.digests.lock().clone()
+    }
+
     /// The user's keyed hashes; `None` if the chain has not begun.
     pub(crate) async fn digests(&self) -> Result<Option<Arc<Digests>>> {
-        if let Some(digests) = &*self.digests.lock() {
-            return Ok(Some(Arc::clone(digests)));
+        if let Some(digests) = self.known_digests() {
+            return Ok(Some(digests));
         }
         let read = self.inner.read(Keyspace::Audit, &[key_id()?]).await?;
         let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
@@ -310,10 +316,13 @@ impl AuditedUser {
         Ok(size)
     }
 
+    fn counted(&self, end: ChainHead) -> Option<Size> {
+        (*self.counted.lock()).filter(|counted| counted.at == end)
+    }
+
     /// How many bytes the chain has up to where it ends.
     pub(crate) async fn size(&self, end: ChainHead) -> Result<Size> {
-        let counted = *self.counted.lock();
-        if let Some(counted) = counted.filter(|counted| counted.at == end) {
+        if let Some(counted) = self.counted(end) {
             return Ok(counted);
         }
         #[cfg(feature = "faults")]
@@ -340,7 +349,7 @@ impl AuditedUser {
         let limit = self.shared.limit();
         if size.used() > limit {
             // Another process may have pruned it.
-            size.pruned = size.pruned.max(crate::size::size(&*self.inner, before).await?.pruned);
+            size.pruned = size.pruned.max(Box::pin(crate::size::size(&*self.inner, before)).await?.pruned);
         }
         if size.used() > limit {
             return Err(TrailFull::refused(size.used(), limit));
@@ -411,15 +420,23 @@ impl AuditedUser {
     async fn chain(&self, batch: &Batch, events: &Events, at: (Stamp, ChainHead)) -> Result<(Batch, Size)> {
         let (stamp, before) = at;
         let mut chained = batch.clone();
-        let (digests, start) = match self.digests().await? {
-            Some(digests) if before.seq > 0 => (digests, self.size(before).await?),
+        // What is not known yet is rare, and large: it is not kept in every commit's future.
+        let digests = match self.known_digests() {
+            None => Box::pin(self.digests()).await?,
+            known => known,
+        };
+        let (digests, start) = match digests {
+            Some(digests) if before.seq > 0 => match self.counted(before) {
+                Some(size) => (digests, size),
+                None => (digests, Box::pin(self.size(before)).await?),
+            },
             // Another process may have begun the chain since.
-            Some(_) => return Err(self.moved_since(before).await?),
-            None if before.seq > 0 => return Err(self.moved_since(before).await?),
+            Some(_) => return Err(Box::pin(self.moved_since(before)).await?),
+            None if before.seq > 0 => return Err(Box::pin(self.moved_since(before)).await?),
             None => {
                 let digests = Arc::new(Digests::generate()?);
                 let ops = &mut chained.ops;
-                let start = self.begin(&digests, stamp, batch.time, batch.id, ops).await?;
+                let start = Box::pin(self.begin(&digests, stamp, batch.time, batch.id, ops)).await?;
                 (digests, start)
             }
         };
@@ -577,7 +594,7 @@ impl AuditedUser {
             let known = *self.known.lock();
             let at = match known {
                 Some(known) if expected.is_none_or(|expected| expected == known.0) => known,
-                _ => self.look().await?,
+                _ => Box::pin(self.look()).await?,
             };
             if let Some(expected) = expected
                 && expected != at.0

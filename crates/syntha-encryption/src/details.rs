@@ -6,7 +6,7 @@ use syntha_store::{
 };
 
 use crate::binding::{Binding, DetailsBinding};
-use crate::envelope::{self, Algorithm, Content};
+use crate::envelope::{self, Algorithm, Content, Salts};
 use crate::keyring::{Keyring, Owner};
 use crate::mode::Mode;
 use crate::secret::{SecretKey, fill};
@@ -25,8 +25,14 @@ pub(crate) struct Details<'a> {
 }
 
 impl Details<'_> {
-    /// Seals what a batch brings for the trail.
-    pub(crate) fn seal(&self, key: &SecretKey, events: &Events) -> Result<Events> {
+    /// Seals what a batch brings for the trail, under an id that was drawn for it.
+    pub(crate) fn seal(
+        &self,
+        key: &SecretKey,
+        events: &Events,
+        id: [u8; ID_BYTES],
+        salts: &mut Salts,
+    ) -> Result<Events> {
         let (Events::Clear(clear), count) = (events, events.count()) else {
             return if events.is_empty() { Ok(Events::None) } else { Err(sealed_already()) };
         };
@@ -38,15 +44,14 @@ impl Details<'_> {
         if self.ring.has(crate::Fault::DetailsInClear) {
             return Ok(Events::Sealed { bytes: text.into(), count });
         }
-        let mut id = [0; ID_BYTES];
-        fill(&mut id)?;
         let parts: [&[u8]; 1] = [&text];
         // In both modes: names stand in it, and no operator queries them.
         let content = match self.mode {
             Mode::Sealed => Content::Padded(&parts),
             Mode::Values => Content::Plain(&parts),
         };
-        let sealed = envelope::seal(key, Algorithm::Record, NO_EPOCH, &self.binding(&id), content)?;
+        let sealed =
+            envelope::seal_from(salts, key, Algorithm::Record, NO_EPOCH, &self.binding(&id), content)?;
         Ok(Events::Sealed { bytes: [&id[..], &sealed].concat().into(), count })
     }
 
@@ -75,9 +80,11 @@ impl EncryptedUser {
     /// is of no epoch.
     pub(crate) async fn commit_events(&self, batch: &Batch) -> Result<Commit> {
         let keys = self.keys().await?;
-        let mut sealed = Batch::new(batch.time)?;
-        (sealed.id, sealed.sealed) = (batch.id, true);
-        sealed.events = self.details().seal(keys.root.details_key(), &batch.events)?;
+        let mut sealed = Batch::with_id(batch.id, batch.time);
+        sealed.sealed = true;
+        let (mut id, mut salts) = ([0; ID_BYTES], Salts::draw(1)?);
+        fill(&mut id)?;
+        sealed.events = self.details().seal(keys.root.details_key(), &batch.events, id, &mut salts)?;
         sealed.expect = self.expected(&keys, &batch.expect)?;
         self.inner.commit(sealed).await
     }

@@ -321,6 +321,17 @@ pub const RECORD: &[Row] = &[
     ),
 ];
 
+/// The columns of a link's row: of the records of the audit keyspace without a name, which have a table of their own.
+pub const LINK: &[Row] = &[
+    row("seq", Visible, Visible, "how many links there are", "as of `chain_seq`"),
+    row("version", Visible, Visible, "the epoch that a link belongs to", "as of `epoch`"),
+    row("body_version", Visible, Visible, "the same", "as of `epoch`"),
+    row("expires", Rounded, Visible, "nothing: a link does not expire", ""),
+    row("owner", Keyed, Keyed, "half of the tag", "none"),
+    row("head", Visible, Visible, "how many bytes the chain has up to there", "they would be counted anew"),
+    row("body", Visible, Visible, "see the audit trail below", "as there"),
+];
+
 /// What lies around the tables, and what leaves the process.
 pub const AROUND: &[Row] = &[
     row("user ids", Hidden, Hidden, "nothing", "an operator asks `syntha users`, which needs the key"),

@@ -188,7 +188,7 @@ impl Keyring {
     pub(crate) async fn keys(&self, owner: &Owner, life: Incarnation) -> Result<Arc<UserKeys>> {
         match self.cached(owner, life) {
             Some(keys) => Ok(keys),
-            None => self.load(owner, life).await,
+            None => Box::pin(self.load(owner, life)).await,
         }
     }
 
@@ -203,7 +203,7 @@ impl Keyring {
         if keys.data(epoch).is_some() {
             return Ok(keys);
         }
-        self.load(owner, life).await
+        Box::pin(self.load(owner, life)).await
     }
 
     fn cached(&self, owner: &Owner, life: Incarnation) -> Option<Arc<UserKeys>> {

@@ -16,7 +16,7 @@ use crate::keyring::{Keyring, Owner, UserKeys};
 use crate::mode::Mode;
 use crate::note::{self, NoteState};
 use crate::record::{BodySeal, Place, Records, Tokens, tampered};
-use crate::roster::Roster;
+use crate::roster::{self, Roster};
 use crate::snapshots::Opening;
 
 /// How often a batch that expects no stamp is sealed again because somebody else committed.
@@ -335,11 +335,11 @@ impl EncryptedUser {
         };
         let (records, raises) = (self.records(), batch.raises_epoch());
         let version = Version(at.epoch.0.saturating_add(u64::from(raises)));
-        let mut salts = Salts::draw(batch.ops.len().saturating_mul(2).saturating_add(1))?;
-        let mut tokens = Tokens::draw(batch.ops.len())?;
-        let mut sealed = Batch::new(batch.time)?;
-        (sealed.id, sealed.usage, sealed.chain, sealed.life) =
-            (batch.id, batch.usage, batch.chain, batch.life);
+        // Two for each operation, one for the note and one for the details; and a token for each and the details' id.
+        let mut salts = Salts::draw(batch.ops.len().saturating_mul(2).saturating_add(2))?;
+        let mut tokens = Tokens::draw(batch.ops.len().saturating_add(1))?;
+        let mut sealed = Batch::with_id(batch.id, batch.time);
+        (sealed.usage, sealed.chain, sealed.life) = (batch.usage, batch.chain, batch.life);
         sealed.sealed = true;
         sealed.expect = self.expected(&keys, &batch.expect)?;
         if self.audited {
@@ -349,7 +349,7 @@ impl EncryptedUser {
             if self.ring.has(crate::Fault::DetailsUnderDataKey) {
                 details_key = key.subkey(crate::Purpose::Audit);
             }
-            sealed.events = self.details().seal(details_key, &batch.events)?;
+            sealed.events = self.details().seal(details_key, &batch.events, tokens.next()?, &mut salts)?;
         }
         if !sealed.expect.iter().any(|expect| matches!(expect, Expect::Stamp(_))) {
             sealed.expect.push(Expect::Stamp(at));
@@ -378,7 +378,8 @@ impl EncryptedUser {
                     Op::Put { space, id: stored, head, body, expires: records.stored_expiry(*expires) }
                 }
                 (Op::PutHead { id, head, expires, .. }, Some(stored)) => {
-                    let seal = self.body_seal(&keys, at, space, &stored).await?.ok_or_else(absent)?;
+                    let seal =
+                        Box::pin(self.body_seal(&keys, at, space, &stored)).await?.ok_or_else(absent)?;
                     let place = Place { space, stored: &stored, life: self.life };
                     let name = id.name();
                     let head =
@@ -389,9 +390,9 @@ impl EncryptedUser {
                     Op::PutHead { space, id: stored, head, expires: records.stored_expiry(*expires) }
                 }
                 (Op::Rewrite { id, version, head, body, .. }, Some(stored)) => {
-                    let found = self.stored_head(at, space, &stored).await?;
+                    let found = Box::pin(self.stored_head(at, space, &stored)).await?;
                     let found = found.filter(|found| found.version == *version).ok_or_else(absent)?;
-                    let (opened, before) = self.open_at(&keys, at, space, &found).await?;
+                    let (opened, before) = Box::pin(self.open_at(&keys, at, space, &found)).await?;
                     // The data does not move, so another handle's next head is sealed for the body that it knows: one, or none.
                     if before.exists == body.is_empty() {
                         return Err(Error::new(
@@ -421,7 +422,11 @@ impl EncryptedUser {
             sealed.ops.push(sealed_op);
         }
         let note = if raises {
-            let roster = self.next_roster(&keys, &sealed, at, note.roster, version).await?;
+            let roster = if sealed.ops.iter().any(|op| roster::holds(op.space())) {
+                Box::pin(self.next_roster(&keys, &sealed, at, note.roster, version)).await?
+            } else {
+                note.roster
+            };
             let above = batch.note.unwrap_or(note.above);
             let next = NoteState { at: version.0, imported: false, sealing: note.sealing, roster, above };
             sealed.note = Some(next.seal(&records, &mut salts, &keys, self.life)?);
@@ -573,7 +578,7 @@ impl UserStore for EncryptedUser {
         batch.validate(self.is_deployment())?;
         if batch.is_empty() {
             return if self.audited && !batch.events.is_empty() {
-                self.commit_events(&batch).await
+                Box::pin(self.commit_events(&batch)).await
             } else {
                 Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"))
             };
@@ -594,7 +599,7 @@ impl UserStore for EncryptedUser {
                 (Some(known), None) => known,
                 (Some(known), Some(expected)) if known.0 == expected => known,
                 _ => {
-                    let (state, note) = self.look().await?;
+                    let (state, note) = Box::pin(self.look()).await?;
                     (state.stamp, note)
                 }
             };

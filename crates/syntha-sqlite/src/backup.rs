@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{
-    ChainHead, Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag, Writer,
+    ChainHead, Error, ErrorKind, Incarnation, Keyspace, Result, Snapshot, StoredRecord, UserState, UserTag,
+    Writer,
 };
 
 use crate::error::{from_sqlx, gone};
 use crate::image::Images;
-use crate::schema::{self, UserRow, body, code, head, int, space};
+use crate::links::is_link;
+use crate::schema::{self, Format, UserRow, body, code, head, int, space};
 
 /// The most bytes of heads and bodies in a chunk, but for one record that is larger.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -21,7 +23,46 @@ pub(crate) struct SqliteSnapshot {
     owner: UserTag,
     state: UserState,
     db: SqliteConnection,
+    part: Part,
     after: (i64, Vec<u8>, i64),
+}
+
+/// Which of the records are read next, so that links come in their place among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Those of a copy that has links among them.
+    All,
+    /// Those before the audit keyspace.
+    First,
+    Links,
+    Last,
+}
+
+impl Part {
+    const fn next(self) -> Option<Self> {
+        match self {
+            Self::First => Some(Self::Links),
+            Self::Links => Some(Self::Last),
+            Self::All | Self::Last => None,
+        }
+    }
+
+    const fn statement(self) -> &'static str {
+        match self {
+            Self::First => {
+                "SELECT name, seq, version, body_version, expires, owner, head, body, space FROM record
+                 WHERE (space, name, seq) > (?, ?, ?) AND space < 5 ORDER BY space, name, seq"
+            }
+            Self::All | Self::Last => {
+                "SELECT name, seq, version, body_version, expires, owner, head, body, space FROM record
+                 WHERE (space, name, seq) > (?, ?, ?) ORDER BY space, name, seq"
+            }
+            Self::Links => {
+                "SELECT x'', seq, version, body_version, expires, owner, head, body, 5 FROM link
+                 WHERE seq > ? ORDER BY seq"
+            }
+        }
+    }
 }
 
 /// A file that goes when this does.
@@ -49,14 +90,19 @@ impl SqliteSnapshot {
         sqlx::query("VACUUM INTO ?").bind(name).execute(db).await.map_err(|error| from_sqlx(&error))?;
         let options = schema::private_options(&path).immutable(true).read_only(true);
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
-        let UserRow { state, fence, .. } = schema::user_row(&mut db).await?;
+        let format = schema::check_format(&mut db).await?;
+        let UserRow { state, fence, .. } = schema::user_row(&mut db, format).await?;
         // Another process may have ended the life since it was looked at.
         if fence.is_some() || state.stamp.incarnation != life {
             return Err(gone());
         }
         // The open connection keeps the copy; its name goes now, so that an erase or a crash leaves no copy behind.
         drop(file);
-        Ok(Self { owner, state, db, after: (-1, Vec::new(), -1) })
+        let part = match format {
+            Format::Present => Part::First,
+            Format::Former => Part::All,
+        };
+        Ok(Self { owner, state, db, part, after: (-1, Vec::new(), -1) })
     }
 }
 
@@ -79,15 +125,31 @@ impl Snapshot for SqliteSnapshot {
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
+        loop {
+            let chunk = self.chunk().await?;
+            if let Some(last) = chunk.last() {
+                let id = &last.record.head.id;
+                self.after = (code(last.space), id.name().to_vec(), int(id.seq()));
+                return Ok(Some(chunk));
+            }
+            let Some(part) = self.part.next() else { return Ok(None) };
+            self.part = part;
+            // Of the audit keyspace: its records have names, but for links.
+            self.after = (code(Keyspace::Audit), Vec::new(), -1);
+        }
+    }
+}
+
+impl SqliteSnapshot {
+    async fn chunk(&mut self) -> Result<Vec<StoredRecord>> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
-        let mut rows = sqlx::query(
-            "SELECT name, seq, version, body_version, expires, owner, head, body, space FROM record
-             WHERE (space, name, seq) > (?, ?, ?) ORDER BY space, name, seq",
-        )
-        .bind(self.after.0)
-        .bind(&self.after.1)
-        .bind(self.after.2)
-        .fetch(&mut self.db);
+        let query = match self.part {
+            Part::Links => sqlx::query(self.part.statement()).bind(self.after.2),
+            Part::All | Part::First | Part::Last => {
+                sqlx::query(self.part.statement()).bind(self.after.0).bind(&self.after.1).bind(self.after.2)
+            }
+        };
+        let mut rows = query.fetch(&mut self.db);
         while let Some(row) = rows.try_next().await.map_err(|error| from_sqlx(&error))? {
             let record = syntha_store::Record::new(head(&row, 0, self.owner.as_bytes())?, body(&row, 7)?);
             bytes += record.body.len() + record.head.head.len();
@@ -96,11 +158,7 @@ impl Snapshot for SqliteSnapshot {
                 break;
             }
         }
-        drop(rows);
-        let Some(last) = chunk.last() else { return Ok(None) };
-        let id = &last.record.head.id;
-        self.after = (code(last.space), id.name().to_vec(), int(id.seq()));
-        Ok(Some(chunk))
+        Ok(chunk)
     }
 }
 
@@ -133,9 +191,17 @@ pub(crate) async fn fill(
                 return Err(Error::new(ErrorKind::Invalid, "a user's snapshot has no deployment keyspaces"));
             }
             let head = &record.head;
-            sqlx::query("INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            let query = if is_link(*space, head.id.name()) {
+                sqlx::query("INSERT INTO link VALUES (?, ?, ?, ?, ?, ?, ?)")
+            } else {
+                sqlx::query(
+                    "INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
+                             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                )
                 .bind(code(*space))
                 .bind(head.id.name().as_ref())
+            };
+            query
                 .bind(int(head.id.seq()))
                 .bind(int(head.version.0))
                 .bind(int(head.body_version.0))
@@ -167,8 +233,11 @@ pub(crate) async fn take_over(db: &mut SqliteConnection, row: &UserRow) -> Resul
     let state = row.state;
     for statement in [
         "DELETE FROM main.record",
+        "DELETE FROM main.link",
         "INSERT INTO main.record (space, name, seq, version, body_version, expires, owner, head, body)
          SELECT space, name, seq, version, body_version, expires, owner, head, body FROM incoming.record",
+        "INSERT INTO main.link (seq, version, body_version, expires, owner, head, body)
+         SELECT seq, version, body_version, expires, owner, head, body FROM incoming.link ORDER BY seq",
     ] {
         sqlx::query(statement).execute(&mut *db).await.map_err(|error| from_sqlx(&error))?;
     }

@@ -1,6 +1,6 @@
--- What takes a commit, format 3. Format 2 had no notes and no rewrites, format 1 one view for every batch and a blob row for every
--- record; opening such a file drops its views and makes these.
-PRAGMA user_version = 3;
+-- What takes a commit, format 4. Format 3 kept links beside the other records, format 2 had no notes and no rewrites, format 1 one view for
+-- every batch and a blob row for every record; opening such a file drops its views and makes these.
+PRAGMA user_version = 4;
 
 -- A commit is one INSERT into one of these views: one statement, so nothing is left half-done by a caller who goes.
 -- `expects`, `deletes`, `heads`, `rewrites` and `puts` are JSON objects with a member for each record, whose value a and name b are numbers:
@@ -9,13 +9,15 @@ PRAGMA user_version = 3;
 --        expected version, -1 for "none" (in `deletes`, -1 for "every sequence"). No place means sequence 0 and none.
 -- Name, head and body stand one after the other. `clears` is an array of keyspaces. An empty list is NULL, so that its statement does
 -- nothing at all. `LIMIT -1` keeps the engine from computing a and b anew for each use.
+-- The lists whose names begin with `link_` hold links, whose keyspace and name say nothing more.
 
--- The common batch: it only puts, and expects a stamp or a chain. The other view ends here too.
-CREATE VIEW do_puts (incarnation, epoch, chain, puts, data, log, raise, batch, chain_seq, chain_head,
-                     contexts, agents, context_bytes, history_bytes, time, note)
-AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+-- The commonest batch: one record and one link are put, or one of them, and a stamp or a chain is expected. Every other view ends here too.
+CREATE VIEW do_put (incarnation, epoch, chain, raise, batch, log, chain_seq, chain_head,
+                    contexts, agents, context_bytes, history_bytes, time, note,
+                    space, name, seq, expires, head, body, link_seq, link_head, link_body)
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
-CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
+CREATE TRIGGER do_put_insert INSTEAD OF INSERT ON do_put BEGIN
     UPDATE user SET
         epoch = CASE
             WHEN incarnation IS NOT NEW.incarnation OR fence <> 0 THEN RAISE(ABORT, 'syntha:gone')
@@ -34,6 +36,29 @@ CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
         log = CASE WHEN NEW.raise
             THEN substr(CAST(log || '|' || printf('%016x', epoch + NEW.raise) || NEW.log AS BLOB), -1920) ELSE log END;
     INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
+        SELECT NEW.space, NEW.name, NEW.seq, u.epoch, u.epoch, NEW.expires, substr(u.tag, 1, 16), NEW.head, NEW.body
+        FROM user AS u WHERE NEW.space IS NOT NULL
+        ON CONFLICT (space, name, seq) DO UPDATE SET
+            version = excluded.version, body_version = excluded.body_version, expires = excluded.expires,
+            owner = excluded.owner, head = excluded.head, body = excluded.body;
+    INSERT INTO link (seq, version, body_version, expires, owner, head, body)
+        SELECT NEW.link_seq, u.epoch, u.epoch, NULL, substr(u.tag, 1, 16), NEW.link_head, NEW.link_body
+        FROM user AS u WHERE NEW.link_seq IS NOT NULL
+        ON CONFLICT (seq) DO UPDATE SET
+            version = excluded.version, body_version = excluded.body_version, expires = excluded.expires,
+            owner = excluded.owner, head = excluded.head, body = excluded.body;
+END;
+
+-- A batch that only puts, and at most one link.
+CREATE VIEW do_puts (incarnation, epoch, chain, raise, batch, log, chain_seq, chain_head,
+                     contexts, agents, context_bytes, history_bytes, time, note, link_seq, link_head, link_body, puts, data)
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+
+CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
+    INSERT INTO do_put VALUES (NEW.incarnation, NEW.epoch, NEW.chain, NEW.raise, NEW.batch, NEW.log, NEW.chain_seq, NEW.chain_head,
+        NEW.contexts, NEW.agents, NEW.context_bytes, NEW.history_bytes, NEW.time, NEW.note,
+        NULL, NULL, NULL, NULL, NULL, NULL, NEW.link_seq, NEW.link_head, NEW.link_body);
+    INSERT INTO record (space, name, seq, version, body_version, expires, owner, head, body)
         SELECT p.a >> 52, substr(NEW.data, p.a & 0xfffffff, (p.a >> 28) & 0x7ff),
                CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END,
                u.epoch, u.epoch,
@@ -49,9 +74,50 @@ CREATE TRIGGER do_puts_insert INSTEAD OF INSERT ON do_puts BEGIN
             owner = excluded.owner, head = excluded.head, body = excluded.body;
 END;
 
-CREATE VIEW do_commit (incarnation, epoch, chain, puts, data, log, raise, batch, chain_seq, chain_head,
-                       contexts, agents, context_bytes, history_bytes, time, note, expects, clears, deletes, heads, rewrites)
-AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+-- What a batch does to links beside putting one. `clear`: 1 for all of them, else 0.
+CREATE VIEW do_links (data, clear, puts, expects, deletes, heads, rewrites) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+
+CREATE TRIGGER do_links_insert INSTEAD OF INSERT ON do_links BEGIN
+    SELECT RAISE(ABORT, 'syntha:version')
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.expects) AS e LIMIT -1) AS p
+        LEFT JOIN link AS r ON r.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END
+        WHERE NEW.expects IS NOT NULL AND coalesce(r.version, -1) <> CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, (p.b >> 28) + 20, 20) AS INTEGER) ELSE -1 END;
+    SELECT RAISE(ABORT, 'syntha:absent')
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.heads) AS e LIMIT -1) AS p
+        LEFT JOIN link AS r ON r.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END
+        WHERE NEW.heads IS NOT NULL AND r.seq IS NULL;
+    DELETE FROM link WHERE NEW.clear;
+    DELETE FROM link WHERE NEW.deletes IS NOT NULL AND seq IN (
+        SELECT CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.deletes) AS e LIMIT -1) AS p);
+    INSERT INTO link (seq, version, body_version, expires, owner, head, body)
+        SELECT CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END, u.epoch, u.epoch, nullif(CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, (p.b >> 28) + 20, 20) AS INTEGER) ELSE -1 END, -1), substr(u.tag, 1, 16),
+               substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
+               substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff) + ((p.a >> 39) & 0x1fff), p.b & 0xfffffff)
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.puts) AS e LIMIT -1) AS p
+        CROSS JOIN user AS u
+        WHERE NEW.puts IS NOT NULL
+        ON CONFLICT (seq) DO UPDATE SET
+            version = excluded.version, body_version = excluded.body_version, expires = excluded.expires,
+            owner = excluded.owner, head = excluded.head, body = excluded.body;
+    UPDATE link SET
+        head = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
+        expires = nullif(CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, (p.b >> 28) + 20, 20) AS INTEGER) ELSE -1 END, -1),
+        version = (SELECT epoch FROM user)
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.heads) AS e LIMIT -1) AS p
+        WHERE NEW.heads IS NOT NULL AND link.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END;
+    -- Their versions stand in `expects`.
+    UPDATE link SET
+        head = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
+        body = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff) + ((p.a >> 39) & 0x1fff), p.b & 0xfffffff)
+        FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.rewrites) AS e LIMIT -1) AS p
+        WHERE NEW.rewrites IS NOT NULL AND link.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END;
+END;
+
+CREATE VIEW do_commit (incarnation, epoch, chain, raise, batch, log, chain_seq, chain_head,
+                       contexts, agents, context_bytes, history_bytes, time, note, puts, data, expects, clears, deletes, heads, rewrites,
+                       link_clear, link_puts, link_expects, link_deletes, link_heads, link_rewrites)
+AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+          NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
     -- Here too, so that "gone" and a moved stamp are told before a version is.
@@ -81,8 +147,9 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
             AND r.seq >= CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END
             AND r.seq <= CASE CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END
                 WHEN -1 THEN 0x7fffffffffffffff ELSE CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END END);
-    INSERT INTO do_puts VALUES (NEW.incarnation, NEW.epoch, NEW.chain, NEW.puts, NEW.data, NEW.log, NEW.raise, NEW.batch,
-        NEW.chain_seq, NEW.chain_head, NEW.contexts, NEW.agents, NEW.context_bytes, NEW.history_bytes, NEW.time, NEW.note);
+    INSERT INTO do_puts VALUES (NEW.incarnation, NEW.epoch, NEW.chain, NEW.raise, NEW.batch, NEW.log, NEW.chain_seq, NEW.chain_head,
+        NEW.contexts, NEW.agents, NEW.context_bytes, NEW.history_bytes, NEW.time, NEW.note,
+        NULL, NULL, NULL, NEW.puts, NEW.data);
     UPDATE record SET
         head = substr(NEW.data, (p.a & 0xfffffff) + ((p.a >> 28) & 0x7ff), (p.a >> 39) & 0x1fff),
         expires = nullif(CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, (p.b >> 28) + 20, 20) AS INTEGER) ELSE -1 END, -1),
@@ -97,4 +164,6 @@ CREATE TRIGGER do_commit_insert INSTEAD OF INSERT ON do_commit BEGIN
         FROM (SELECT e.value AS a, CAST(e.key AS INTEGER) AS b FROM json_each(NEW.rewrites) AS e LIMIT -1) AS p
         WHERE NEW.rewrites IS NOT NULL AND record.space = p.a >> 52 AND record.name = substr(NEW.data, p.a & 0xfffffff, (p.a >> 28) & 0x7ff)
             AND record.seq = CASE WHEN p.b >> 28 THEN CAST(substr(NEW.data, p.b >> 28, 20) AS INTEGER) ELSE 0 END;
+    INSERT INTO do_links SELECT NEW.data, NEW.link_clear, NEW.link_puts, NEW.link_expects, NEW.link_deletes, NEW.link_heads, NEW.link_rewrites
+        WHERE NEW.link_clear IS NOT NULL;
 END;

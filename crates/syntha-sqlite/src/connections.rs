@@ -24,7 +24,7 @@ use crate::image::Images;
 use crate::lives::{Hold, Lives};
 use crate::meters::{Meters, OpenFile};
 use crate::plan;
-use crate::schema;
+use crate::schema::{self, Format, UserRow};
 
 /// What all handles of a store share.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub(crate) struct Open {
     pub(crate) fence: Option<Fence>,
     /// A caller went while a commit or a transaction was under way: it is ended, and the stamp is read again.
     pub(crate) dirty: bool,
+    /// Of the last look, where nobody made the file anew that is only read here.
+    pub(crate) format: Format,
     /// What the next commit rings.
     pub(crate) ring: Ring,
     /// Which file it is, of those that lie at the path one after the other.
@@ -175,6 +177,19 @@ impl Connections {
         slot: &Arc<Slot>,
         changing: Option<&mut Changing>,
     ) -> Result<()> {
+        if held.is_open() && !self.must_settle(held) {
+            return Ok(());
+        }
+        // The rest is rare and large.
+        Box::pin(self.open_anew(held, slot, changing)).await
+    }
+
+    async fn open_anew(
+        &self,
+        held: &mut Held,
+        slot: &Arc<Slot>,
+        changing: Option<&mut Changing>,
+    ) -> Result<()> {
         self.settle(slot, held).await?;
         if held.is_open() {
             return Ok(());
@@ -208,10 +223,11 @@ impl Connections {
         changing: Option<&mut Changing>,
     ) -> Result<()> {
         self.open_in(held, slot, changing).await?;
-        if held.is_exclusive() {
-            return Ok(());
-        }
-        let row = schema::user_row(&mut held.db).await?;
+        if held.is_exclusive() { Ok(()) } else { Box::pin(self.look_now(held, slot)).await }
+    }
+
+    async fn look_now(&self, held: &mut Held, slot: &Arc<Slot>) -> Result<()> {
+        let row = held.user_row().await?;
         (held.stamp, held.chain, held.fence) = (row.state.stamp, row.state.chain, row.fence);
         if held.fence.is_some() && !held.fresh {
             held.discard();
@@ -232,13 +248,18 @@ impl Connections {
         }
     }
 
+    /// Whether [`settle`](Self::settle) may have something to do.
+    fn must_settle(&self, held: &Held) -> bool {
+        self.config.mode != Mode::Exclusive || held.dirty
+    }
+
     /// Ends what a caller who went left behind, and drops a connection to a file that is no more at its path.
     async fn settle(&self, slot: &Slot, held: &mut Held) -> Result<()> {
         let Some(open) = held.slot_mut() else { return Ok(()) };
         let (dirty, file) = (open.dirty, open.file);
         if self.config.mode == Mode::Exclusive {
             if dirty {
-                let row = schema::user_row(&mut held.db).await?;
+                let row = held.user_row().await?;
                 (held.stamp, held.chain, held.fence) = (row.state.stamp, row.state.chain, row.fence);
                 held.dirty = false;
             }
@@ -268,7 +289,7 @@ impl Connections {
             };
             self.look(slot, false).await
         };
-        let (db, row, ring, file) = match looked {
+        let Looked { db, row, format, ring, file } = match looked {
             Err(error) if error.kind() == ErrorKind::Corrupt && self.config.mode != Mode::Beside => {
                 // Another process may have put it right by now: look again where nobody else does anything.
                 let _lives = match lives {
@@ -286,6 +307,7 @@ impl Connections {
             chain,
             fence: row.fence,
             dirty: false,
+            format,
             ring,
             file,
             fresh: true,
@@ -318,10 +340,10 @@ impl Connections {
     async fn try_open(&self, slot: &Slot, unclean: bool, mend: bool) -> Result<Looked> {
         for _ in 0..2 {
             let file = slot.files.identity();
-            let (db, row, ring) = self.connect(slot, unclean).await?;
+            let Connected { db, row, format, ring } = self.connect(slot, unclean).await?;
             let restore = slot.files.restore();
             if !restore.exists() || self.config.mode == Mode::Beside {
-                return Ok((db, row, ring, file));
+                return Ok(Looked { db, row, format, ring, file });
             }
             if !mend {
                 db.close().await.map_err(|error| from_sqlx(&error))?;
@@ -333,7 +355,7 @@ impl Connections {
                 slot.files.replace(&restore)?;
             } else {
                 crate::files::remove(&restore)?;
-                return Ok((db, row, ring, file));
+                return Ok(Looked { db, row, format, ring, file });
             }
         }
         Err(corrupt())
@@ -347,7 +369,7 @@ impl Connections {
         }
     }
 
-    async fn connect(&self, slot: &Slot, unclean: bool) -> Result<(SqliteConnection, schema::UserRow, Ring)> {
+    async fn connect(&self, slot: &Slot, unclean: bool) -> Result<Connected> {
         let mode = self.config.mode;
         // INVARIANT: what a signer outside remembers of the deployment's log is on disk before. A power loss takes users' commits alone.
         let is_own = slot.owner == DEPLOYMENT_OWNER;
@@ -362,19 +384,23 @@ impl Connections {
         let mut db = options.connect().await.map_err(|error| from_sqlx(&error))?;
         crate::handle::harden(&mut db, mode != Mode::Exclusive).await?;
         let ring = self.hang_bell(slot, &mut db).await?;
-        let old = schema::check_format(&mut db).await?;
-        let row = schema::user_row(&mut db).await?;
+        let format = schema::check_format(&mut db).await?;
+        let row = schema::user_row(&mut db, format).await?;
         if row.tag != slot.owner || row.print != *self.print.as_bytes() {
             return Err(foreign());
         }
         if unclean {
             schema::check_pages(&mut db).await?;
         }
-        // Reading needs nothing of what is made anew.
-        if old && mode != Mode::Beside {
-            schema::renew(&mut db).await?;
+        // Who only reads finds links where they are.
+        if format == Format::Present || mode == Mode::Beside {
+            return Ok(Connected { db, row, format, ring });
         }
-        Ok((db, row, ring))
+        // A task of its own: moving a long chain outlives a caller who does not wait for it, or it would begin again with the next one.
+        let renewed = tokio::spawn(async move { schema::renew(&mut db).await.map(|()| db) });
+        let ended = |_| Error::new(ErrorKind::Unavailable, "the runtime ended, try again");
+        let db = renewed.await.map_err(ended)??;
+        Ok(Connected { db, row, format: Format::Present, ring })
     }
 
     /// In a shared folder, lets every commit of a connection ring. One that can't ring does not happen.
@@ -453,10 +479,29 @@ impl Connections {
     }
 }
 
-/// A connection, its row, what it rings, and which file it is.
-type Looked = (SqliteConnection, schema::UserRow, Ring, Option<(u64, u64)>);
+/// A connection, its row, and what it rings.
+struct Connected {
+    db: SqliteConnection,
+    row: UserRow,
+    format: Format,
+    ring: Ring,
+}
+
+/// That, and which file it is.
+struct Looked {
+    db: SqliteConnection,
+    row: UserRow,
+    format: Format,
+    ring: Ring,
+    file: Option<(u64, u64)>,
+}
 
 impl Open {
+    /// The user's row as of now.
+    pub(crate) async fn user_row(&mut self) -> Result<UserRow> {
+        schema::user_row(&mut self.db, self.format).await
+    }
+
     /// Closes the connection in order.
     async fn close(mut self, mode: Mode) -> Result<()> {
         if mode == Mode::Shared {
@@ -473,12 +518,12 @@ impl Slot {
         let commit = if held.is_exclusive() {
             self.commit_alone(held, batch).await?
         } else {
-            self.commit_beside_others(held, life, batch).await?
+            Box::pin(self.commit_beside_others(held, life, batch)).await?
         };
         // INVARIANT: what was deleted is in no file when the delete is acknowledged, unless another program reads the file
         // or the disk fails. Then the delete stands all the same, and every later commit tries again; so does the close.
         if batch.deletes() || held.checkpoint_due {
-            held.checkpoint_due = !schema::checkpoint(&mut held.db).await.unwrap_or(false);
+            held.checkpoint_due = !Box::pin(schema::checkpoint(&mut held.db)).await.unwrap_or(false);
             if held.checkpoint_due {
                 held.connections.meters.checkpoints_due.increment(1);
             }

@@ -54,7 +54,7 @@ async fn empty() -> Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new().in_memory(true).pragma("trusted_schema", "OFF");
     let mut memory = options.disable_statement_logging().connect().await?;
     memory.execute(SCHEMA).await?;
-    for statement in [schema::INSERT_USER, plan::PUTS] {
+    for statement in [schema::INSERT_USER, plan::PUT, plan::PUTS] {
         Executor::prepare(&mut memory, SqlStr::from_static(statement)).await?;
     }
     Ok(memory)

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod handle;
 mod image;
+mod links;
 mod lives;
 mod meters;
 mod plan;

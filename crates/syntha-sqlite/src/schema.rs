@@ -16,13 +16,23 @@ use crate::config::{Mode, Synchronous};
 use crate::error::{corrupt, foreign, from_sqlx};
 
 /// Makes the tables, and what takes a commit.
-pub(crate) const SCHEMA: &str = concat!(include_str!("schema.sql"), include_str!("commit.sql"));
+pub(crate) const SCHEMA: &str =
+    concat!(include_str!("schema.sql"), include_str!("link.sql"), include_str!("commit.sql"));
 pub(crate) const INSERT_USER: &str =
     "INSERT INTO user VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, x'', x'', ?)";
 /// Makes what takes commits anew.
-const NEW_VIEWS: &str =
-    concat!("DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_puts; ", include_str!("commit.sql"));
-const FORMAT: i64 = 3;
+const NEW_VIEWS: &str = concat!(
+    "DROP VIEW IF EXISTS do_commit; DROP VIEW IF EXISTS do_links; DROP VIEW IF EXISTS do_puts; DROP VIEW IF EXISTS do_put; ",
+    include_str!("commit.sql")
+);
+/// Moves the links of a file of a former format to a table of their own.
+const MOVE_LINKS: &str = concat!(
+    include_str!("link.sql"),
+    "INSERT INTO link SELECT seq, version, body_version, expires, owner, head, body FROM record
+         WHERE space = 5 AND name = x'' ORDER BY seq;
+     DELETE FROM record WHERE space = 5 AND name = x'';"
+);
+const FORMAT: i64 = 4;
 const APPLICATION: i64 = 0x5359_4e54;
 /// 3.51.3 mends the write-ahead log's reset race, <https://www.sqlite.org/wal.html#walresetbug>.
 const ENGINE: (u32, u32, u32) = (3, 51, 3);
@@ -158,16 +168,24 @@ fn check_version(version: &str) -> Result<()> {
     ))
 }
 
-/// Checks that a file is one of ours, in a format that this build knows; says whether it is an old one.
-pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<bool> {
+/// Which format a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Present,
+    /// Links are beside the other records.
+    Former,
+}
+
+/// Checks that a file is one of ours, in a format that this build knows.
+pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<Format> {
     let row: (i64, i64) =
         sqlx::query_as("SELECT application_id, user_version FROM pragma_application_id, pragma_user_version")
             .fetch_one(db)
             .await
             .map_err(|error| from_sqlx(&error))?;
     match row {
-        (APPLICATION, FORMAT) => Ok(false),
-        (APPLICATION, 1 | 2) => Ok(true),
+        (APPLICATION, FORMAT) => Ok(Format::Present),
+        (APPLICATION, 1..FORMAT) => Ok(Format::Former),
         (APPLICATION, newer) if newer > FORMAT => {
             Err(Error::new(ErrorKind::Unsupported, "the user's file has a newer format, upgrade Syntha"))
         }
@@ -175,11 +193,19 @@ pub(crate) async fn check_format(db: &mut SqliteConnection) -> Result<bool> {
     }
 }
 
-/// Brings a file of an old format to the present one. Only what takes commits is made anew; no row is touched.
+/// Brings a file of a former format to the present one, in one transaction. What takes commits is made anew, links are moved, and no other row is
+/// touched.
 pub(crate) async fn renew(db: &mut SqliteConnection) -> Result<()> {
     let renewed = async {
         db.execute("BEGIN IMMEDIATE").await?;
         // Another process may have done it by now: then only the views are made once more.
+        let apart: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'link'")
+                .fetch_one(&mut *db)
+                .await?;
+        if apart == 0 {
+            db.execute(MOVE_LINKS).await?;
+        }
         let there: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('user') WHERE name = 'note'")
                 .fetch_one(&mut *db)
@@ -201,16 +227,32 @@ pub(crate) async fn check_pages(db: &mut SqliteConnection) -> Result<()> {
     if answer == "ok" { Ok(()) } else { Err(corrupt()) }
 }
 
+macro_rules! user_row {
+    ($expires:literal) => {
+        concat!(
+            "SELECT tag, key_print, incarnation, epoch, chain_seq, chain_head, contexts, agents, context_bytes,
+                    history_bytes, time, fence, recent, (SELECT min(expires) FROM ",
+            $expires,
+            "),
+                    -- A reader beside a holder may find a file whose row has no note yet; then the name means the empty one.
+                    (SELECT note FROM user)
+             FROM user AS u CROSS JOIN (SELECT x'' AS note) AS absent"
+        )
+    };
+}
+
+const FORMER_USER_ROW: &str = user_row!("record WHERE expires IS NOT NULL");
+const USER_ROW: &str = user_row!(
+    "(SELECT min(expires) AS expires FROM record WHERE expires IS NOT NULL
+      UNION ALL SELECT min(expires) FROM link WHERE expires IS NOT NULL)"
+);
+
 /// Reads the user row.
-pub(crate) async fn user_row(db: &mut SqliteConnection) -> Result<UserRow> {
-    let row = sqlx::query(
-        "SELECT tag, key_print, incarnation, epoch, chain_seq, chain_head, contexts, agents, context_bytes,
-                history_bytes, time, fence, recent,
-                (SELECT min(expires) FROM record WHERE expires IS NOT NULL),
-                -- A reader beside a holder may find a file whose row has no note yet; then the name means the empty one.
-                (SELECT note FROM user)
-         FROM user AS u CROSS JOIN (SELECT x'' AS note) AS absent",
-    )
+pub(crate) async fn user_row(db: &mut SqliteConnection, format: Format) -> Result<UserRow> {
+    let row = sqlx::query(match format {
+        Format::Present => USER_ROW,
+        Format::Former => FORMER_USER_ROW,
+    })
     .fetch_optional(db)
     .await
     .map_err(|error| from_sqlx(&error))?

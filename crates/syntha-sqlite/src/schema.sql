@@ -1,4 +1,4 @@
--- The tables of a user's file. Format 3 added the column `note`, at the end of its table. What takes a commit stands in `commit.sql`.
+-- The tables of a user's file. Format 3 added the column `note`, at the end of its table, format 4 the table `link`. What takes a commit stands in `commit.sql`.
 -- Numbers that other code knows: application_id "SYNT", keyspace 5 = audit.
 PRAGMA application_id = 1398361684;
 

@@ -11,7 +11,7 @@ use syntha_store::{
 use crate::bell::{self, SILENT};
 use crate::connections::{Held, Slot};
 use crate::error::{REFUSED, from_sqlx, gone, spoils_connection};
-use crate::schema::{self, UserRow};
+use crate::schema::{self, Format, UserRow};
 
 impl Held {
     /// Begins to read as of one commit, and says of which. The caller ends it with [`end`](Self::end).
@@ -22,7 +22,14 @@ impl Held {
         }
         self.dirty = true;
         run(&mut self.db, "BEGIN").await?;
-        let row = schema::user_row(&mut self.db).await;
+        if self.format == Format::Former {
+            // Somebody who may write may have made it anew since.
+            match schema::check_format(&mut self.db).await {
+                Ok(format) => self.format = format,
+                Err(error) => return self.end(Err(error)).await,
+            }
+        }
+        let row = self.user_row().await;
         let known = row.and_then(|row| self.take_in(&row, life));
         if known.is_err() { self.end(known).await } else { known }
     }
@@ -38,11 +45,11 @@ impl Held {
     /// The user's row as of now.
     pub(crate) async fn row(&mut self, slot: &Slot, life: Incarnation) -> Result<UserRow> {
         if self.is_exclusive() {
-            return schema::user_row(&mut self.db).await;
+            return self.user_row().await;
         }
         // INVARIANT: the bell is read before the row, see `bell.rs`.
         let rung = self.rung(slot);
-        let row = schema::user_row(&mut self.db).await?;
+        let row = self.user_row().await?;
         let stamp = self.take_in(&row, life)?;
         let matches = |rung| match row.last_batch() {
             _ if rung == SILENT => true,
@@ -83,7 +90,7 @@ impl Held {
         self.dirty = true;
         let begun = run(&mut self.db, "BEGIN IMMEDIATE").await;
         match begun {
-            Ok(()) => schema::user_row(&mut self.db).await,
+            Ok(()) => self.user_row().await,
             Err(error) => Err(error),
         }
     }
@@ -186,7 +193,7 @@ impl Slot {
     /// The end of the audit chain: others may have moved it without raising the epoch.
     async fn chain(&self, held: &mut Held) -> ChainHead {
         // The commit stands. If the row can't be read now, what was known last is told.
-        schema::user_row(&mut held.db).await.map_or(held.chain, |row| row.state.chain)
+        held.user_row().await.map_or(held.chain, |row| row.state.chain)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::change_log;
 use crate::config::Mode;
 use crate::connections::{Connections, Held, Slot};
 use crate::error::{from_sqlx, gone, read_only};
-use crate::schema::{self, body, code, head, int};
+use crate::links::{self, Reach, is_link};
+use crate::schema::{self, Format, body, code, head, int};
 
 /// One user's side, bound to the life that the user had when it was opened.
 pub(crate) struct SqliteUser {
@@ -197,13 +198,17 @@ impl SqliteUser {
     ) -> Result<Vec<Option<Record>>> {
         let mut records = Vec::with_capacity(ids.len());
         for id in ids {
-            let row = sqlx::query(select!("body", "space = ? AND name = ? AND seq = ?"))
-                .bind(code(space))
-                .bind(id.name().as_ref())
-                .bind(int(id.seq()))
-                .fetch_optional(&mut held.db)
-                .await
-                .map_err(|error| from_sqlx(&error))?;
+            let row = if held.format == Format::Present && is_link(space, id.name()) {
+                links::read(&mut held.db, id.seq()).await?
+            } else {
+                sqlx::query(select!("body", "space = ? AND name = ? AND seq = ?"))
+                    .bind(code(space))
+                    .bind(id.name().as_ref())
+                    .bind(int(id.seq()))
+                    .fetch_optional(&mut held.db)
+                    .await
+                    .map_err(|error| from_sqlx(&error))?
+            };
             records.push(
                 row.map(|row| self.record(&row)).transpose()?.map(|(head, body)| Record::new(head, body)),
             );
@@ -263,9 +268,35 @@ impl SqliteUser {
         Ok((head(row, 0, &self.slot.owner)?, body(row, 7)?))
     }
 
+    /// One row more than the scan's limit, if there are so many.
     async fn scan_rows(&self, held: &mut Held, scan: &Scan) -> Result<Vec<SqliteRow>> {
-        let records = scan.want == Want::Records;
         let limit = int(scan.limit as u64).saturating_add(1);
+        let reach = match held.format {
+            Format::Present => Reach::of(scan),
+            Format::Former => Reach::Records,
+        };
+        let bound = seq_bound(scan, &links::NAME);
+        #[cfg(feature = "faults")]
+        let bound = match reach {
+            Reach::Both => bound - i64::from(self.connections.config.has(crate::Fault::PageOverlaps)),
+            Reach::Records | Reach::Links => bound,
+        };
+        let left = |rows: &[SqliteRow]| limit.saturating_sub(int(rows.len() as u64));
+        let mut rows = Vec::new();
+        if reach != Reach::Records && !scan.reverse {
+            rows = links::scan(&mut held.db, scan, bound, limit).await?;
+        }
+        if reach != Reach::Links && left(&rows) > 0 {
+            rows.append(&mut self.scan_records(held, scan, left(&rows)).await?);
+        }
+        if reach != Reach::Records && scan.reverse && left(&rows) > 0 {
+            rows.append(&mut links::scan(&mut held.db, scan, bound, left(&rows)).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn scan_records(&self, held: &mut Held, scan: &Scan, limit: i64) -> Result<Vec<SqliteRow>> {
+        let records = scan.want == Want::Records;
         let query = if let Some(name) = &scan.name {
             let sql = match (scan.reverse, records) {
                 (false, false) => select!("NULL", "space = ? AND name = ? AND seq > ? ORDER BY seq LIMIT ?"),

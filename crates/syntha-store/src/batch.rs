@@ -228,8 +228,13 @@ impl Batch {
     ///
     /// `Unavailable` if the system has no random source.
     pub fn new(time: Timestamp) -> Result<Self> {
-        Ok(Self {
-            id: BatchId(random_u128()?),
+        Ok(Self::with_id(BatchId(random_u128()?), time))
+    }
+
+    /// An empty batch under an id that was drawn before: that of the batch which a layer makes it of.
+    pub const fn with_id(id: BatchId, time: Timestamp) -> Self {
+        Self {
+            id,
             expect: Vec::new(),
             ops: Vec::new(),
             usage: None,
@@ -239,7 +244,7 @@ impl Batch {
             life: None,
             sealed: false,
             time,
-        })
+        }
     }
 
     /// Adds an expectation.

@@ -101,6 +101,31 @@ impl Newborn {
             || (error.kind() == ErrorKind::Erased && self.mode == CreateMode::Recreate)
     }
 
+    /// The first commit, which makes the data.
+    async fn make(&self, mut batch: Batch) -> Result<Commit> {
+        let closed = self.closed.lock().await;
+        if *closed {
+            return Err(gone());
+        }
+        if self.born().is_some() {
+            return Err(moved_on());
+        }
+        batch.expect.retain(|expect| !matches!(expect, Expect::Stamp(stamp) if *stamp == self.nominal));
+        match self.store.create(self.tag, batch, self.mode).await {
+            Ok((store, commit)) => {
+                self.born.send_replace(Some(store));
+                Ok(commit)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.adopt().await?;
+                Err(moved_on())
+            }
+            // Another process erased the user. What this handle was opened for is over, whoever is made again.
+            Err(error) if error.kind() == ErrorKind::Erased && self.admission.is_some() => Err(gone()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn expects_nothing(&self, batch: &Batch) -> bool {
         let nominal = |expect: &Expect| matches!(expect, Expect::Stamp(stamp) if *stamp == self.nominal);
         batch.expect.iter().any(nominal)
@@ -143,31 +168,11 @@ impl UserStore for Newborn {
         }
     }
 
-    async fn commit(&self, mut batch: Batch) -> Result<Commit> {
+    async fn commit(&self, batch: Batch) -> Result<Commit> {
         if let Some(store) = self.born() {
             return if self.expects_nothing(&batch) { Err(moved_on()) } else { store.commit(batch).await };
         }
-        let closed = self.closed.lock().await;
-        if *closed {
-            return Err(gone());
-        }
-        if self.born().is_some() {
-            return Err(moved_on());
-        }
-        batch.expect.retain(|expect| !matches!(expect, Expect::Stamp(stamp) if *stamp == self.nominal));
-        match self.store.create(self.tag, batch, self.mode).await {
-            Ok((store, commit)) => {
-                self.born.send_replace(Some(store));
-                Ok(commit)
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                self.adopt().await?;
-                Err(moved_on())
-            }
-            // Another process erased the user. What this handle was opened for is over, whoever is made again.
-            Err(error) if error.kind() == ErrorKind::Erased && self.admission.is_some() => Err(gone()),
-            Err(error) => Err(error),
-        }
+        Box::pin(self.make(batch)).await
     }
 
     async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {

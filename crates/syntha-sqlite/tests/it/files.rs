@@ -128,7 +128,7 @@ async fn a_newer_format_is_refused_and_kept() {
     let file = bed.file("alice");
     let mut bytes = std::fs::read(&file).unwrap();
     // The user version stands at byte 60 of the header, https://www.sqlite.org/fileformat2.html
-    bytes[60..64].copy_from_slice(&4_u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&5_u32.to_be_bytes());
     std::fs::write(&file, &bytes).unwrap();
     assert_eq!(bed.store.open(bed.tag("alice")).await.unwrap_err().kind(), ErrorKind::Unsupported);
     assert!(file.exists());

@@ -4,6 +4,7 @@
 
 mod contract;
 mod files;
+mod links;
 mod lives;
 mod shared;
 
