@@ -19,8 +19,9 @@ const CRATES: &[&str] = &[
     "syntha-encryption",
 ];
 
-/// Types whose calls may take one: what opens a mesh, the manager and its accounts, and the identity layer.
-const MAY: &[&str] = &["ContextMesh", "UserManager", "Accounts", "Identity", "Tokens", "Sessions"];
+/// Types whose calls may take one: what opens a mesh, the manager with its accounts and its audit trail, and the identity layer.
+const MAY: &[&str] =
+    &["ContextMesh", "UserManager", "Accounts", "AuditTrail", "Identity", "Tokens", "Sessions"];
 
 /// How many calls take one. A new one is looked at by whoever raises the number.
 const CALLS: usize = 55;
