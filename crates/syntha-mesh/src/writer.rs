@@ -47,6 +47,8 @@ pub(crate) struct Writer {
 struct Queue {
     waiting: VecDeque<Waiting>,
     running: bool,
+    /// Nobody came while the last change was written, which was one alone: nobody writes beside whoever writes now.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -141,7 +143,9 @@ struct Run {
 impl Run {
     async fn drain(mut self) {
         loop {
-            self.gather().await;
+            if !self.is_alone() {
+                self.gather().await;
+            }
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let before = queue.waiting.len();
@@ -160,6 +164,12 @@ impl Run {
             };
             commit_all(&self.core, taken).await;
         }
+    }
+
+    /// Whether waiting for others would only cost time.
+    fn is_alone(&self) -> bool {
+        let queue = self.core.writer.queue.lock();
+        queue.alone && queue.waiting.len() <= 1
     }
 }
 
@@ -335,6 +345,11 @@ async fn commit_some(
             let change = |index: &mut Index| overlay.commit_to(index, stamp, time);
             core.watchers.around(&core.config, &mut index, touched, change);
         }
+    }
+    {
+        // Before anybody is answered, who would write again at once.
+        let mut queue = core.writer.queue.lock();
+        queue.alone = waiting.len() == 1 && queue.waiting.is_empty();
     }
     answer_each(waiting, answers);
     Ok(())
