@@ -66,7 +66,7 @@ pub use history::MessagePage;
 pub use import::{ChatReport, ImportError, ImportReport};
 pub use interactions::{Action, Interaction, InteractionLog};
 pub use listing::{Filter, Stats, TopicInfo};
-pub use mesh::{Mesh, Opening};
+pub use mesh::{Hold, Mesh, Opening};
 pub use message::{HistoryMessage, Message, MessageRole};
 pub use names::{AgentName, EntryKey, KeyPrefix, MessageId, OperationId, RoleName, ThreadId, Topic};
 pub use narrow::Narrow;

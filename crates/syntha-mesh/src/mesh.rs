@@ -136,6 +136,12 @@ impl Mesh {
         self.owner
     }
 
+    /// Stops this mesh's commits, also of what only its audit trail is told, until what is given back is dropped: for whoever puts other data in the
+    /// place of the user's. Writes wait meanwhile, up to their deadline. A commit that is under way is waited for.
+    pub async fn hold(&self) -> Hold<'_> {
+        Hold { _gate: self.core.gate.lock().await }
+    }
+
     /// Whether the mesh was ended.
     #[must_use]
     pub fn is_retired(&self) -> bool {
@@ -656,6 +662,13 @@ impl fmt::Debug for Mesh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mesh").field("guard", &self.guard).finish_non_exhaustive()
     }
+}
+
+/// While it lives, a mesh commits nothing: see [`Mesh::hold`].
+#[derive(Debug)]
+#[must_use = "it holds as long as it lives"]
+pub struct Hold<'m> {
+    _gate: tokio::sync::MutexGuard<'m, ()>,
 }
 
 pub(crate) fn parse<T>(topics: impl IntoIterator<Item = T>) -> Result<Vec<Topic>>

@@ -497,6 +497,12 @@ impl Deployment {
         } else {
             self.bear(tag).await?;
         }
+        // INVARIANT: an open mesh commits nothing meanwhile, also not what its trail is told of reads: the import would be of data that moved on.
+        let mesh = open.as_ref().map(|opened| opened.mesh.clone());
+        let _held = match &mesh {
+            Some(mesh) => Some(mesh.hold().await),
+            None => None,
+        };
         let imported = self.store.import(tag, &mut snapshot, ImportMode::Replace).await;
         let untouched = imported.as_ref().is_err_and(|error| leaves_old(error.kind()));
         if !untouched && let Some(opened) = open.take() {

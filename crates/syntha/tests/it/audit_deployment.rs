@@ -292,3 +292,30 @@ async fn a_full_trail_refuses_its_user_until_it_is_pruned() {
         users.shutdown().await.unwrap();
     }
 }
+
+/// What is told of reads is committed, too: no commit of this process comes between a restore and what it looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_is_not_disturbed_by_what_is_told_of_reads() {
+    let (_folder, data) = super::data();
+    let (users, host) = UserManager::builder()
+        .sqlite(&data)
+        .plain()
+        .audit(syntha::AuditPolicy::Strict)
+        .open()
+        .await
+        .unwrap();
+    users.open(&host, "alice").await.unwrap_err();
+    for _ in 0..20 {
+        let session = users.create_user_session(&host, "alice").await.unwrap();
+        let agent = session.agent("a").unwrap();
+        for number in 0..20 {
+            agent.push(format!("k{number}"), number).await.unwrap();
+        }
+        let mut archive = Vec::new();
+        users.backup("alice", &mut archive).await.unwrap();
+        let reader = tokio::spawn(async move { while agent.get::<u8>("k1").await.is_ok() {} });
+        users.restore("alice", std::io::Cursor::new(archive)).await.unwrap();
+        reader.await.unwrap();
+    }
+    users.shutdown().await.unwrap();
+}
