@@ -123,13 +123,27 @@ impl Identity {
     pub fn keep_fresh(&self) -> impl Future<Output = ()> + Send + 'static {
         let inner = Arc::downgrade(&self.0);
         let every = self.0.config.bound / 2;
+        let spaces = self.0.spaces.count();
         async move {
-            while let Some(inner) = inner.upgrade() {
-                // A lease that could not be confirmed is refused by its check.
-                let _ = inner.refresh(&inner.in_use()).await;
-                drop(inner);
-                tokio::time::sleep(every).await;
+            // Each space by itself: one that is slow or damaged makes nobody of another wait.
+            let mut asking = tokio::task::JoinSet::new();
+            for index in 0..spaces {
+                let inner = Weak::clone(&inner);
+                asking.spawn(async move {
+                    while let Some(inner) = inner.upgrade() {
+                        let leases = inner.in_use();
+                        let own = |lease: &&Lease| inner.spaces.of_user(lease.user()) == index;
+                        let own: Vec<_> = leases.iter().filter(own).collect();
+                        if !own.is_empty() {
+                            // A lease that could not be confirmed is refused by its check.
+                            let _ = inner.refresh_space(index, &own).await;
+                        }
+                        drop((own, leases, inner));
+                        tokio::time::sleep(every).await;
+                    }
+                });
             }
+            while asking.join_next().await.is_some() {}
         }
     }
 
@@ -277,13 +291,20 @@ impl Inner {
         for lease in leases.iter().filter(|lease| !lease.0.is_ended()) {
             parts.entry(self.spaces.of_user(lease.user())).or_default().push(lease);
         }
+        // One space that does not answer ends nothing for the others.
+        let mut done = Ok(());
         for (index, leases) in parts {
-            self.spaces.look_at_time(index).await?;
-            for kind in [SecretKind::Token, SecretKind::Session] {
-                let leases: Vec<_> = leases.iter().copied().filter(|lease| lease.kind() == kind).collect();
-                for part in leases.chunks(PART) {
-                    self.refresh_part(index, kind, part).await?;
-                }
+            done = self.refresh_space(index, &leases).await.and(done);
+        }
+        done
+    }
+
+    async fn refresh_space(&self, index: usize, leases: &[&Lease]) -> Result<()> {
+        self.spaces.look_at_time(index).await?;
+        for kind in [SecretKind::Token, SecretKind::Session] {
+            let leases: Vec<_> = leases.iter().copied().filter(|lease| lease.kind() == kind).collect();
+            for part in leases.chunks(PART) {
+                self.refresh_part(index, kind, part).await?;
             }
         }
         Ok(())
@@ -308,8 +329,9 @@ impl Inner {
                 held.confirm(lease.scopes(), asked);
                 continue;
             };
-            let account = account.map(|(body, _)| own_row(lease.user(), &body)).transpose()?;
-            let mut row = SecretRow::decode(&body)?;
+            let account = account.map(|(body, _)| own_row(lease.user(), &body)).transpose();
+            // What can't be read confirms nothing, and is no reason to let others go stale.
+            let (Ok(account), Ok(mut row)) = (account, SecretRow::decode(&body)) else { continue };
             let (stored, used) = (row.used, held.used.fetch_max(row.used, Ordering::AcqRel).max(row.used));
             row.used = used;
             match self.judge(&row, account.as_ref(), kind) {
@@ -317,7 +339,8 @@ impl Inner {
                 Err(_) => held.end(),
             }
             if used.saturating_sub(stored) >= TOUCH && !held.is_ended() {
-                self.touch(index, kind, id, &row, known).await?;
+                // It is noted the next time: a store that takes no commits now still says what holds.
+                let _ = self.touch(index, kind, id, &row, known).await;
             }
         }
         Ok(())

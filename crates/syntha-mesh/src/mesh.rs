@@ -137,9 +137,13 @@ impl Mesh {
     }
 
     /// Stops this mesh's commits, also of what only its audit trail is told, until what is given back is dropped: for whoever puts other data in the
-    /// place of the user's. Writes wait meanwhile, up to their deadline. A commit that is under way is waited for.
-    pub async fn hold(&self) -> Hold<'_> {
-        Hold { _gate: self.core.gate.lock().await }
+    /// place of the user's. A commit that is under way is waited for; writes wait, those that the writer has taken already beyond their deadline as
+    /// `Unknown`. Only a handle that no session was given can do it: `None` for others.
+    pub async fn hold(&self) -> Option<Hold<'_>> {
+        if !self.owner {
+            return None;
+        }
+        Some(Hold { _gate: self.core.gate.lock().await })
     }
 
     /// Whether the mesh was ended.

@@ -271,6 +271,10 @@ async fn commit_some(
     most: usize,
 ) -> Result<(), StoreError> {
     let _gate = core.gate.lock().await;
+    // The user may have been restored while the gate was held: what waits was asked of the life before.
+    if core.retired.load(Ordering::Acquire) {
+        return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
+    }
     // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
     if !core.exclusive {
         core.catch_up().await?;

@@ -287,10 +287,18 @@ impl Accounts<'_> {
     ///
     /// `AuditUnavailable`, `Storage`.
     pub async fn accept_older(self) -> Result<()> {
+        /// Ends with the call, also with one that is given up.
+        struct Accepting<'a>(&'a std::sync::atomic::AtomicBool);
+
+        impl Drop for Accepting<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+
         self.0.accounts.accepts.store(true, Ordering::Release);
-        let done = self.revoke_everything().await;
-        self.0.accounts.accepts.store(false, Ordering::Release);
-        done
+        let _accepting = Accepting(&self.0.accounts.accepts);
+        self.revoke_everything().await
     }
 
     /// Deletes tokens and sessions that ended more than a day ago, and says how many. Call it once in a while, in one process.
@@ -313,6 +321,11 @@ impl Accounts<'_> {
 }
 
 impl Deployment {
+    /// Whether a user was erased.
+    pub(crate) async fn is_erased(&self, user: &UserId) -> Result<bool> {
+        Ok(self.directory.standing(self.tag(user)).await? == Standing::Erased)
+    }
+
     /// Removes the account of a user who is to be erased, if there is one.
     pub(crate) async fn remove_account(self: &Arc<Self>, user: &UserId) -> Result<()> {
         if !self.has_accounts().await? {

@@ -442,7 +442,7 @@ impl AuditTrail<'_> {
     /// `Invalid` without a signer or for a link past the end; `AuditUnavailable` if sinks do not take in time what goes; `NotFound`;
     /// `Tampered`; `Storage`.
     pub async fn prune(&self, user: &UserId, before: u64) -> Result<Pruned> {
-        let tag = self.deployment.tag(user);
+        let tag = self.deployment.tag_of_a_user(user)?;
         self.deployment.enter_known(tag).await?;
         let pruned = self.audited.prune(tag, before).await?;
         self.deployment.note(Action::PruneAudit, Some(tag.to_string().into()), Verdict::Done).await?;
@@ -466,7 +466,7 @@ impl AuditTrail<'_> {
     ///
     /// `NotFound`, `Erased`; `Storage`.
     pub async fn size(&self, user: &UserId) -> Result<Option<TrailSize>> {
-        let tag = self.deployment.tag(user);
+        let tag = self.deployment.tag_of_a_user(user)?;
         self.deployment.enter_known(tag).await?;
         match self.audited.trail_size(tag).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),

@@ -317,7 +317,8 @@ impl Backup<'_> {
     async fn written(&self, tag: UserTag) -> Result<Option<Archived>> {
         let name = self.name(tag);
         let path = self.folder.join(&name);
-        if !files::is_there(&path) {
+        // Accounts change without a new life: who was erased or suspended since would be in an archive of before.
+        if !files::is_there(&path) || self.deployment.is_own(tag) {
             return Ok(None);
         }
         let source = BufReader::new(files::open(&path)?);
@@ -365,7 +366,7 @@ impl Backup<'_> {
                 Err(_) if there => Some(archived.stamp.incarnation),
                 life => life?,
             };
-            if there && life == Some(archived.stamp.incarnation) {
+            if there && life == Some(archived.stamp.incarnation) && !self.deployment.is_own(archived.tag) {
                 self.archives.push(archived);
                 continue;
             }

@@ -219,6 +219,12 @@ impl Deployment {
         self.key.tag(user)
     }
 
+    /// The tag of somebody who is a user, and no space of the deployment's own.
+    pub(crate) fn tag_of_a_user(&self, user: &UserId) -> Result<UserTag> {
+        of_a_user(user)?;
+        Ok(self.tag(user))
+    }
+
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
         of_a_user(user)?;
@@ -421,11 +427,16 @@ impl Deployment {
         Arc::clone(&self.config.clock)
     }
 
+    /// The right to change who there is, over all processes.
+    #[cfg(feature = "identity")]
+    pub(crate) async fn turn(&self) -> Result<Turn> {
+        Ok(self.turns.take().await?)
+    }
+
     /// Makes the data of a space of the deployment's own.
     #[cfg(feature = "identity")]
     pub(crate) async fn made(&self, tag: UserTag) -> Result<()> {
-        let place = self.place(tag)?;
-        let _held = place.open.lock().await;
+        self.check_open()?;
         self.bear(tag).await
     }
 
@@ -500,13 +511,17 @@ impl Deployment {
         // INVARIANT: an open mesh commits nothing meanwhile, also not what its trail is told of reads: the import would be of data that moved on.
         let mesh = open.as_ref().map(|opened| opened.mesh.clone());
         let _held = match &mesh {
-            Some(mesh) => Some(mesh.hold().await),
+            Some(mesh) => mesh.hold().await,
             None => None,
         };
         let imported = self.store.import(tag, &mut snapshot, ImportMode::Replace).await;
         let untouched = imported.as_ref().is_err_and(|error| leaves_old(error.kind()));
         if !untouched && let Some(opened) = open.take() {
             opened.mesh.retire();
+            if let Some(newborn) = opened.newborn {
+                // What waits for its first write finds no data to write into.
+                newborn.close().await;
+            }
         }
         let verdict = if imported.is_ok() { Verdict::Done } else { Verdict::Failed };
         self.note(Action::Restore, Some(tag.to_string().into()), verdict).await?;

@@ -45,6 +45,24 @@ struct Anchor {
     epoch: u64,
 }
 
+/// How often an anchor is noted again because others note theirs.
+#[cfg(feature = "identity")]
+const ANCHORINGS: usize = 16;
+
+/// What an anchor says.
+#[cfg(feature = "identity")]
+fn stamp_of(body: &[u8]) -> Result<syntha_store::Stamp> {
+    let anchor: Anchor = serde_json::from_slice(body).map_err(|_| damaged())?;
+    if anchor.v != 1 {
+        return Err(damaged().into());
+    }
+    let life = u128::from_str_radix(&anchor.life, 16).map_err(|_| damaged())?;
+    Ok(syntha_store::Stamp {
+        incarnation: syntha_store::Incarnation(life),
+        epoch: syntha_store::Epoch(anchor.epoch),
+    })
+}
+
 #[cfg(feature = "identity")]
 fn anchor_id(number: usize) -> Result<RecordId> {
     Ok(RecordId::new(&b"accounts"[..], number as u64)?)
@@ -223,6 +241,18 @@ impl Directory {
         }
     }
 
+    /// The spaces of the deployment's own.
+    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    pub(crate) async fn own(&self) -> Result<Vec<UserTag>> {
+        let (mut own, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.all(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(own) };
+            after = Some(last.tag);
+            own.extend(page.iter().filter(|entry| is_reserved(&entry.user)).map(|entry| entry.tag));
+        }
+    }
+
     /// The same with the spaces of the deployment's own.
     pub(crate) async fn all(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserEntry>> {
         let scan = Scan::records(Keyspace::Directory, limit.clamp(1, PAGE));
@@ -245,15 +275,7 @@ impl Directory {
         let id = anchor_id(number)?;
         let read = self.space.read(Keyspace::Meta, std::slice::from_ref(&id)).await?.value.pop().flatten();
         let Some(record) = read else { return Ok(None) };
-        let Anchor { v: 1, life, epoch } = serde_json::from_slice(&record.body).map_err(|_| damaged())?
-        else {
-            return Err(damaged().into());
-        };
-        let life = u128::from_str_radix(&life, 16).map_err(|_| damaged())?;
-        Ok(Some(syntha_store::Stamp {
-            incarnation: syntha_store::Incarnation(life),
-            epoch: syntha_store::Epoch(epoch),
-        }))
+        stamp_of(&record.body).map(Some)
     }
 
     /// Writes down how far spaces of accounts are, and with it what was done.
@@ -264,14 +286,31 @@ impl Directory {
         events: Vec<Event>,
         at: Timestamp,
     ) -> Result<()> {
-        let mut batch = Batch::new(at)?.events(self.events(events));
-        for (number, stamp) in anchors {
-            let anchor = Anchor { v: 1, life: format!("{:032x}", stamp.incarnation.0), epoch: stamp.epoch.0 };
-            let body = serde_json::to_vec(&anchor).map_err(|_| damaged())?;
-            batch = batch.put(Keyspace::Meta, anchor_id(number)?, "", body);
+        let anchors: Vec<_> = anchors.into_iter().collect();
+        let mut tries = 0;
+        loop {
+            let mut batch = Batch::new(at)?.events(self.events(events.clone()));
+            for (number, stamp) in &anchors {
+                let (id, mut epoch) = (anchor_id(*number)?, stamp.epoch.0);
+                let read = self.space.read(Keyspace::Meta, std::slice::from_ref(&id)).await?;
+                let read = read.value.into_iter().next().flatten();
+                // INVARIANT: within a life an anchor only rises: another change may have noted a later moment.
+                let known = read.as_ref().map(|record| stamp_of(&record.body)).transpose()?;
+                if let Some(known) = known.filter(|known| known.incarnation == stamp.incarnation) {
+                    epoch = epoch.max(known.epoch.0);
+                }
+                let anchor = Anchor { v: 1, life: format!("{:032x}", stamp.incarnation.0), epoch };
+                let body = serde_json::to_vec(&anchor).map_err(|_| damaged())?;
+                let version = read.map(|record| record.head.version);
+                let expect = Expect::Version { space: Keyspace::Meta, id: id.clone(), version };
+                batch = batch.put(Keyspace::Meta, id, "", body).expect(expect);
+            }
+            tries += 1;
+            match self.space.commit(batch).await {
+                Err(error) if error.kind() == StoreErrorKind::Conflict && tries < ANCHORINGS => {}
+                committed => return Ok(committed.map(drop)?),
+            }
         }
-        self.space.commit(batch).await?;
-        Ok(())
     }
 
     /// Writes down that a user is to be erased, before anything is. A second time changes nothing.

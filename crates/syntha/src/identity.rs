@@ -98,6 +98,8 @@ impl Deployment {
     }
 
     async fn open_accounts(self: &Arc<Self>) -> Result<Opened> {
+        // INVARIANT: one process at a time: what one has made and not yet noted is a restored one's to another.
+        let _turn = self.turn().await?;
         let accepts = self.accounts.accepts.load(Ordering::Acquire);
         let (mut spaces, mut restored, mut fresh): (Vec<Arc<dyn UserStore>>, _, _) =
             (Vec::new(), accepts, false);
@@ -105,8 +107,10 @@ impl Deployment {
             let space = self.own_space(&name, tag).await?;
             // INVARIANT: rights that were taken away come back with nobody's copy of a file: what was administered last is known from the
             // deployment's own space.
+            // The anchor first: what another process notes meanwhile it has done before.
+            let anchor = self.directory.anchor(number).await?;
             let (stamp, unused) = (space.state().await?.stamp, is_unused(&*space).await?);
-            match self.directory.anchor(number).await? {
+            match anchor {
                 None if unused => fresh = true,
                 // A backup's archives come without what the deployment's own space said of them.
                 None => restored = true,

@@ -122,7 +122,7 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let tag = self.tag(user)?;
+        let tag = self.deployment.tag_of_a_user(&user.try_into()?)?;
         let work = async { Ok(self.keys()?.store.rotate(Owner::User(tag), &mut progress).await?) };
         self.deployment.told(Action::RotateKey, Some(tag.to_string().into()), work).await
     }
@@ -141,7 +141,7 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let tag = self.tag(user)?;
+        let tag = self.deployment.tag_of_a_user(&user.try_into()?)?;
         let work = async { Ok(self.keys()?.store.rotate_back(Owner::User(tag), &mut progress).await?) };
         self.deployment.told(Action::RotateKey, Some(tag.to_string().into()), work).await
     }
@@ -169,7 +169,7 @@ impl UserManager {
         self.deployment.told(Action::RotateKey, None, work).await
     }
 
-    /// Rotates the keys of every user, one after the other, and not the deployment's own. Users who hold their keys are passed over
+    /// Rotates the keys of every user and of all accounts, one after the other, and not the deployment's own. Users who hold their keys are passed over
     /// and named; so is one whose data can't be read, and nobody else waits for it.
     ///
     /// # Errors
@@ -182,21 +182,22 @@ impl UserManager {
         let sealed = self.keys()?;
         let (mut all, mut after) = (RotatedAll::default(), None);
         loop {
-            let page = self.list(after, 1_000).await?;
+            let page = self.deployment.directory.all(after, 1_000).await?;
             let Some(last) = page.last() else { return Ok(all) };
             after = Some(last.tag);
             for user in page {
+                let own = crate::reserved::is_reserved(&user.user);
                 let target = Some(user.tag.to_string().into());
                 let mut at = |at| progress(&user, at);
                 let work = async { Ok(sealed.store.rotate(Owner::User(user.tag), &mut at).await?) };
                 match self.deployment.told(Action::RotateKey, target, work).await {
                     Ok(rotated) => {
-                        all.rotated += 1;
+                        all.rotated += u64::from(!own);
                         all.sealed += rotated.sealed;
                     }
                     Err(error) => match error.kind() {
                         // Erased meanwhile, or never written.
-                        ErrorKind::NotFound | ErrorKind::Erased => all.empty += 1,
+                        ErrorKind::NotFound | ErrorKind::Erased => all.empty += u64::from(!own),
                         ErrorKind::KeyUnavailable if sealed.keychain.is_held(user.tag).await? => {
                             all.locked.push(user);
                         }
@@ -251,7 +252,7 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let (tag, sealed) = (self.tag(user)?, self.keys()?);
+        let (tag, sealed) = (self.deployment.tag_of_a_user(&user.try_into()?)?, self.keys()?);
         self.deployment.enter_known(tag).await?;
         if let Err(error) = sealed.store.key_status(Owner::User(tag), false).await {
             let error: Error = error.into();
@@ -277,7 +278,7 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let tag = self.tag(user)?;
+        let tag = self.deployment.tag_of_a_user(&user.try_into()?)?;
         self.deployment.enter_known(tag).await?;
         let work = async { Ok(self.keys()?.keychain.give_back_key(tag).await?) };
         self.deployment.told(Action::HoldKey, Some(tag.to_string().into()), work).await
@@ -293,7 +294,7 @@ impl UserManager {
         U: TryInto<UserId>,
         Error: From<U::Error>,
     {
-        let tag = self.tag(user)?;
+        let tag = self.deployment.tag_of_a_user(&user.try_into()?)?;
         self.deployment.enter_known(tag).await?;
         let work = async { Ok(self.keys()?.keychain.unlock(tag, passphrase).await?) };
         self.deployment.told(Action::HoldKey, Some(tag.to_string().into()), work).await

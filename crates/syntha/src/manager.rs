@@ -284,6 +284,11 @@ impl UserManager {
         Error: From<U::Error>,
     {
         let user = user.try_into()?;
+        // INVARIANT: a new life begins without the old one's account, whoever left it.
+        #[cfg(feature = "identity")]
+        if self.deployment.is_erased(&user).await? {
+            self.deployment.remove_account(&user).await?;
+        }
         self.deployment.create(&user, CreateMode::Recreate).await
     }
 
@@ -342,8 +347,9 @@ impl UserManager {
         #[cfg(feature = "identity")]
         let removed = self.deployment.remove_account(&user).await;
         let erasure = self.deployment.erase(&user).await?;
+        // Once more: one that was made meanwhile found its user there.
         #[cfg(feature = "identity")]
-        removed?;
+        removed.and(self.deployment.remove_account(&user).await)?;
         Ok(erasure)
     }
 

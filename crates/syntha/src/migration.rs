@@ -345,6 +345,7 @@ async fn carry(
     progress: &mut (dyn FnMut(UserProgress) + Send),
 ) -> Result<()> {
     let directory = Directory::new(source.deployment().await?);
+    let own = directory.own().await?;
     let users = users(source).await?;
     let mut at = UserProgress { done: 0, total: users.len() as u64 };
     let mut carried = HashSet::new();
@@ -352,7 +353,7 @@ async fn carry(
         // An erasure that was begun goes on with what is left, which is nothing here.
         if directory.standing(tag).await? != Standing::Erased {
             report.records += user(source, target, tag).await?;
-            report.users += 1;
+            report.users += u64::from(!own.contains(&tag));
             carried.insert(tag);
         }
         at.done += 1;

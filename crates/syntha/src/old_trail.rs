@@ -125,7 +125,9 @@ mod audited {
                 ));
             }
             // The old folder stays as it is.
-            let mut audited = AuditedStore::new(store, key.fingerprint())?.reading();
+            let mut audited = AuditedStore::new(store, key.fingerprint())?
+                .unchained(crate::reserved::accounts(key).map(|(_, tag)| tag))
+                .reading();
             if has_log {
                 audited = audited.signer(Arc::new(FileSigner::open(&path, &key.fingerprint()).await?));
             }

@@ -26,7 +26,8 @@ impl Session {
         self.agent.as_ref()
     }
 
-    /// Ends the session: every call of it, and of every handle that came from it, fails from now on.
+    /// Ends this handle's session: every call of it, and of every handle that came from it, fails from now on. The id or token that it was opened
+    /// with opens another: [`UserManager::logout`](crate::UserManager::logout) ends that.
     pub fn end(&self) {
         let mesh = self.mesh.0.clone();
         self.revoker.revoke();

@@ -134,13 +134,26 @@ async fn sealing_and_unsealing_carry_accounts_over() {
     drop(host);
     let key = || Encryption::new(Kek::file(folder.path().join("data.key")));
     let report = seal_folder(&data, key(), Migration::new(), |_| {}).await.unwrap();
-    assert!(report.users >= 1);
+    assert_eq!(report.users, 0, "alice has not written: her mesh was never opened");
     let (users, host) = sealed(&data).await;
     login(&users, "alice").await.unwrap();
     let now = users.accounts().create_token("alice", &TokenRequest::new(Scopes::READ)).await.unwrap().0;
     users.enter(&now).await.unwrap();
     assert_eq!(users.enter(&token).await.unwrap_err().kind(), ErrorKind::Denied, "copies end tokens");
+    let epochs = async || {
+        let mut epochs = Vec::new();
+        for number in 0..4 {
+            let space = UserId::stored(format!("\0accounts/{number}"));
+            epochs.push(format!("{:?}", users.key_status(space, false).await.unwrap()));
+        }
+        epochs
+    };
+    let before = epochs().await;
     users.rotate_all_keys(|_, _| {}).await.unwrap();
+    assert!(
+        epochs().await.iter().zip(&before).all(|(now, before)| now != before),
+        "accounts are rotated too"
+    );
     login(&users, "alice").await.unwrap();
     users.shutdown().await.unwrap();
     drop(host);
@@ -291,5 +304,57 @@ async fn a_flood_of_logins_refuses_nobody_who_is_in() {
         "evidence: {many} logins at once, {peak} hashing at most, {operations} writes and reads of another session meanwhile, 0 refused"
     );
     drop((session, agent, host));
+    Arc::into_inner(users).unwrap().shutdown().await.unwrap();
+}
+
+/// Who is suspended or erased after a backup began is so in what it leaves.
+#[tokio::test]
+async fn a_backup_that_goes_on_has_accounts_as_they_are_at_its_end() {
+    let (folder, data) = super::data();
+    let backup = folder.path().join("backup");
+    let (users, host) = sealed(&data).await;
+    for number in 0..12 {
+        let user = format!("user-{number}");
+        account(&users, &user).await;
+        let session = users.open(&host, user.as_str()).await.unwrap();
+        session.agent("a").unwrap().push("k", number).await.unwrap();
+    }
+    assert!(crate::backup::stopped(14, async |progress| users.backup_all(&backup, progress).await).await);
+    users.accounts().suspend("user-1").await.unwrap();
+    users.erase("user-2").await.unwrap();
+    users.backup_all(&backup, |_| {}).await.unwrap();
+    users.shutdown().await.unwrap();
+    drop(host);
+    let place = folder.path().join("elsewhere");
+    let key = || Some(Encryption::new(Kek::file(folder.path().join("data.key"))));
+    crate::backup::unlocked(async || restore_all(&backup, &place, key(), |_| {}).await).await;
+    let (users, _host) =
+        UserManager::builder().sqlite(&place).encryption(key().unwrap()).open().await.unwrap();
+    assert_eq!(login(&users, "user-1").await.unwrap_err().kind(), ErrorKind::Denied, "suspended");
+    assert_eq!(users.accounts().get("user-2").await.unwrap_err().kind(), ErrorKind::NotFound);
+    login(&users, "user-3").await.unwrap();
+    users.shutdown().await.unwrap();
+}
+
+/// An account that stayed behind does not open a new life.
+#[tokio::test]
+async fn a_new_life_has_no_account_of_the_old_one() {
+    let (_folder, data) = super::data();
+    let (users, _host) = plain(&data).await;
+    let users = Arc::new(users);
+    for round in 0..10 {
+        let user = format!("user-{round}");
+        users.create(user.as_str()).await.unwrap();
+        let (other, name) = (Arc::clone(&users), user.clone());
+        let made = tokio::spawn(async move { other.accounts().create(name.as_str(), Scopes::ALL).await });
+        users.erase(user.as_str()).await.unwrap();
+        let _ = made.await.unwrap();
+        users.recreate(user.as_str()).await.unwrap();
+        assert_eq!(
+            users.accounts().get(user.as_str()).await.unwrap_err().kind(),
+            ErrorKind::NotFound,
+            "{round}"
+        );
+    }
     Arc::into_inner(users).unwrap().shutdown().await.unwrap();
 }

@@ -297,13 +297,8 @@ async fn a_full_trail_refuses_its_user_until_it_is_pruned() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_is_not_disturbed_by_what_is_told_of_reads() {
     let (_folder, data) = super::data();
-    let (users, host) = UserManager::builder()
-        .sqlite(&data)
-        .plain()
-        .audit(syntha::AuditPolicy::Strict)
-        .open()
-        .await
-        .unwrap();
+    let (users, host) =
+        UserManager::builder().sqlite(&data).plain().audit(syntha::AuditPolicy::Strict).open().await.unwrap();
     users.open(&host, "alice").await.unwrap_err();
     for _ in 0..20 {
         let session = users.create_user_session(&host, "alice").await.unwrap();
