@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub struct EncryptedStore<S: ?Sized = dyn Store> {
     pub(crate) mode: Mode,
     /// The store below keeps an audit trail.
     pub(crate) audited: bool,
+    /// Spaces of who may log in.
+    logins: HashSet<UserTag>,
 }
 
 impl<S: ?Sized> fmt::Debug for EncryptedStore<S> {
@@ -43,11 +46,19 @@ impl<S: Store + ?Sized> EncryptedStore<S> {
             return Err(Error::new(ErrorKind::Invalid, "the store seals already, don't seal it twice"));
         }
         let (ring, mode) = (Arc::clone(&keychain.ring), keychain.mode);
-        Ok(Self { inner, ring, mode, audited: below.audited })
+        Ok(Self { inner, ring, mode, audited: below.audited, logins: HashSet::new() })
+    }
+
+    /// Says in which spaces accounts are kept, beside the deployment's own: there the roster is checked for them even if it says that there are none.
+    #[must_use]
+    pub fn logins(mut self, spaces: impl IntoIterator<Item = UserTag>) -> Self {
+        self.logins.extend(spaces);
+        self
     }
 
     pub(crate) async fn user(&self, inner: Arc<dyn UserStore>, owner: [u8; 32]) -> Result<EncryptedUser> {
-        EncryptedUser::open(inner, Arc::clone(&self.ring), owner, self.mode, self.audited).await
+        let logins = UserTag::from_bytes(owner).is_ok_and(|tag| self.logins.contains(&tag));
+        EncryptedUser::open(inner, Arc::clone(&self.ring), owner, self.mode, self.audited, logins).await
     }
 
     pub(crate) async fn open_user(&self, user: UserTag) -> Result<EncryptedUser> {

@@ -92,10 +92,11 @@ impl EncryptedUser {
         owner: Owner,
         mode: Mode,
         audited: bool,
+        logins: bool,
     ) -> Result<Self> {
         let life = inner.state().await?.stamp.incarnation;
         let user = Self::new(inner, ring, owner, life, mode, audited);
-        user.check_roster().await?;
+        user.check_roster(logins).await?;
         Ok(user)
     }
 

@@ -131,14 +131,8 @@ impl Identity {
                 let inner = Weak::clone(&inner);
                 asking.spawn(async move {
                     while let Some(inner) = inner.upgrade() {
-                        let leases = inner.in_use();
-                        let own = |lease: &&Lease| inner.spaces.of_user(lease.user()) == index;
-                        let own: Vec<_> = leases.iter().filter(own).collect();
-                        if !own.is_empty() {
-                            // A lease that could not be confirmed is refused by its check.
-                            let _ = inner.refresh_space(index, &own).await;
-                        }
-                        drop((own, leases, inner));
+                        inner.refresh_own(index).await;
+                        drop(inner);
                         tokio::time::sleep(every).await;
                     }
                 });
@@ -297,6 +291,15 @@ impl Inner {
             done = self.refresh_space(index, &leases).await.and(done);
         }
         done
+    }
+
+    /// Asks for what is in use of a space's users. A lease that could not be confirmed is refused by its check.
+    async fn refresh_own(&self, index: usize) {
+        let leases = self.in_use();
+        let own: Vec<_> = leases.iter().filter(|lease| self.spaces.of_user(lease.user()) == index).collect();
+        if !own.is_empty() {
+            let _ = self.refresh_space(index, &own).await;
+        }
     }
 
     async fn refresh_space(&self, index: usize, leases: &[&Lease]) -> Result<()> {

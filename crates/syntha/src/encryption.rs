@@ -162,7 +162,8 @@ pub(crate) struct Sealed {
 
 impl Sealed {
     fn new(store: Arc<dyn Store>, keychain: Keychain) -> Result<Self> {
-        let store = Arc::new(EncryptedStore::new(store, &keychain)?);
+        let logins = crate::reserved::accounts(keychain.deployment_key()).map(|(_, tag)| tag);
+        let store = Arc::new(EncryptedStore::new(store, &keychain)?.logins(logins));
         Ok(Self { store, keychain: Arc::new(keychain) })
     }
 }

@@ -292,7 +292,9 @@ impl Sides<'_> {
         let files = SqliteConfig::new(self.folder).deployment_key(key.clone());
         let files = Arc::new(SqliteStore::open(files).await?);
         let trail = self.trail(&files).await?;
-        let store: Arc<dyn Store> = Arc::new(EncryptedStore::new(trail.store(&files), &keychain)?);
+        let logins = crate::reserved::accounts(&key).map(|(_, tag)| tag);
+        let store: Arc<dyn Store> =
+            Arc::new(EncryptedStore::new(trail.store(&files), &keychain)?.logins(logins));
         files::make_folder(self.building)?;
         if key_place(self.building)? == KeyPlace::Nowhere {
             files::write(&self.building.join("deployment.key"), key.as_bytes())?;
