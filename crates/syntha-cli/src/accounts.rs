@@ -179,9 +179,10 @@ pub(crate) async fn run(command: Command, users: &UserManager) -> Result {
             let mut lines = vec![line(&account)];
             lines.extend(tokens.iter().map(|token| format!("  token    {}", secret_line(token))));
             lines.extend(sessions.iter().map(|session| format!("  session  {}", secret_line(session))));
-            let mut value = value(&account);
             let of = |secrets: &[SecretInfo]| secrets.iter().map(secret_value).collect::<Vec<_>>();
-            (value["tokens"], value["sessions"]) = (of(&tokens).into(), of(&sessions).into());
+            let mut value = value(&account);
+            insert(&mut value, "tokens", of(&tokens).into());
+            insert(&mut value, "sessions", of(&sessions).into());
             Ok(Answer { lines, value })
         }
         Command::Password { user, password_file, second_factor } => {
@@ -240,7 +241,7 @@ pub(crate) async fn token(command: TokenCommand, users: &UserManager) -> Result 
             }
             let (secret, info) = accounts.create_token(user.as_str(), &request).await?;
             let mut value = secret_value(&info);
-            value["token"] = secret.expose().into();
+            insert(&mut value, "token", secret.expose().into());
             let lines =
                 vec![secret.expose().to_owned(), format!("this is shown once; lists call it {}", info.id)];
             Ok(Answer { lines, value })
@@ -270,6 +271,13 @@ pub(crate) async fn login(login: Login, users: &UserManager) -> Result {
     let lines =
         vec![opened.id.expose().to_owned(), "the session's id, shown once: give it with --token-file".into()];
     Ok(Answer { lines, value: json!({ "session": opened.id.expose(), "id": opened.id.id().to_string() }) })
+}
+
+/// Puts a field into an object.
+fn insert(into: &mut Value, name: &str, value: Value) {
+    if let Some(object) = into.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
 }
 
 fn done(says: &str) -> Answer {
