@@ -10,6 +10,7 @@ use syntha::{
     UserManager,
 };
 
+use crate::quickstart::insert;
 use crate::{Answer, Result, passphrase};
 
 #[derive(Subcommand)]
@@ -271,13 +272,6 @@ pub(crate) async fn login(login: Login, users: &UserManager) -> Result {
     let lines =
         vec![opened.id.expose().to_owned(), "the session's id, shown once: give it with --token-file".into()];
     Ok(Answer { lines, value: json!({ "session": opened.id.expose(), "id": opened.id.id().to_string() }) })
-}
-
-/// Puts a field into an object.
-fn insert(into: &mut Value, name: &str, value: Value) {
-    if let Some(object) = into.as_object_mut() {
-        object.insert(name.to_owned(), value);
-    }
 }
 
 fn done(says: &str) -> Answer {

@@ -79,7 +79,7 @@ pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAutho
     Ok(Answer { lines, value })
 }
 
-fn insert(into: &mut serde_json::Value, name: &str, value: serde_json::Value) {
+pub(crate) fn insert(into: &mut serde_json::Value, name: &str, value: serde_json::Value) {
     if let Some(object) = into.as_object_mut() {
         object.insert(name.to_owned(), value);
     }
