@@ -220,6 +220,7 @@ impl Deployment {
     }
 
     /// The tag of somebody who is a user, and no space of the deployment's own.
+    #[cfg(any(feature = "audit", feature = "encryption"))]
     pub(crate) fn tag_of_a_user(&self, user: &UserId) -> Result<UserTag> {
         of_a_user(user)?;
         Ok(self.tag(user))
