@@ -337,11 +337,10 @@ impl AuditTrail<'_> {
                 }
             }
             Whose::All => {
-                let unchained = self.deployment.account_tags();
                 let mut after = None;
                 loop {
                     let page = self.deployment.store.list(after, 1_000).await?;
-                    for tag in page.iter().filter(|tag| !unchained.contains(tag)) {
+                    for tag in page.iter().filter(|tag| !self.deployment.is_own(**tag)) {
                         match self.replay(*tag).await {
                             Ok(replayed) => report.data.push((*tag, replayed)),
                             // Erased since they were listed.

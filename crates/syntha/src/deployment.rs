@@ -412,15 +412,9 @@ impl Deployment {
     }
 
     /// Whether it is a space of the deployment's own, and no user's.
-    #[cfg(all(feature = "encryption", feature = "sqlite"))]
+    #[cfg(any(feature = "audit", all(feature = "encryption", feature = "sqlite")))]
     pub(crate) fn is_own(&self, tag: UserTag) -> bool {
         crate::reserved::accounts(&self.key).any(|(_, own)| own == tag)
-    }
-
-    /// The spaces of accounts, which have no trail.
-    #[cfg(feature = "audit")]
-    pub(crate) fn account_tags(&self) -> Vec<UserTag> {
-        crate::reserved::accounts(&self.key).map(|(_, tag)| tag).collect()
     }
 
     #[cfg(feature = "identity")]

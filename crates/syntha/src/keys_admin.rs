@@ -188,7 +188,12 @@ impl UserManager {
             for user in page {
                 let own = crate::reserved::is_reserved(&user.user);
                 let target = Some(user.tag.to_string().into());
-                let mut at = |at| progress(&user, at);
+                // A space of the deployment's own is nobody whom a host could name.
+                let mut at = |at| {
+                    if !own {
+                        progress(&user, at);
+                    }
+                };
                 let work = async { Ok(sealed.store.rotate(Owner::User(user.tag), &mut at).await?) };
                 match self.deployment.told(Action::RotateKey, target, work).await {
                     Ok(rotated) => {
