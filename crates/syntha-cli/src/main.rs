@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod bench;
 mod data;
 mod doctor;
 mod door;
@@ -114,6 +115,8 @@ enum Command {
     Unseal(whole::Change),
     /// Checks the data folder, its keys, and how both are kept
     Doctor,
+    /// Drives many users on data of its own, and shows throughput, latency, memory and fairness
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -165,7 +168,8 @@ impl Command {
             | Self::Restore(_)
             | Self::Seal(_)
             | Self::Unseal(_)
-            | Self::Doctor => None,
+            | Self::Doctor
+            | Self::Bench(_) => None,
         }
     }
 
@@ -244,6 +248,7 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
     let opening = Opening::new(settings::settle(settings, matches)?)?;
     let command = match command {
         Command::Doctor => return doctor::run(&opening, shared).await,
+        Command::Bench(bench) => return bench::run(bench, &opening).await,
         Command::Keys(keys::Command::Rewrap(new)) => {
             return keys::rewrap(new, opening, access).await.map(right);
         }
@@ -318,7 +323,7 @@ async fn answer(
         Command::Keys(command) => keys::run(command, users).await,
         Command::Backup(copy) => whole::backup(copy, users).await,
         // `run` has seen to these: they open the data otherwise.
-        Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor => {
+        Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor | Command::Bench(_) => {
             Err("the command opens the data itself".into())
         }
     };

@@ -37,6 +37,8 @@ pub(crate) struct Opening {
     pub(crate) sealing: Sealing,
     /// The key that signs the audit log is lost, and a new one takes its place, after what is known.
     replaces: Option<Option<Checkpoint>>,
+    /// The data goes with the command, so nobody has to copy keys that are made for it.
+    passing: bool,
 }
 
 impl Opening {
@@ -46,7 +48,7 @@ impl Opening {
             Some(Source::Plain) => Sealing::Plain,
             Some(source) => Sealing::Sealed(kek(source)?),
         };
-        Ok(Self { settings, sealing, replaces: None })
+        Ok(Self { settings, sealing, replaces: None, passing: false })
     }
 
     /// The key file, if one is what opens the data.
@@ -80,6 +82,12 @@ impl Opening {
     /// With another key in the place of the one that the settings name.
     pub(crate) fn with_kek(mut self, kek: Kek) -> Self {
         self.sealing = Sealing::Sealed(kek);
+        self
+    }
+
+    /// For data that goes with the command.
+    pub(crate) const fn passing(mut self) -> Self {
+        self.passing = true;
         self
     }
 
@@ -162,14 +170,14 @@ impl Opening {
         };
         let opened = builder.open().await;
         // Also if it failed: the file is there, and the next time it is nothing new.
-        if makes_key && key_file.symlink_metadata().is_ok() {
+        if makes_key && !self.passing && key_file.symlink_metadata().is_ok() {
             eprintln!(
                 "syntha: made the key file {} for the keystore {}: copy both to a place apart from the data, nothing opens without them",
                 key_file.display(),
                 self.keystore().display()
             );
         }
-        if makes_audit_key && audit_key.symlink_metadata().is_ok() {
+        if makes_audit_key && !self.passing && audit_key.symlink_metadata().is_ok() {
             eprintln!(
                 "syntha: made the key file {}, which signs the audit log: copy it to a place apart from the data, which does not open without it",
                 audit_key.display()

@@ -91,21 +91,22 @@ impl Sessions<'_> {
         self.0.rotate(secret, scopes).await
     }
 
-    /// Ends the session of an id, as a logout does. One that does not hold any more is ended already.
+    /// Ends the session of an id, as a logout does, and says whose it was. One that does not hold any more is ended already.
     ///
     /// # Errors
     ///
     /// What the store answers.
-    pub async fn end(self, secret: &Secret) -> Result<()> {
+    pub async fn end(self, secret: &Secret) -> Result<Option<UserId>> {
         let Some((row, _)) = self.0.secret_row(SecretKind::Session, secret.id()).await? else {
-            return Ok(());
+            return Ok(None);
         };
         if secret.kind() != SecretKind::Session || !row.is_of(&secret.digest(), false) {
-            return Ok(());
+            return Ok(None);
         }
-        match self.end_id(&UserId::stored(row.user), secret.id()).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            ended => ended,
+        let user = UserId::stored(row.user);
+        match self.end_id(&user, secret.id()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            ended => ended.map(|()| Some(user)),
         }
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use syntha_identity::{Opened, Password, Scopes, Secret, SessionRequest, Source};
-use syntha_store::{Action, UserId};
+use syntha_store::{Action, Event, UserId};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manager::{HostAuthority, UserManager};
 use crate::session::Session;
 
@@ -92,13 +92,26 @@ impl UserManager {
         self.logged_in(opened, Action::RotateSession).await
     }
 
-    /// Ends the session of an id, wherever it is in use. One that does not hold any more has ended already.
+    /// Ends the session of an id, wherever it is in use, and tells the user's audit trail. One that does not hold any more has ended already.
     ///
     /// # Errors
     ///
-    /// `AuditUnavailable`, `Storage`.
+    /// `AuditUnavailable` if the trail could not be told in time, with the session ended; `Storage`.
     pub async fn logout(&self, secret: &Secret) -> Result<()> {
-        Ok(self.deployment.identity().await?.identity.sessions().end(secret).await?)
+        let deployment = &self.deployment;
+        let Some(user) = deployment.identity().await?.identity.sessions().end(secret).await? else {
+            return Ok(());
+        };
+        if !deployment.audited {
+            return Ok(());
+        }
+        let mesh = match deployment.mesh(&user, false).await {
+            // The user went meanwhile, and the trail with the user.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Erased) => return Ok(()),
+            mesh => mesh?,
+        };
+        let event = Event::new(deployment.now(), Action::EndSession);
+        Ok(mesh.note_event(event.on(format!("session {}", secret.id()).into())).await?)
     }
 
     async fn logged_in(&self, opened: Opened, action: Action) -> Result<LoggedIn> {

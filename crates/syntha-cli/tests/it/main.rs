@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod bench;
 mod doctor;
 mod keys;
 mod place;

@@ -173,9 +173,19 @@ async fn the_trail_tells_of_logins_tokens_and_accounts_and_is_not_filled_by_gues
     users.accounts().revoke_token("alice", token.id()).await.unwrap();
     let session = login(&users, "alice").await.unwrap().session;
     session.flush_audit().await.unwrap();
+    let left = login(&users, "alice").await.unwrap();
+    users.logout(&left.id).await.unwrap();
+    users.logout(&left.id).await.unwrap();
+    session.flush_audit().await.unwrap();
     users.accounts().suspend("alice").await.unwrap();
     users.accounts().resume("alice").await.unwrap();
     let own = AuditScope::User(UserId::new("alice").unwrap());
+    let ended = entries(&users, &own, AuditQuery::new().action(AuditAction::EndSession)).await;
+    let ended: Vec<_> = ended
+        .iter()
+        .map(|entry| entry.event.as_ref().unwrap().target.as_ref().unwrap().text().to_string())
+        .collect();
+    assert_eq!(ended, [format!("session {}", left.id.id())], "a logout is told, once");
     for action in [AuditAction::OpenSession, AuditAction::Login] {
         let told = entries(&users, &own, AuditQuery::new().action(action)).await;
         let event = told[0].event.as_ref().unwrap();
