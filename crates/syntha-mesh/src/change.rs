@@ -6,6 +6,7 @@ use syntha_store::Version;
 
 use crate::interactions::Interaction;
 use crate::life::Life;
+use crate::limits::UserLimits;
 use crate::load::{LoadReport, Loaded};
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
@@ -159,6 +160,8 @@ pub(crate) enum Change {
         agent: AgentName,
         permit: Permit,
     },
+    /// What the user is given to use; `None` takes it away.
+    Limits(Option<Arc<UserLimits>>),
     Batch(Vec<Self>),
     /// A change by an agent's handle, for the life of the agent's name that the handle was for.
     By {
@@ -174,6 +177,8 @@ pub(crate) enum Change {
 pub(crate) struct PushChange {
     pub(crate) key: EntryKey,
     pub(crate) text: Arc<str>,
+    /// Bytes of the text; of one that was too large to be made, more than it was allowed.
+    pub(crate) size: u64,
     pub(crate) by: Option<AgentName>,
     /// Whether agents and topics are the whole audience, also when there are none.
     pub(crate) restricted: bool,
@@ -222,6 +227,7 @@ impl Change {
             Self::By { change, .. } => change.bytes(),
             Self::Append { messages, .. } => messages.iter().map(|message| message.body.len() + 512).sum(),
             Self::Log(events) => events.len() * 256,
+            Self::Load(loaded) => loaded.iter().map(Loaded::bytes).sum(),
             Self::Subscribe { topics, .. } => topics.iter().map(|topic| topic.as_str().len() + 8).sum(),
             _ => 256,
         }

@@ -192,6 +192,7 @@ fn named(doer: Doer<'_>, change: &Change) -> Event {
         Change::Redact { thread, .. } => on(Action::Redact, thread.shared()),
         Change::DeleteThread { thread } => on(Action::DeleteThread, thread.shared()),
         Change::Load(_) => doer.event(Action::Import),
+        Change::Limits(_) => doer.event(Action::SetLimits),
         Change::Undo { .. } => doer.event(Action::Undo),
         Change::PurgeUndo { .. } => doer.event(Action::PurgeUndo),
         Change::By { agent, change, .. } => named(Doer { agent: Some(agent), ..doer }, change),
@@ -204,6 +205,7 @@ pub(crate) const fn verdict(error: &Error) -> (Verdict, Option<syntha_store::Rul
     let rule = error.rule();
     let verdict = match (error.kind(), rule) {
         (ErrorKind::Denied | ErrorKind::LimitExceeded | ErrorKind::SessionEnded | ErrorKind::Gone, _)
+        | (ErrorKind::Busy, Some(syntha_store::Rule::Limit))
         | (ErrorKind::NotFound, Some(_)) => Verdict::Denied,
         (ErrorKind::NotFound, None) => Verdict::Nothing,
         _ => Verdict::Failed,

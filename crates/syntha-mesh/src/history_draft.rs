@@ -110,12 +110,7 @@ impl Draft<'_> {
     ) -> Result<Answer> {
         let by = who.map(|who| who.agent);
         for message in messages {
-            if message.body.len() > self.config.value_bytes {
-                return Err(Error::new(
-                    ErrorKind::LimitExceeded,
-                    "the message is larger than this mesh takes, shorten it",
-                ));
-            }
+            self.limits.check_value(message.body.len() as u64)?;
         }
         let mut state = match self.thread(thread)? {
             // Existence is visible here, as where a hidden entry's key is pushed.

@@ -15,7 +15,7 @@ use crate::export::{
 use crate::interactions::Interaction;
 use crate::load::{Loaded, LoadedEntry, LoadedMessage, LoadedThread, Mention};
 use crate::mesh::{Mesh, mismatch};
-use crate::message::{Message, MessageRole};
+use crate::message::{Message, MessageRole, Unmade};
 use crate::names::{AgentName, EntryKey, MessageId, ThreadId, Topic};
 use crate::thread::Thread;
 
@@ -290,7 +290,7 @@ fn message(thread: &ThreadId, line: MessageLine) -> Result<Loaded> {
         seq: line.seq,
         by: line.by.map(mention).transpose()?,
         at: Timestamp(line.at),
-        message: new.content.map_err(|text| Error::new(ErrorKind::Invalid, text))?,
+        message: new.content.map_err(Unmade::error)?,
     }))
 }
 

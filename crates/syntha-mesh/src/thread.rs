@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::history::{self, MessagePage};
 use crate::life::Life;
 use crate::mesh::{Mesh, mismatch};
-use crate::message::{HistoryMessage, Message};
+use crate::message::{HistoryMessage, Message, Unmade};
 use crate::meters::Operation;
 use crate::names::{AgentName, ThreadId};
 
@@ -133,7 +133,7 @@ impl Thread {
     ///
     /// As [`append`](Self::append); `Invalid` for none, `LimitExceeded` for too many.
     pub async fn append_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<Vec<Appended>> {
-        let mut parsed = Vec::new();
+        let (mut parsed, mut bytes) = (Vec::new(), 0_u64);
         for message in messages {
             if parsed.len() == APPEND_MOST {
                 return Err(Error::new(
@@ -141,7 +141,12 @@ impl Thread {
                     "an append has at most 256 messages, split it",
                 ));
             }
-            parsed.push(message.content.map_err(|text| Error::new(ErrorKind::Invalid, text))?);
+            let message = message.content.map_err(Unmade::error)?;
+            bytes = bytes.saturating_add(message.bytes());
+            if bytes > syntha_store::BATCH_BYTES as u64 {
+                return Err(Error::new(ErrorKind::LimitExceeded, "an append has at most 64 MiB, split it"));
+            }
+            parsed.push(message);
         }
         if parsed.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the append has no message"));

@@ -13,6 +13,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use crate::bounds::UnderWay;
 use crate::change::{Answer, Caller, Change};
 use crate::core::Core;
 use crate::draft::{Draft, Overlay};
@@ -46,6 +47,8 @@ pub(crate) struct Writer {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    /// Bytes of what waits, roughly.
+    bytes: u64,
     running: bool,
     /// Nobody came while the last change was written, which was one alone: nobody writes beside whoever writes now.
     alone: bool,
@@ -57,6 +60,9 @@ struct Waiting {
     caller: Caller,
     /// The session that it was asked for in; `None` for what the mesh does by itself.
     guard: Option<Guard>,
+    /// Its place among the user's calls, until it is answered.
+    #[allow(dead_code, reason = "it is held, never read")]
+    under_way: Option<UnderWay>,
     /// The store refused it already: it is still to be told to the audit trail and then answered.
     refused: Option<Error>,
     state: Arc<AtomicU8>,
@@ -98,20 +104,33 @@ pub(crate) async fn write_in(
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
+    // What the mesh writes by itself is bounded where it comes from.
+    let under_way = match guard.as_ref().map(|_| core.enter()).transpose() {
+        Ok(under_way) => under_way,
+        Err(error) => {
+            core.failed(&change, caller, &error);
+            return Err(error);
+        }
+    };
+    let bytes = change.bytes() as u64;
     let state = Arc::new(AtomicU8::new(WAITING));
     let (sender, answer) = oneshot::channel();
     let spawn = {
         let mut queue = core.writer.queue.lock();
-        if queue.waiting.len() >= QUEUE_MOST {
+        let room = core.config.waiting_bytes.saturating_sub(queue.bytes);
+        let full = guard.is_some() && !queue.waiting.is_empty() && bytes > room;
+        if full || queue.waiting.len() >= QUEUE_MOST {
             drop(queue);
             core.config.meters.shed(Shed::QueueFull);
             let error = Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again");
+            let error = error.after(crate::bounds::RETRY);
             core.failed(&change, caller, &error);
             return Err(error);
         }
         core.config.meters.waiting.increment(1.0);
         let (state, answer, refused) = (Arc::clone(&state), sender, None);
-        queue.waiting.push_back(Waiting { change, caller, guard, refused, state, answer });
+        queue.bytes = queue.bytes.saturating_add(bytes);
+        queue.waiting.push_back(Waiting { change, caller, guard, under_way, refused, state, answer });
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -149,7 +168,7 @@ impl Run {
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let before = queue.waiting.len();
-                let (taken, withdrawn) = take(&mut queue.waiting);
+                let (taken, withdrawn) = take(&mut queue);
                 self.core.config.meters.waiting.decrement(count(before - queue.waiting.len()));
                 if taken.is_empty() {
                     queue.running = false;
@@ -197,6 +216,7 @@ impl Drop for Run {
             queue.running = false;
             self.core.config.meters.waiting.decrement(count(queue.waiting.len()));
             queue.waiting.clear();
+            queue.bytes = 0;
         }
     }
 }
@@ -207,15 +227,18 @@ const fn count(of: usize) -> f64 {
 }
 
 /// What goes into the next commit, and what nobody waits for any more.
-fn take(waiting: &mut VecDeque<Waiting>) -> (VecDeque<Waiting>, Vec<Waiting>) {
+fn take(queue: &mut Queue) -> (VecDeque<Waiting>, Vec<Waiting>) {
+    let Queue { waiting, bytes: waiting_bytes, .. } = queue;
     let (mut taken, mut withdrawn, mut ops, mut bytes) = (VecDeque::new(), Vec::new(), 0_usize, 0_usize);
     while let Some(next) = waiting.front() {
         ops = ops.saturating_add(next.change.weight());
-        bytes = bytes.saturating_add(next.change.bytes());
+        let own = next.change.bytes();
+        bytes = bytes.saturating_add(own);
         if !taken.is_empty() && (ops > BATCH_OPS || bytes > BATCH_BYTES) {
             break;
         }
         let Some(next) = waiting.pop_front() else { break };
+        *waiting_bytes = waiting_bytes.saturating_sub(own as u64);
         if next.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             taken.push_back(next);
         } else {
@@ -346,8 +369,14 @@ async fn commit_some(
         // What is only told changes nothing, unless it was the first thing of a user at all. Otherwise a reader has found the commit already, and perhaps a later one of another handle.
         if index.stamp == since && !(alone && stamp == since) {
             let touched = core.watchers.any().then(|| overlay.touched());
+            let settles = overlay.limits.is_some();
+            #[cfg(feature = "faults")]
+            core.handle(&index, &overlay);
             let change = |index: &mut Index| overlay.commit_to(index, stamp, time);
             core.watchers.around(&core.config, &mut index, touched, change);
+            if settles {
+                core.settle(&index);
+            }
         }
     }
     {
@@ -384,6 +413,10 @@ fn draft<'a>(
     let mut draft = Draft::new(index, lookup, &core.config, now, core.trail.is_some());
     let spent = core.spent.lock();
     draft.spent = Some(&spent);
+    #[cfg(feature = "faults")]
+    if core.config.has(Fault::LimitPerHandle) {
+        draft.handled = Some(*core.handled.lock());
+    }
     let mut answers = Vec::new();
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {

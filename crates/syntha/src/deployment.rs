@@ -1,5 +1,6 @@
 //! A store, its directory, and the meshes that are open on it: one of each for a process.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{Mesh, MeshConfig, Opening, Permissions};
+use syntha_mesh::{KeptLimits, Mesh, MeshConfig, Opening, Permissions};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
     Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot,
@@ -249,6 +250,11 @@ impl Deployment {
         let mesh = opened.mesh.clone();
         *open = Some(opened);
         Ok(mesh)
+    }
+
+    /// What a session keeps as long as a handle of it is there: the deployment, and its place among the user's sessions.
+    pub(crate) fn kept(self: &Arc<Self>, mesh: &Mesh) -> Result<Arc<dyn Any + Send + Sync>> {
+        Ok(Arc::new((Arc::clone(self), mesh.seat()?)))
     }
 
     fn opening(&self) -> Opening {
@@ -495,7 +501,13 @@ impl Deployment {
         let _turn = self.turns.take().await?;
         // INVARIANT: what was tightened since the archive was made is tight in the first moment of the new life.
         let present = if archived { None } else { self.permissions(tag).await? };
-        let mut snapshot = Restricted { inner: snapshot, present };
+        // INVARIANT: no archive gives its user more than the user has now, whatever permissions are taken from it.
+        let limits = match self.kept_limits(tag).await {
+            // Data that can't be read any more is what the archive is for.
+            Err(_) if archived => None,
+            limits => Some(limits?),
+        };
+        let mut snapshot = Restricted { inner: snapshot, present, limits };
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
@@ -536,12 +548,18 @@ impl Deployment {
             }
             Err(error) => Err(error),
         };
-        read.map_err(|error| match error.kind() {
-            StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
-            StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
-            StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
-            _ => error.into(),
-        })
+        read.map_err(unreadable)
+    }
+
+    /// What the user was given to use.
+    async fn kept_limits(&self, tag: UserTag) -> Result<KeptLimits> {
+        match self.store.open(tag).await {
+            Ok(user) => KeptLimits::read(&*user).await.map_err(unreadable),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(KeptLimits::none())
+            }
+            Err(error) => Err(unreadable(error)),
+        }
     }
 
     /// The user's data as of one commit, and what seals its archive.
@@ -718,6 +736,15 @@ const fn leaves_old(kind: StoreErrorKind) -> bool {
             | Kind::KeyUnavailable
             | Kind::KeyRefused
     )
+}
+
+fn unreadable(error: syntha_store::Error) -> Error {
+    match error.kind() {
+        StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
+        StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
+        StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
+        _ => error.into(),
+    }
 }
 
 const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";
