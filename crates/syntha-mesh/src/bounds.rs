@@ -141,8 +141,7 @@ mod tests {
     use crate::limits::ResourceLimits;
 
     fn bounds(limits: ResourceLimits) -> Bounds {
-        let mut config = MeshConfig::default();
-        config.limits = limits;
+        let config = MeshConfig { limits, ..MeshConfig::default() };
         Bounds::new(&Effective::of(&config, None))
     }
 

@@ -121,6 +121,7 @@ impl Mesh {
         lines: &mut Lines<impl BufRead + Send>,
         progress: &mut (impl FnMut(&ImportReport) + Send),
     ) -> Result<ImportReport> {
+        self.core.ask()?;
         let mut report = ImportReport::default();
         let mut found = Exported::default();
         let (mut waiting, mut bytes) = (Vec::new(), 0);

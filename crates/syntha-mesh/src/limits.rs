@@ -489,8 +489,8 @@ mod tests {
 
     #[test]
     fn each_layer_says_what_the_one_before_does_not() {
-        let mut config = MeshConfig::default();
-        config.limits = ResourceLimits::new().max_contexts(1).max_agents(1).max_topics(1);
+        let limits = ResourceLimits::new().max_contexts(1).max_agents(1).max_topics(1);
+        let mut config = MeshConfig { limits, ..MeshConfig::default() };
         let plan = ResourceLimits::new().max_contexts(2).max_agents(u64::MAX);
         config.plans.insert(PlanName::new("free").unwrap(), plan);
         let own = ResourceLimits::new().max_contexts(3);

@@ -7,6 +7,7 @@ mod accounts;
 mod audit;
 mod doctor;
 mod keys;
+mod limits;
 mod place;
 mod transfer;
 mod whole;
