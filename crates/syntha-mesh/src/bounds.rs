@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use syntha_store::Clock;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -101,7 +102,7 @@ impl Bounds {
     /// A session is open as long as what is given back.
     pub(crate) fn sit(&self) -> Result<Seat> {
         let most = self.sessions.load(Ordering::Relaxed);
-        UnderWay::of(&self.open, most).map(Seat).map_err(|used| {
+        UnderWay::of(&self.open, most).map(|place| Seat(Mutex::new(Some(place)))).map_err(|used| {
             Error::limit(ErrorKind::LimitExceeded, Exceeded { limit: Limit::Sessions, most, used })
         })
     }
@@ -126,32 +127,58 @@ impl Drop for UnderWay {
     }
 }
 
-/// An open session of a user, as far as the user's [limit of sessions](Limit::Sessions) goes: keep it as long as a handle of the session is,
-/// as [`Guard::keeping`](crate::Guard::keeping) does.
+/// An open session's place among those that its user may have: see [`Guard::seated`](crate::Guard::seated).
 #[derive(Debug)]
 #[must_use = "the session counts as long as it is kept"]
-pub struct Seat(#[allow(dead_code, reason = "it is held, never read")] UnderWay);
+pub struct Seat(Mutex<Option<UnderWay>>);
+
+impl Seat {
+    /// The session has ended, whoever holds a handle of it.
+    pub(crate) fn give_up(&self) {
+        *self.0.lock() = None;
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use syntha_store::{ManualClock, Timestamp};
+    use syntha_store::Timestamp;
 
     use super::*;
     use crate::config::MeshConfig;
     use crate::limits::ResourceLimits;
+
+    /// A clock that is moved by the nanosecond.
+    #[derive(Debug, Default)]
+    struct Nanos(AtomicU64);
+
+    impl Nanos {
+        fn advance(&self, by: Duration) {
+            self.0.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::Relaxed);
+        }
+    }
+
+    impl Clock for Nanos {
+        fn wall(&self) -> Timestamp {
+            Timestamp(1)
+        }
+
+        fn boot(&self) -> Duration {
+            Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        }
+    }
 
     fn bounds(limits: ResourceLimits) -> Bounds {
         let config = MeshConfig { limits, ..MeshConfig::default() };
         Bounds::new(&Effective::of(&config, None))
     }
 
-    fn admitted(bounds: &Bounds, clock: &ManualClock) -> u64 {
+    fn admitted(bounds: &Bounds, clock: &Nanos) -> u64 {
         (0..10_000).take_while(|_| bounds.ask(clock).is_ok()).count() as u64
     }
 
     #[test]
     fn a_second_takes_as_many_calls_as_are_allowed() {
-        let clock = ManualClock::new(Timestamp(1));
+        let clock = Nanos::default();
         for most in [1, 3, 7, 1_000] {
             let bounds = bounds(ResourceLimits::new().max_operations_per_second(most));
             assert_eq!(admitted(&bounds, &clock), most, "a burst of a second");

@@ -6,7 +6,7 @@ use syntha_store::Version;
 
 use crate::interactions::Interaction;
 use crate::life::Life;
-use crate::limits::UserLimits;
+use crate::limits::{Exceeded, UserLimits};
 use crate::load::{LoadReport, Loaded};
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
@@ -177,8 +177,8 @@ pub(crate) enum Change {
 pub(crate) struct PushChange {
     pub(crate) key: EntryKey,
     pub(crate) text: Arc<str>,
-    /// Bytes of the text; of one that was too large to be made, more than it was allowed.
-    pub(crate) size: u64,
+    /// Why there is no text: it would have had more bytes than were allowed when it was written.
+    pub(crate) too_large: Option<Exceeded>,
     pub(crate) by: Option<AgentName>,
     /// Whether agents and topics are the whole audience, also when there are none.
     pub(crate) restricted: bool,

@@ -336,7 +336,11 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, who: Option<Doing<'_>>, push: &PushChange) -> Result<Answer> {
-        self.limits.check_value(push.size)?;
+        self.limits.check_value(push.too_large.map_or(push.text.len() as u64, |over| over.used))?;
+        // INVARIANT: a text that was not made is never stored. The limit was raised since: the next try makes it.
+        if let Some(over) = push.too_large {
+            return Err(Error::limit(ErrorKind::LimitExceeded, over).after(Duration::ZERO));
+        }
         if push.agents.len() + push.topics.len() > AUDIENCE_NAMES {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,

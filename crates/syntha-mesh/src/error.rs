@@ -24,7 +24,8 @@ pub enum ErrorKind {
     Conflict,
     /// A size or count is over its limit.
     LimitExceeded,
-    /// The work did not start in time. Nothing was written; try again.
+    /// The work did not start in time, or came faster than the user's calls may, or while too many of them were under way. Nothing was
+    /// written; try again, after [`Error::retry_after`] where it is known.
     Busy,
     /// Whether the write happened is not known. Try again with the same operation id.
     Unknown,

@@ -74,7 +74,7 @@ impl Mesh {
         }
     }
 
-    /// Counts a session that is being opened, until what is given back is dropped: for whoever [makes](Self::guarded) its handles.
+    /// Takes a place for a session that is being opened, for the [guard](crate::Guard::seated) of its handles.
     ///
     /// # Errors
     ///

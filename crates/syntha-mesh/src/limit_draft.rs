@@ -96,11 +96,11 @@ impl Draft<'_> {
                 Counted { agents: more.agents.saturating_add(1), ..more }
             }
             Change::Push(_) if self.config.undo_overwrites != UndoOverwrites::None => Counted::UNKNOWN,
-            Change::Push(PushChange { key, size, agents, topics, .. }) => Counted {
+            Change::Push(PushChange { key, text, agents, topics, .. }) => Counted {
                 contexts: 1,
                 agents: agents.len() as u64 + 1,
                 topics: topics.len() as u64,
-                context_bytes: size.saturating_add(key.as_str().len() as u64),
+                context_bytes: (text.len() + key.as_str().len()) as u64,
                 history_bytes: 0,
             },
             Change::Register { .. }

@@ -10,6 +10,7 @@ use crate::change::{Answer, Change, Expected, PushChange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Unwritten};
 use crate::life::Life;
+use crate::limits::{Exceeded, Limit};
 use crate::mesh::{Mesh, mismatch, parse};
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
 use crate::readable;
@@ -42,14 +43,14 @@ impl Push {
         value: &impl Serialize,
     ) -> Self {
         let change = key.and_then(|key| {
-            let (text, size) = match json::text(value, mesh.core.bounds.value()) {
-                Ok(text) if readable::is_readable(&text) => {
-                    let size = text.len() as u64;
-                    (Arc::from(text), size)
-                }
+            let most = mesh.core.bounds.value();
+            let (text, too_large) = match json::text(value, most) {
+                Ok(text) if readable::is_readable(&text) => (Arc::from(text), None),
                 Ok(_) => return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE)),
-                // The commit refuses it by its size, once it has decided whether it may be written at all.
-                Err(Unwritten::TooLarge(size)) => (Arc::from(""), size),
+                // The commit refuses it, once it has decided whether it may be written at all.
+                Err(Unwritten::TooLarge(used)) => {
+                    (Arc::from(""), Some(Exceeded { limit: Limit::Value, most, used }))
+                }
                 Err(Unwritten::NoJson) => {
                     return Err(Error::new(ErrorKind::Invalid, "the value can't be written as JSON"));
                 }
@@ -57,7 +58,7 @@ impl Push {
             Ok(PushChange {
                 key,
                 text,
-                size,
+                too_large,
                 by,
                 restricted: false,
                 agents: Vec::new(),

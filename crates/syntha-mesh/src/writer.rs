@@ -104,8 +104,9 @@ pub(crate) async fn write_in(
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
-    // What the mesh writes by itself is bounded where it comes from.
-    let under_way = match guard.as_ref().map(|_| core.enter()).transpose() {
+    // What the mesh writes by itself is bounded where it comes from, and the host can always tighten a limit.
+    let counted = guard.is_some() && !matches!(change, Change::Limits(_));
+    let under_way = match counted.then(|| core.enter()).transpose() {
         Ok(under_way) => under_way,
         Err(error) => {
             core.failed(&change, caller, &error);
@@ -118,7 +119,7 @@ pub(crate) async fn write_in(
     let spawn = {
         let mut queue = core.writer.queue.lock();
         let room = core.config.waiting_bytes.saturating_sub(queue.bytes);
-        let full = guard.is_some() && !queue.waiting.is_empty() && bytes > room;
+        let full = counted && !queue.waiting.is_empty() && bytes > room;
         if full || queue.waiting.len() >= QUEUE_MOST {
             drop(queue);
             core.config.meters.shed(Shed::QueueFull);

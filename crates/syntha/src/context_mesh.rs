@@ -87,7 +87,8 @@ impl ContextMesh {
         }
         let mesh = deployment.mesh(&user, true).await?;
         let (guard, _) = syntha_mesh::Guard::new();
-        let (at, kept) = (deployment.now(), deployment.kept(&mesh)?);
+        let guard = guard.seated(mesh.seat()?);
+        let (at, kept) = (deployment.now(), deployment);
         let mesh = mesh.guarded(guard.keeping(kept));
         mesh.note_event(Event::new(at, Action::OpenSession)).await?;
         Ok(Self(mesh))

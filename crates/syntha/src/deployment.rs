@@ -1,6 +1,5 @@
 //! A store, its directory, and the meshes that are open on it: one of each for a process.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
@@ -250,11 +249,6 @@ impl Deployment {
         let mesh = opened.mesh.clone();
         *open = Some(opened);
         Ok(mesh)
-    }
-
-    /// What a session keeps as long as a handle of it is there: the deployment, and its place among the user's sessions.
-    pub(crate) fn kept(self: &Arc<Self>, mesh: &Mesh) -> Result<Arc<dyn Any + Send + Sync>> {
-        Ok(Arc::new((Arc::clone(self), mesh.seat()?)))
     }
 
     fn opening(&self) -> Opening {

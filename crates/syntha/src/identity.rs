@@ -193,13 +193,14 @@ impl Deployment {
             }
             opened => opened.inspect_err(|error| self.refused(&user, error))?,
         };
-        let kept = self.kept(&mesh).inspect_err(|error| self.refused(&user, error))?;
+        let seat = mesh.seat().map_err(Error::from).inspect_err(|error| self.refused(&user, error))?;
         let (guard, revoker) = Guard::new();
-        let mut guard = guard.while_standing(Arc::new(Leased(lease.clone())));
+        let mut guard = guard.seated(seat).while_standing(Arc::new(Leased(lease.clone())));
         let agent = lease.agent().map(AgentName::try_from).transpose()?;
         if let Some(agent) = &agent {
             guard = guard.only(agent.clone());
         }
+        let kept = Arc::clone(self);
         let mesh = mesh.guarded(guard.keeping(kept));
         let end = revoker.clone();
         lease.on_end(move || end.revoke());

@@ -558,9 +558,11 @@ impl UserManager {
         self.check_host(host, user)?;
         let opened = self.deployment.mesh(user, create).await;
         let mesh = opened.inspect_err(|error| self.deployment.refused(user, error))?;
-        let kept = self.deployment.kept(&mesh).inspect_err(|error| self.deployment.refused(user, error))?;
+        let seat = mesh.seat().map_err(Error::from);
+        let seat = seat.inspect_err(|error| self.deployment.refused(user, error))?;
         let (guard, revoker) = Guard::new();
-        let mesh = mesh.guarded(guard.keeping(kept));
+        let kept = Arc::clone(&self.deployment);
+        let mesh = mesh.guarded(guard.keeping(kept).seated(seat));
         mesh.note_event(Event::new(self.deployment.now(), Action::OpenSession)).await?;
         let deployment = Arc::clone(&self.deployment);
         Ok(Session { mesh: ContextMesh(mesh), revoker, deployment, agent: None })

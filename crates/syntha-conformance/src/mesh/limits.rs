@@ -417,9 +417,18 @@ async fn limits_hold_at_once_for_every_handle(bed: Bed) {
     assert!(!one.set_limits(none.clone()).await.unwrap(), "it is there already");
     assert_eq!(exceeded(two.push("l", 1).await), (Limit::Contexts, 1, 1));
     assert_eq!(exceeded(two.push("k", "12345").await).0, Limit::Value);
+    // Raised by one, it is in the next call of the other or the one after: a text that was cut is stored by neither.
+    let more = UserLimits::new().own(ResourceLimits::new().max_value_bytes(50));
+    one.set_limits(more).await.unwrap();
+    if let Err(error) = two.push("k", "x".repeat(48)).await {
+        assert!(error.is_retryable() && error.retry_after() == Some(Duration::ZERO));
+        two.push("k", "x".repeat(48)).await.unwrap();
+    }
+    assert_eq!(two.value("k").await.unwrap().unwrap().json(), format!("\"{}\"", "x".repeat(48)));
+    one.set_limits(none.clone()).await.unwrap();
     assert_eq!(two.usage_report().await.unwrap().given, none);
     assert!(two.set_limits(UserLimits::new()).await.unwrap());
-    one.push("l", "12345").await.unwrap();
+    one.push("l", 1).await.unwrap();
     assert_eq!(one.usage_report().await.unwrap().given, UserLimits::new());
 }
 
@@ -561,7 +570,7 @@ async fn limits_of_calls_a_second(bed: Bed) {
 
 async fn limits_of_sessions_count_what_is_open(bed: Bed) {
     let mesh = limited(&bed, ResourceLimits::new().max_sessions(2)).await;
-    let open = || mesh.seat().map(|seat| mesh.guarded(Guard::new().0.keeping(std::sync::Arc::new(seat))));
+    let open = || mesh.seat().map(|seat| mesh.guarded(Guard::new().0.seated(seat)));
     let (one, two) = (open().unwrap(), open().unwrap());
     assert_eq!(exceeded(open()), (Limit::Sessions, 2, 2));
     let ann = one.agent("ann").unwrap();
@@ -570,7 +579,13 @@ async fn limits_of_sessions_count_what_is_open(bed: Bed) {
     drop(ann);
     let three = open().unwrap();
     assert_eq!(mesh.usage_report().await.unwrap().of(Limit::Sessions).unwrap().used, Some(2));
-    drop((two, three));
+    drop(three);
+    let (guard, revoker) = Guard::new();
+    let ended = mesh.guarded(guard.seated(mesh.seat().unwrap()));
+    assert_eq!(exceeded(open()), (Limit::Sessions, 2, 2));
+    revoker.revoke();
+    let four = open().expect("what has ended does not count, whoever holds it");
+    drop((two, four, ended, revoker));
     assert_eq!(mesh.usage_report().await.unwrap().of(Limit::Sessions).unwrap().used, Some(0));
 }
 

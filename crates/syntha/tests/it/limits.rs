@@ -53,7 +53,10 @@ async fn sessions_are_counted_while_they_are_used() {
     users.set_limits("alice", UserLimits::new().own(ResourceLimits::new().max_sessions(3))).await.unwrap();
     let _four = users.open(&host, "alice").await.unwrap();
     assert_eq!(users.limits("alice").await.unwrap().of(Limit::Sessions).unwrap().used, Some(3));
+    assert_eq!(users.open(&host, "alice").await.unwrap_err().kind(), ErrorKind::LimitExceeded);
     two.agent("ann").unwrap().push("k", 1).await.unwrap();
+    two.end();
+    let _five = users.open(&host, "alice").await.unwrap();
 }
 
 #[tokio::test]
