@@ -50,7 +50,8 @@ impl Bounds {
             (&self.sessions, Limit::Sessions),
             (&self.per_second, Limit::Operations),
         ] {
-            place.store(effective.number(limit), Ordering::Relaxed);
+            let most = if limit == Limit::Value { effective.value() } else { effective.number(limit) };
+            place.store(most, Ordering::Relaxed);
         }
     }
 
@@ -76,10 +77,10 @@ impl Bounds {
     #[cold]
     fn ask_clock(&self, most: u64, clock: &dyn Clock) -> Result<()> {
         let exceeded = Exceeded { limit: Limit::Operations, most, used: most };
-        let Some(each) = SECOND.checked_add(most.saturating_sub(1)).and_then(|sum| sum.checked_div(most))
-        else {
+        if most == 0 {
             return Err(Error::limit(ErrorKind::Busy, exceeded).final_());
-        };
+        }
+        let each = SECOND.div_ceil(most);
         let now = u64::try_from(clock.boot().as_nanos()).unwrap_or(u64::MAX);
         let burst = each.saturating_mul(most - 1);
         let mut wait = 0;
@@ -195,6 +196,10 @@ mod tests {
         }
         let none = bounds(ResourceLimits::new().max_operations_per_second(0));
         assert!(!none.ask(&clock).unwrap_err().is_retryable());
+        for any in [u64::MAX - 1, u64::MAX] {
+            let bounds = bounds(ResourceLimits::new().max_operations_per_second(any));
+            assert_eq!(admitted(&bounds, &clock), 10_000);
+        }
         assert_eq!(admitted(&bounds(ResourceLimits::new()), &clock), 10_000);
     }
 

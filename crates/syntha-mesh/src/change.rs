@@ -221,14 +221,24 @@ impl Change {
 
     /// Bytes that it adds to a batch, roughly.
     pub(crate) fn bytes(&self) -> usize {
+        let topics = |list: &[Topic]| list.iter().map(|topic| topic.as_str().len() + 8).sum::<usize>();
+        let agents = |list: &[AgentName]| list.iter().map(|agent| agent.as_str().len() + 8).sum::<usize>();
         match self {
-            Self::Push(push) => push.text.len() + push.key.as_str().len() + 256,
+            Self::Push(push) => {
+                let names = agents(&push.agents) + topics(&push.topics);
+                push.text.len() + push.key.as_str().len() + names + 256
+            }
             Self::Batch(changes) => changes.iter().map(Self::bytes).sum(),
             Self::By { change, .. } => change.bytes(),
             Self::Append { messages, .. } => messages.iter().map(|message| message.body.len() + 512).sum(),
             Self::Log(events) => events.len() * 256,
             Self::Load(loaded) => loaded.iter().map(Loaded::bytes).sum(),
-            Self::Subscribe { topics, .. } => topics.iter().map(|topic| topic.as_str().len() + 8).sum(),
+            Self::Subscribe { topics: list, .. } | Self::Unsubscribe { topics: list, .. } => {
+                topics(list) + 256
+            }
+            Self::PostPermissions { topics: Some(list), .. }
+            | Self::ReadPermissions { topics: Some(list), .. } => topics(list) + 256,
+            Self::CreateThread { agents: Some(list), .. } => agents(list) + 256,
             _ => 256,
         }
     }

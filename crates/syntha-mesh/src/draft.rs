@@ -336,9 +336,9 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, who: Option<Doing<'_>>, push: &PushChange) -> Result<Answer> {
-        self.limits.check_value(push.too_large.map_or(push.text.len() as u64, |over| over.used))?;
-        // INVARIANT: a text that was not made is never stored. The limit was raised since: the next try makes it.
         if let Some(over) = push.too_large {
+            self.limits.check_value(over.used)?;
+            // INVARIANT: a text that was not made is never stored. The limit was raised since: the next try makes it.
             return Err(Error::limit(ErrorKind::LimitExceeded, over).after(Duration::ZERO));
         }
         if push.agents.len() + push.topics.len() > AUDIENCE_NAMES {
@@ -351,6 +351,8 @@ impl<'a> Draft<'a> {
             Seen::Done(version) => return Ok(Answer::Repeated(version)),
             Seen::New(operation) => operation,
         };
+        // A retry of what was done before gets its answer, also if the limit was lowered since.
+        self.limits.check_value(push.text.len() as u64)?;
         let key = push.key.shared();
         let old = self.live(key);
         // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
@@ -575,7 +577,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The entry that is stored under a key, expired or not.
-    fn stored(&self, key: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn stored(&self, key: &str) -> Option<Arc<Entry>> {
         match self.overlay.entries.get(key) {
             Some(pending) => pending.as_ref().map(|pending| Arc::clone(&pending.entry)),
             None if self.overlay.cleared => None,

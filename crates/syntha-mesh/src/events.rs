@@ -138,9 +138,20 @@ fn done(doer: Doer<'_>, change: &Change, answer: &Answer, before: &Before) -> Ve
     }
 }
 
+/// Whether a call was turned away because calls come too fast, or because too many are under way.
+pub(crate) fn is_shed(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.exceeded().is_some()
+}
+
 /// What a change that was refused, or failed, is written down as.
 pub(crate) fn refused(doer: Doer<'_>, change: &Change, error: &Error) -> Vec<Event> {
     let (verdict, rule) = verdict(error);
+    // A flood is one event with a count, whatever its keys.
+    if is_shed(error) && !matches!(change, Change::Log(_) | Change::Flush) {
+        let mut event = named(doer, change).count(1);
+        event.target = None;
+        return vec![event.ended(verdict, rule)];
+    }
     let events = match change {
         Change::By { agent, change, .. } => {
             return refused(Doer { agent: Some(agent), ..doer }, change, error);

@@ -336,6 +336,7 @@ impl Thread {
         report: &mut ChatReport,
         progress: &mut (impl FnMut(&ChatReport) + Send),
     ) -> Result<()> {
+        self.mesh.core.ask()?;
         // A message's id is a digest of the file up to it, so the same start of a file gives the same ids, and no other does.
         let mut digest = Sha256::new();
         let (mut waiting, mut bytes, mut more) = (Vec::new(), 0, true);
@@ -356,7 +357,7 @@ impl Thread {
                 }
             }
             if !waiting.is_empty() && (waiting.len() >= LINES || bytes >= BYTES || !more) {
-                for appended in self.append_all(waiting.drain(..)).await? {
+                for appended in self.append_as(waiting.drain(..), false).await? {
                     report.present += u64::from(appended.duplicate);
                     report.appended += u64::from(!appended.duplicate);
                 }

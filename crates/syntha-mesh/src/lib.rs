@@ -72,7 +72,7 @@ pub use guard::{Guard, Lapsed, Revoker, Standing};
 pub use history::MessagePage;
 pub use import::{ChatReport, ImportError, ImportReport};
 pub use interactions::{Action, Interaction, InteractionLog};
-pub use limit_calls::KeptLimits;
+pub use limit_calls::{KeptLimits, Tally};
 pub use limits::{Exceeded, Limit, LimitUsage, ResourceLimits, UsageReport, UserLimits};
 pub use listing::{Filter, Stats, TopicInfo};
 pub use mesh::{Hold, Mesh, Opening};

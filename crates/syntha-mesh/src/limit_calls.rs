@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use syntha_store::{
-    Action, Error as StoreError, Keyspace, Record, RecordId, Rule, StoredRecord, UserStore, Version,
+    Action, Error as StoreError, Keyspace, Record, RecordId, Rule, StoredRecord, Usage, UserStore, Version,
 };
 
 use crate::bounds::Seat;
@@ -122,5 +122,37 @@ impl KeptLimits {
             (record.head.version, record.head.body_version) = (version, version);
             StoredRecord { space: Keyspace::Agents, record }
         })
+    }
+}
+
+/// What the records of an archive add up to, at least: its entries, agents and history, without what is kept for an undo.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally(Usage);
+
+impl Tally {
+    /// Counts a record.
+    pub fn add(&mut self, stored: &StoredRecord) {
+        let Self(usage) = self;
+        let (name, body) = (stored.record.head.id.name().len() as u64, stored.record.body.len() as u64);
+        match stored.space {
+            Keyspace::Context => {
+                usage.contexts += 1;
+                usage.context_bytes += name + body;
+            }
+            Keyspace::Agents if !KeptLimits::is_one(stored) => usage.agents += 1,
+            Keyspace::Threads => usage.history_bytes += name,
+            Keyspace::History => usage.history_bytes += body,
+            _ => {}
+        }
+    }
+
+    /// Whether that is no more than an archive says of itself. One that says less would give its user more than the limits allow.
+    #[must_use]
+    pub const fn is_within(&self, said: &Usage) -> bool {
+        let Self(usage) = self;
+        usage.contexts <= said.contexts
+            && usage.agents <= said.agents
+            && usage.context_bytes <= said.context_bytes
+            && usage.history_bytes <= said.history_bytes
     }
 }

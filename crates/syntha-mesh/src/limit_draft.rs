@@ -8,6 +8,7 @@ use crate::draft::Draft;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::limits::{Exceeded, Limit, UserLimits};
+use crate::names::{AgentName, Topic};
 use crate::undo::UndoOverwrites;
 
 /// What is stored, or what an operation adds to it at most.
@@ -88,29 +89,40 @@ impl Draft<'_> {
 
     /// What a change adds at most.
     fn growth(&self, change: &Change) -> Counted {
-        let agents = |count: usize| Counted { agents: count as u64, ..Counted::default() };
+        let new = |agent: &AgentName| u64::from(self.agent(agent.as_str()).is_none());
+        let agents = |count: u64| Counted { agents: count, ..Counted::default() };
+        let topics = |list: &[Topic]| {
+            let known = |topic: &&Topic| self.overlay.topics.has(&self.index.topics, topic.shared());
+            list.iter().filter(|topic| !known(topic)).count() as u64
+        };
         match change {
             // The agent itself may be new.
-            Change::By { change, .. } => {
+            Change::By { agent, change, .. } => {
                 let more = self.growth(change);
-                Counted { agents: more.agents.saturating_add(1), ..more }
+                Counted { agents: more.agents.saturating_add(new(agent)), ..more }
             }
             Change::Push(_) if self.config.undo_overwrites != UndoOverwrites::None => Counted::UNKNOWN,
-            Change::Push(PushChange { key, text, agents, topics, .. }) => Counted {
-                contexts: 1,
-                agents: agents.len() as u64 + 1,
-                topics: topics.len() as u64,
-                context_bytes: (text.len() + key.as_str().len()) as u64,
-                history_bytes: 0,
-            },
-            Change::Register { .. }
-            | Change::PostPermissions { .. }
-            | Change::ReadPermissions { .. }
-            | Change::Permit { .. } => agents(1),
-            Change::Subscribe { topics, .. } => Counted { topics: topics.len() as u64, ..agents(1) },
+            Change::Push(PushChange { key, text, by, agents: named, topics: on, .. }) => {
+                let old = self.stored(key.as_str());
+                let bytes = (text.len() + key.as_str().len()) as u64;
+                Counted {
+                    contexts: u64::from(old.is_none()),
+                    agents: by.iter().chain(named).map(new).sum(),
+                    topics: topics(on),
+                    context_bytes: bytes.saturating_sub(old.map_or(0, |old| old.bytes())),
+                    history_bytes: 0,
+                }
+            }
+            Change::Register { agent }
+            | Change::PostPermissions { agent, .. }
+            | Change::ReadPermissions { agent, .. }
+            | Change::Permit { agent, .. } => agents(new(agent)),
+            Change::Subscribe { agent, topics: to, .. } => {
+                Counted { topics: topics(to), ..agents(new(agent)) }
+            }
             Change::CreateThread { thread, agents: named, .. } => Counted {
                 history_bytes: thread.as_str().len() as u64,
-                ..agents(named.as_ref().map_or(0, Vec::len))
+                ..agents(named.iter().flatten().map(new).sum())
             },
             Change::Append { thread, messages } => {
                 let bytes = messages.iter().map(crate::message::NewMessage::bytes).sum::<u64>();

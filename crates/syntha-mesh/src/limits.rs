@@ -401,9 +401,14 @@ impl Effective {
         self.unknown_plan || stored.into_iter().any(|limit| self.most(limit).is_some())
     }
 
+    /// The most bytes of a value: no more than a commit takes, whatever was said.
+    pub(crate) fn value(&self) -> u64 {
+        self.number(Limit::Value).min(syntha_store::BATCH_BYTES as u64)
+    }
+
     /// INVARIANT: fails if a text of so many bytes is more than a value may have.
     pub(crate) fn check_value(&self, bytes: u64) -> Result<()> {
-        let most = self.number(Limit::Value);
+        let most = self.value();
         if bytes <= most {
             return Ok(());
         }

@@ -157,7 +157,6 @@ impl Draft<'_> {
     }
 
     fn load_entry(&mut self, loaded: &LoadedEntry, report: &mut LoadReport) -> Result<()> {
-        self.limits.check_value(loaded.value.len() as u64)?;
         if !readable::is_readable(&loaded.value) {
             return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
         }
@@ -169,6 +168,7 @@ impl Draft<'_> {
             report.present.entries += 1;
             return Ok(());
         }
+        self.limits.check_value(loaded.value.len() as u64)?;
         let audience = match &loaded.audience {
             None => Parts { everyone: true, ..Parts::default() },
             Some((agents, topics)) => Parts {
@@ -239,13 +239,13 @@ impl Draft<'_> {
         if *seq == 0 || *seq > state.last {
             return Err(Error::new(ErrorKind::Invalid, "a message's place is not in its thread"));
         }
-        self.limits.check_value(message.body.len() as u64)?;
         let key = (Arc::clone(thread.shared()), *seq);
         // What is missing in a complete thread, and before the place up to which this one was filled, was redacted.
         if state.filled.is_none_or(|filled| *seq <= filled) || self.lookup.messages.contains_key(&key) {
             report.present.messages += 1;
             return Ok(());
         }
+        self.limits.check_value(message.body.len() as u64)?;
         state.filled = Some(*seq);
         let by = loaded.by.as_ref().map(|by| self.mentioned(by)).transpose()?;
         let put = Op::Put {

@@ -530,21 +530,25 @@ impl Mesh {
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
+        // An import counts where it begins, and what the host gives the user is no call of the user's.
+        let counted = !matches!(change, Change::Load(_) | Change::Limits(_));
+        self.write_as(change, counted).await
+    }
+
+    /// The same, said whether it counts against what the user may do a second.
+    pub(crate) async fn write_as(&self, change: Change, counted: bool) -> Result<Answer> {
         let (operation, since) = (change.operation(), Instant::now());
-        let result = self.write_unmetered(change).await;
+        let result = self.write_unmetered(change, counted).await;
         self.core.config.meters.wrote(operation, since, &result);
         result
     }
 
-    async fn write_unmetered(&self, mut change: Change) -> Result<Answer> {
+    async fn write_unmetered(&self, mut change: Change, counted: bool) -> Result<Answer> {
         let caller = Caller { session: self.guard.session(), grants: self.guard.grants_for(change.agent()) };
         if let Err(error) = self.may_write(&change) {
             return Err(self.refused(&change, error).await);
         }
-        // An import counts where it begins, and what the host gives the user is no call of the user's.
-        if !matches!(change, Change::Load(_) | Change::Limits(_))
-            && let Err(error) = self.core.ask()
-        {
+        if counted && let Err(error) = self.core.ask() {
             // Told without a wait: who is refused for being too fast is not to make the trail slow.
             self.core.failed(&change, caller, &error);
             return Err(error);
@@ -663,8 +667,7 @@ impl Mesh {
 
     /// The same for a call that is not counted.
     pub(crate) async fn fresh_uncounted(&self, act: Act) -> Result<()> {
-        self.check()?;
-        self.caught_up().await?;
+        self.current_uncounted().await?;
         self.host_may(act)
     }
 
@@ -672,6 +675,12 @@ impl Mesh {
     pub(crate) async fn current(&self) -> Result<()> {
         self.check()?;
         self.core.ask()?;
+        self.caught_up().await
+    }
+
+    /// The same for a call that is not counted.
+    pub(crate) async fn current_uncounted(&self) -> Result<()> {
+        self.check()?;
         self.caught_up().await
     }
 

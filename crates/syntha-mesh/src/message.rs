@@ -99,11 +99,7 @@ impl Message {
     /// A message with text, or with any structure that the application's model takes as content.
     pub fn new(role: MessageRole, content: impl Serialize) -> Self {
         // What its user may append, the thread knows. More than a commit takes is not even written.
-        let content = json::text(&content, syntha_store::BATCH_BYTES as u64)
-            .map_err(|error| match error {
-                Unwritten::TooLarge(_) => Unmade::TOO_LARGE,
-                Unwritten::NoJson => Unmade::NO_JSON,
-            })
+        let content = text(&content)
             .and_then(|text| RawValue::from_string(text).map_err(|_| Unmade::UNREADABLE))
             .and_then(|content| {
                 NewMessage { role, id: None, body: Bytes::new(), content, metadata: Map::new() }.encoded()
@@ -174,12 +170,19 @@ impl Unmade {
     }
 }
 
+/// JSON text of no more than a commit takes.
+fn text(value: &impl Serialize) -> Result<String, Unmade> {
+    json::text(value, syntha_store::BATCH_BYTES as u64).map_err(|error| match error {
+        Unwritten::TooLarge(_) => Unmade::TOO_LARGE,
+        Unwritten::NoJson => Unmade::NO_JSON,
+    })
+}
+
 impl NewMessage {
     fn encoded(mut self) -> Result<Self, Unmade> {
         // INVARIANT: what was appended can be read, or its page and the user's export could not be. An export nests it once more.
         if !self.metadata.is_empty() {
-            let metadata = serde_json::to_string(&[[&self.metadata]]);
-            if !readable::is_readable(&metadata.map_err(|_| Unmade::NO_JSON)?) {
+            if !readable::is_readable(&text(&[[&self.metadata]])?) {
                 return Err(Unmade::UNREADABLE);
             }
         }
@@ -187,7 +190,7 @@ impl NewMessage {
             return Err(Unmade::UNREADABLE);
         }
         let body = StoredBody { content: self.content.clone(), metadata: self.metadata.clone() };
-        self.body = serde_json::to_vec(&body).map_err(|_| Unmade::NO_JSON)?.into();
+        self.body = text(&body)?.into();
         Ok(self)
     }
 

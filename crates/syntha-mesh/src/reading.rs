@@ -6,7 +6,7 @@ use syntha_store::{Action, Event, Verdict};
 
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Doer, NAMED, verdict};
+use crate::events::{Doer, NAMED, is_shed, verdict};
 use crate::fault::Fault;
 use crate::mesh::Mesh;
 use crate::names::{AgentName, EntryKey};
@@ -56,6 +56,7 @@ impl Mesh {
         };
         let waits = found.err().is_none_or(|error| error.kind() != ErrorKind::Busy);
         let event = match EntryKey::new(key) {
+            _ if found.err().is_some_and(is_shed) => event,
             Ok(key) => event.on(Arc::clone(key.shared())),
             Err(_) => event,
         };
@@ -103,7 +104,11 @@ impl Reading<'_> {
         match result {
             Err(error) if self.mesh.tells_reads() => {
                 let waits = error.kind() != ErrorKind::Busy;
-                self.mesh.note_refused(refusal(self.event(), &error), waits).await?;
+                let mut event = refusal(self.event(), &error);
+                if is_shed(&error) {
+                    event.target = None;
+                }
+                self.mesh.note_refused(event, waits).await?;
                 Err(error)
             }
             result => result,

@@ -133,6 +133,15 @@ impl Thread {
     ///
     /// As [`append`](Self::append); `Invalid` for none, `LimitExceeded` for too many.
     pub async fn append_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<Vec<Appended>> {
+        self.append_as(messages, true).await
+    }
+
+    /// The same, said whether it counts against what the user may do a second.
+    pub(crate) async fn append_as(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+        counted: bool,
+    ) -> Result<Vec<Appended>> {
         let (mut parsed, mut bytes) = (Vec::new(), 0_u64);
         for message in messages {
             if parsed.len() == APPEND_MOST {
@@ -152,7 +161,8 @@ impl Thread {
             return Err(Error::new(ErrorKind::Invalid, "the append has no message"));
         }
         let thread = self.id.clone();
-        match self.mesh.write(self.own(Change::Append { thread, messages: parsed })).await? {
+        let change = self.own(Change::Append { thread, messages: parsed });
+        match self.mesh.write_as(change, counted).await? {
             Answer::Appended(appended) => Ok(appended),
             _ => Err(mismatch()),
         }

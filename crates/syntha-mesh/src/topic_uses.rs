@@ -86,6 +86,12 @@ impl TopicChanges {
         });
     }
 
+    /// Whether there is a topic with these changes.
+    pub(crate) fn has(&self, stored: &TopicUses, topic: &Arc<str>) -> bool {
+        let change = self.changed.get(topic).copied().unwrap_or_default();
+        sum(self.stored(stored, topic), change).any()
+    }
+
     /// There are no entries any more, and none of the batch's so far.
     pub(crate) fn clear_entries(&mut self, stored: &TopicUses) {
         self.cleared = true;

@@ -61,7 +61,6 @@ struct Waiting {
     /// The session that it was asked for in; `None` for what the mesh does by itself.
     guard: Option<Guard>,
     /// Its place among the user's calls, until it is answered.
-    #[allow(dead_code, reason = "it is held, never read")]
     under_way: Option<UnderWay>,
     /// The store refused it already: it is still to be told to the audit trail and then answered.
     refused: Option<Error>,
@@ -77,6 +76,12 @@ impl Writer {
 }
 
 impl Waiting {
+    /// Answers it. Its place is free before the caller can take another.
+    fn answer(self, answer: Result<Answer>) {
+        drop(self.under_way);
+        let _ = self.answer.send(answer);
+    }
+
     /// Whose call it is, as the session stands now.
     ///
     /// INVARIANT: asked in the commit: a write that waited behind the end of its session, or behind a narrower one, is decided after it.
@@ -105,7 +110,8 @@ pub(crate) async fn write_in(
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
     // What the mesh writes by itself is bounded where it comes from, and the host can always tighten a limit.
-    let counted = guard.is_some() && !matches!(change, Change::Limits(_));
+    let first = matches!(change, Change::Limits(_));
+    let counted = guard.is_some() && !first;
     let under_way = match counted.then(|| core.enter()).transpose() {
         Ok(under_way) => under_way,
         Err(error) => {
@@ -120,7 +126,7 @@ pub(crate) async fn write_in(
         let mut queue = core.writer.queue.lock();
         let room = core.config.waiting_bytes.saturating_sub(queue.bytes);
         let full = counted && !queue.waiting.is_empty() && bytes > room;
-        if full || queue.waiting.len() >= QUEUE_MOST {
+        if full || (!first && queue.waiting.len() >= QUEUE_MOST) {
             drop(queue);
             core.config.meters.shed(Shed::QueueFull);
             let error = Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again");
@@ -131,7 +137,12 @@ pub(crate) async fn write_in(
         core.config.meters.waiting.increment(1.0);
         let (state, answer, refused) = (Arc::clone(&state), sender, None);
         queue.bytes = queue.bytes.saturating_add(bytes);
-        queue.waiting.push_back(Waiting { change, caller, guard, under_way, refused, state, answer });
+        let next = Waiting { change, caller, guard, under_way, refused, state, answer };
+        if first {
+            queue.waiting.push_front(next);
+        } else {
+            queue.waiting.push_back(next);
+        }
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -306,6 +317,10 @@ async fn commit_some(
     let lookup = history::look_up(core, waiting.iter().take(most).map(|next| &next.change)).await?;
     let (drafted, since, time) = {
         let index = core.index.read();
+        // INVARIANT: the index of a mesh that was ended is empty, and says that nothing is used: nothing is committed on it.
+        if core.retired.load(Ordering::Acquire) {
+            return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
+        }
         let now = core.now(&index);
         // A reader found another handle's commit meanwhile: what was looked up is of the one before.
         if lookup.at.is_some_and(|at| at != index.stamp) {
@@ -393,7 +408,7 @@ fn answer_each(waiting: &mut VecDeque<Waiting>, answers: impl IntoIterator<Item 
     for answer in answers {
         let Some(done) = waiting.pop_front() else { break };
         // The caller may have gone; the write stands all the same.
-        let _ = done.answer.send(answer);
+        done.answer(answer);
     }
 }
 
@@ -468,7 +483,7 @@ fn answer_all(core: &Arc<Core>, waiting: VecDeque<Waiting>, error: Error) {
             }
             None => unknown(),
         };
-        let _ = next.answer.send(Err(error));
+        next.answer(Err(error));
     }
 }
 

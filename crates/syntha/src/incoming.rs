@@ -2,7 +2,7 @@ use std::io::{Cursor, Read};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use syntha_mesh::{KeptLimits, Permissions};
+use syntha_mesh::{KeptLimits, Permissions, Tally};
 use syntha_store::archive::Reader;
 use syntha_store::{
     ChainHead, Error, ErrorKind, Incarnation, Keyspace, Result, Snapshot, StoredRecord, UserState, UserTag,
@@ -137,6 +137,8 @@ pub(crate) struct Restricted {
     pub(crate) present: Option<Permissions>,
     /// What the user may use from then on; `None` leaves what the archive says.
     pub(crate) limits: Option<KeptLimits>,
+    /// What came so far.
+    pub(crate) tally: Tally,
 }
 
 impl Restricted {
@@ -177,6 +179,10 @@ impl Snapshot for Restricted {
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
         let Some(chunk) = self.inner.next().await? else {
+            // INVARIANT: what the user uses from then on is not what an archive claims.
+            if !self.tally.is_within(&self.inner.state().usage) {
+                return Err(Error::new(ErrorKind::Corrupt, "the archive holds more than it says"));
+            }
             let version = Version(self.inner.state().stamp.epoch.0);
             return Ok(self.limits.as_mut().and_then(|limits| limits.take(version)).map(|last| vec![last]));
         };
@@ -184,6 +190,7 @@ impl Snapshot for Restricted {
         if chunk.iter().any(|stored| stored.space.writer() == syntha_store::Writer::Identity) {
             return Err(Error::new(ErrorKind::Invalid, "a user's archive holds no accounts"));
         }
+        chunk.iter().for_each(|stored| self.tally.add(stored));
         let chunk = self.keep_limits(chunk);
         let Some(present) = &self.present else { return Ok(Some(chunk)) };
         chunk.into_iter().map(|stored| present.restrict(stored)).collect::<Result<_>>().map(Some)

@@ -132,13 +132,15 @@ async fn who_is_too_fast_waits_for_no_trail() {
     ann.get::<u8>("k").await.unwrap();
     let commits = bed.store.commits();
     bed.store.fail(true);
-    for _ in 0..50 {
-        assert_eq!(ann.get::<u8>("k").await.unwrap_err().kind(), ErrorKind::Busy);
-        assert_eq!(ann.push("k", 2).await.unwrap_err().kind(), ErrorKind::Busy);
+    for n in 0..50 {
+        assert_eq!(ann.get::<u8>(format!("k{n}")).await.unwrap_err().kind(), ErrorKind::Busy);
+        assert_eq!(ann.push(format!("k{n}"), 2).await.unwrap_err().kind(), ErrorKind::Busy);
     }
     assert_eq!(bed.store.commits(), commits, "a refusal waited for the trail");
     bed.store.fail(false);
-    bed.flushed().await;
+    let events = bed.flushed().await;
+    let refused = events.iter().filter(|event| event.verdict == Verdict::Denied);
+    assert_eq!(refused.count(), 2, "a flood is told by its kind, whatever its keys");
     assert_eq!(bed.count(Action::Read, Verdict::Denied).await, 50);
     assert_eq!(bed.count(Action::Push, Verdict::Denied).await, 50);
 }
