@@ -30,7 +30,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("syntha_index_reloads_total", "", &[]),
     ("syntha_open_files", "", &[]),
     ("syntha_operations_total", "operation", OPERATIONS),
-    ("syntha_sheds_total", "reason", &["queue_full", "deadline"]),
+    ("syntha_sheds_total", "reason", &["queue_full", "deadline", "rate", "in_flight"]),
     ("syntha_write_seconds", "operation", OPERATIONS),
     ("syntha_writes_waiting", "", &[]),
 ];

@@ -24,7 +24,7 @@ const MAY: &[&str] =
     &["ContextMesh", "UserManager", "Accounts", "AuditTrail", "Identity", "Tokens", "Sessions"];
 
 /// How many calls take one. A new one is looked at by whoever raises the number.
-const CALLS: usize = 57;
+const CALLS: usize = 59;
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

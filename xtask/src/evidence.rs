@@ -50,6 +50,13 @@ const RUNS: &[Run] = &[
         count: "100000",
     },
     Run {
+        what: "limits",
+        package: "syntha-tests",
+        filter: "test(limits_admit_one_of_a_hundred_in_two_processes)",
+        variable: "SYNTHA_LIMIT_ROUNDS",
+        count: "1000",
+    },
+    Run {
         what: "rivals",
         package: "syntha-tests",
         filter: "test(rivals_leave_one_whole_life_or_none)",

@@ -12,6 +12,7 @@ mod door;
 mod history;
 mod import;
 mod keys;
+mod limits;
 mod opening;
 mod passphrase;
 mod permissions;
@@ -131,7 +132,10 @@ impl Command {
                 | Self::Export(_)
                 | Self::History(history::Command::List { .. } | history::Command::Show { .. })
                 | Self::User(
-                    users::Command::List | users::Command::Backup { .. } | users::Command::UnlockTest { .. }
+                    users::Command::List
+                        | users::Command::Show { .. }
+                        | users::Command::Backup { .. }
+                        | users::Command::UnlockTest { .. }
                 )
                 | Self::Keys(keys::Command::Status { .. })
                 | Self::Backup(_)
@@ -213,7 +217,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             if json {
-                let value = serde_json::json!({ "error": error.to_string() });
+                let value = failure(&*error);
                 println!("{}", shown::line(&value.to_string()));
             }
             eprintln!("syntha: {}", shown::line(&error.to_string()));
@@ -231,6 +235,26 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error as a program reads it: its text, which limit stands against it, and when a retry can succeed.
+fn failure(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Value {
+    let numbers =
+        error.downcast_ref::<syntha::Error>().map(|error| (error.exceeded(), error.retry_after())).or_else(
+            || error.downcast_ref::<syntha::MeshError>().map(|error| (error.exceeded(), error.retry_after())),
+        );
+    let mut value = serde_json::json!({ "error": error.to_string() });
+    if let (Some((exceeded, after)), Value::Object(fields)) = (numbers, &mut value) {
+        if let Some(exceeded) = exceeded {
+            let limit = serde_json::json!({ "name": exceeded.limit.name(), "unit": exceeded.limit.unit(),
+                "most": exceeded.most, "used": exceeded.used });
+            fields.insert("limit".to_owned(), limit);
+        }
+        if let Some(after) = after {
+            fields.insert("retry_after_seconds".to_owned(), after.as_secs_f64().into());
+        }
+    }
+    value
 }
 
 /// What the command answers, and whether what it found is right.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use syntha::sqlite::{KeyPlace, key_place};
 use syntha::trail::verify::Checkpoint;
 use syntha::{
-    Audit, AuditPolicy, Encryption, HostAuthority, Kek, SealingMode, UserManager, default_audit_key_file,
-    default_key_file, default_keystore,
+    Audit, AuditPolicy, Encryption, HostAuthority, Kek, ResourceLimits, SealingMode, UserManager,
+    default_audit_key_file, default_key_file, default_keystore,
 };
 
 use crate::Result;
+use crate::limits::Limits;
 use crate::passphrase;
 use crate::settings::{Audit as Policy, Settings, Source};
 
@@ -140,7 +141,10 @@ impl Opening {
         let data = &self.settings.data;
         let place = key_place(data).map_err(syntha::Error::from)?;
         let is_new = place == KeyPlace::Nowhere && !matches!(access, Access::Beside);
-        let builder = UserManager::builder();
+        let limits = |limits: &Limits| limits.over(ResourceLimits::new());
+        let builder = UserManager::builder().limits(limits(&self.settings.limits));
+        let plans = self.settings.plans.iter();
+        let builder = plans.fold(builder, |builder, (name, plan)| builder.plan(name.as_str(), limits(plan)));
         let builder = match access {
             Access::Alone => builder.sqlite(data),
             Access::Shared => builder.sqlite_shared(data),

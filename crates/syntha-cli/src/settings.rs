@@ -1,5 +1,6 @@
 //! Which data, and which key: from flags, then the environment, then a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -7,6 +8,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::Result;
+use crate::limits::Limits;
 
 #[derive(Args)]
 pub(crate) struct Flags {
@@ -94,6 +96,12 @@ struct File {
     audit: Option<Audit>,
     audit_key_file: Option<PathBuf>,
     audit_limit: Option<u64>,
+    /// What every user may use, unless the user's plan or own limits say otherwise.
+    #[serde(default)]
+    limits: Limits,
+    /// What users of a plan may use.
+    #[serde(default)]
+    plans: BTreeMap<String, Limits>,
     #[cfg(feature = "vault")]
     vault: Option<String>,
     #[cfg(feature = "vault")]
@@ -114,6 +122,8 @@ pub(crate) struct Settings {
     pub(crate) audit: Option<Audit>,
     pub(crate) audit_key_file: Option<PathBuf>,
     pub(crate) audit_limit: Option<u64>,
+    pub(crate) limits: Limits,
+    pub(crate) plans: BTreeMap<String, Limits>,
 }
 
 /// Where the key is.
@@ -186,6 +196,8 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         audit: flags.audit.or(file.audit),
         audit_key_file: flags.audit_key_file.or(file.audit_key_file),
         audit_limit: flags.audit_limit.or(file.audit_limit),
+        limits: file.limits,
+        plans: file.plans,
     })
 }
 

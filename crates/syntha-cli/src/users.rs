@@ -20,6 +20,13 @@ pub(crate) enum Command {
     },
     /// Lists users and the tags that name their files
     List,
+    /// Shows what a user uses and may use
+    Show {
+        /// The user's id
+        user: String,
+    },
+    /// Sets what a user may use, and shows it; what is not named stays as it was
+    Limits(Box<crate::limits::Set>),
     /// Erases a user: account, data, files and name. This can't be undone
     Erase {
         /// The user's id
@@ -83,7 +90,9 @@ impl Command {
     pub(crate) fn user(&self) -> Option<&str> {
         match self {
             Self::List => None,
+            Self::Limits(set) => Some(&set.user),
             Self::Add { user, .. }
+            | Self::Show { user }
             | Self::Erase { user, .. }
             | Self::Backup { user, .. }
             | Self::Restore { user, .. }
@@ -112,6 +121,8 @@ pub(crate) async fn run(command: Command, passphrase: Option<&SecretBytes>, user
             })
         }
         Command::List => list(users).await,
+        Command::Show { user } => crate::limits::show(&user, users).await,
+        Command::Limits(set) => crate::limits::set(*set, users).await,
         Command::Erase { yes: false, .. } | Command::Restore { yes: false, .. } => {
             Err("this can't be undone, add --yes if you mean it".into())
         }

@@ -105,6 +105,12 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-undo-over-newer", Fault::UndoOverNewer),
         ("mesh-undo-nothing-kept", Fault::UndoNothingKept),
         ("mesh-undo-shown", Fault::UndoShown),
+        ("mesh-limit-early", Fault::LimitEarly),
+        ("mesh-limit-per-handle", Fault::LimitPerHandle),
+        ("mesh-limit-ignores-history", Fault::LimitIgnoresHistory),
+        ("mesh-limit-keeps-agents", Fault::LimitKeepsAgents),
+        ("mesh-swept-counted", Fault::SweptCounted),
+        ("mesh-unknown-plan-ignored", Fault::UnknownPlanIgnored),
     ]
 }
 

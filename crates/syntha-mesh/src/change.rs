@@ -6,6 +6,7 @@ use syntha_store::Version;
 
 use crate::interactions::Interaction;
 use crate::life::Life;
+use crate::limits::{Exceeded, UserLimits};
 use crate::load::{LoadReport, Loaded};
 use crate::message::NewMessage;
 use crate::names::{AgentName, EntryKey, OperationId, ThreadId, Topic};
@@ -159,6 +160,8 @@ pub(crate) enum Change {
         agent: AgentName,
         permit: Permit,
     },
+    /// What the user is given to use; `None` takes it away.
+    Limits(Option<Arc<UserLimits>>),
     Batch(Vec<Self>),
     /// A change by an agent's handle, for the life of the agent's name that the handle was for.
     By {
@@ -174,6 +177,8 @@ pub(crate) enum Change {
 pub(crate) struct PushChange {
     pub(crate) key: EntryKey,
     pub(crate) text: Arc<str>,
+    /// Why there is no text: it would have had more bytes than were allowed when it was written.
+    pub(crate) too_large: Option<Exceeded>,
     pub(crate) by: Option<AgentName>,
     /// Whether agents and topics are the whole audience, also when there are none.
     pub(crate) restricted: bool,
@@ -216,13 +221,24 @@ impl Change {
 
     /// Bytes that it adds to a batch, roughly.
     pub(crate) fn bytes(&self) -> usize {
+        let topics = |list: &[Topic]| list.iter().map(|topic| topic.as_str().len() + 8).sum::<usize>();
+        let agents = |list: &[AgentName]| list.iter().map(|agent| agent.as_str().len() + 8).sum::<usize>();
         match self {
-            Self::Push(push) => push.text.len() + push.key.as_str().len() + 256,
+            Self::Push(push) => {
+                let names = agents(&push.agents) + topics(&push.topics);
+                push.text.len() + push.key.as_str().len() + names + 256
+            }
             Self::Batch(changes) => changes.iter().map(Self::bytes).sum(),
             Self::By { change, .. } => change.bytes(),
             Self::Append { messages, .. } => messages.iter().map(|message| message.body.len() + 512).sum(),
             Self::Log(events) => events.len() * 256,
-            Self::Subscribe { topics, .. } => topics.iter().map(|topic| topic.as_str().len() + 8).sum(),
+            Self::Load(loaded) => loaded.iter().map(Loaded::bytes).sum(),
+            Self::Subscribe { topics: list, .. } | Self::Unsubscribe { topics: list, .. } => {
+                topics(list) + 256
+            }
+            Self::PostPermissions { topics: Some(list), .. }
+            | Self::ReadPermissions { topics: Some(list), .. } => topics(list) + 256,
+            Self::CreateThread { agents: Some(list), .. } => agents(list) + 256,
             _ => 256,
         }
     }

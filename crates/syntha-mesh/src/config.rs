@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,7 +6,9 @@ use crate::destruction::Confirmation;
 #[cfg(feature = "faults")]
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
+use crate::limits::ResourceLimits;
 use crate::meters::Meters;
+use crate::names::PlanName;
 use crate::trail::AuditPolicy;
 use crate::undo::UndoOverwrites;
 use syntha_store::{Clock, SystemClock};
@@ -15,8 +18,14 @@ use syntha_store::{Clock, SystemClock};
 #[must_use]
 #[non_exhaustive]
 pub struct MeshConfig {
-    /// The most bytes of one value's JSON text. Default 1 MiB.
+    /// What every user may use at most, unless the user's own limits or plan say otherwise. Default nothing said.
+    pub limits: ResourceLimits,
+    /// The plans that users can have, by name. Default none.
+    pub plans: BTreeMap<PlanName, ResourceLimits>,
+    /// The most bytes of one value's or message's JSON text where no limit says it. Default 1 MiB.
     pub value_bytes: usize,
+    /// The most bytes of one user's writes that wait in this process. One write that is larger waits alone. Default 64 MiB.
+    pub waiting_bytes: u64,
     /// The most bytes of values that one user's mesh keeps in memory. Default 4 MiB.
     pub cache_bytes: usize,
     /// How long a write may take before its caller gets `Busy` or `Unknown`. Default 5 s.
@@ -53,7 +62,10 @@ pub struct MeshConfig {
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
+            limits: ResourceLimits::new(),
+            plans: BTreeMap::new(),
             value_bytes: 1 << 20,
+            waiting_bytes: 64 << 20,
             cache_bytes: 4 << 20,
             deadline: Duration::from_secs(5),
             sweep_grace: Duration::from_secs(60),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use syntha_store::{ErrorKind as StoreErrorKind, Keyspace, RecordId, Timestamp, UserStore};
 
+use crate::bounds::{Bounds, UnderWay};
 use crate::config::MeshConfig;
 use crate::destruction::Spent;
 use crate::entry::Entry;
@@ -15,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::Fault;
 use crate::index::Index;
 use crate::interactions::Interaction;
+use crate::limits::Effective;
+use crate::meters::Shed;
 use crate::trail::Trail;
 use crate::watchers::Watchers;
 use crate::writer::Writer;
@@ -27,6 +30,10 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn UserStore>,
     pub(crate) index: RwLock<Index>,
     pub(crate) writer: Writer,
+    pub(crate) bounds: Bounds,
+    /// What this handle has seen used: see [`Fault::LimitPerHandle`].
+    #[cfg(feature = "faults")]
+    pub(crate) handled: Mutex<syntha_store::Usage>,
     pub(crate) watchers: Watchers,
     /// One for all meshes that were opened with it.
     pub(crate) config: Arc<MeshConfig>,
@@ -58,6 +65,30 @@ impl Core {
     /// Whether an entry is not expired.
     pub(crate) fn lives(&self, entry: &Entry, index: &Index) -> bool {
         entry.is_live(|| self.now(index)) || self.config.has(Fault::ExpiredShown)
+    }
+
+    /// Counts a call against what the user may do a second.
+    #[inline]
+    pub(crate) fn ask(&self) -> Result<()> {
+        self.bounds.ask(&*self.config.clock).inspect_err(|_| self.config.meters.shed(Shed::Rate))
+    }
+
+    /// A call is under way that waits for the storage or the writer.
+    pub(crate) fn enter(&self) -> Result<UnderWay> {
+        self.bounds.enter().inspect_err(|_| self.config.meters.shed(Shed::InFlight))
+    }
+
+    /// A commit of this handle's own changes what it has seen used.
+    #[cfg(feature = "faults")]
+    pub(crate) fn handle(&self, index: &Index, overlay: &crate::draft::Overlay) {
+        let (mut handled, before, after) = (self.handled.lock(), index.usage, overlay.usage);
+        handled.contexts = (handled.contexts + after.contexts).saturating_sub(before.contexts);
+        handled.agents = (handled.agents + after.agents).saturating_sub(before.agents);
+    }
+
+    /// The index may say other limits than before.
+    pub(crate) fn settle(&self, index: &Index) {
+        self.bounds.set(&Effective::of(&self.config, index.limits.as_deref()));
     }
 
     pub(crate) fn retire(&self) {
@@ -107,6 +138,7 @@ impl Core {
                 let touched = self.watchers.any().then(|| refresh.touched());
                 let change = |index: &mut Index| index.apply_refresh(refresh);
                 if self.watchers.around(&self.config, &mut index, touched, change)? {
+                    self.settle(&index);
                     return Ok(());
                 }
             }
@@ -116,6 +148,7 @@ impl Core {
         let mut index = self.index.write();
         if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
             *index = fresh;
+            self.settle(&index);
             self.watchers.reloaded(&self.config, &index);
         }
         Ok(())
@@ -141,6 +174,7 @@ impl Core {
             return Ok(Some(entry));
         }
         self.config.meters.misses.increment(1);
+        let _under_way = self.enter()?;
         let id = RecordId::new(bytes::Bytes::copy_from_slice(key.as_bytes()), 0)?;
         let read = self.store.read(Keyspace::Context, &[id]).await?;
         let Some(record) = read.value.into_iter().next().flatten() else { return Ok(None) };
@@ -160,6 +194,7 @@ impl Core {
         &self,
         choose: impl Fn(&Index) -> Vec<Arc<Entry>> + Send,
     ) -> Result<Vec<Arc<Entry>>> {
+        let mut under_way = None;
         for _ in 0..TRIES {
             let mut entries = choose(&self.index.read());
             let missing = || entries.iter().filter(|entry| entry.value.is_none());
@@ -168,6 +203,9 @@ impl Core {
             let ids = ids.collect::<Result<Vec<_>>>()?;
             if ids.is_empty() {
                 return Ok(entries);
+            }
+            if under_way.is_none() {
+                under_way = Some(self.enter()?);
             }
             let mut records = self.store.read(Keyspace::Context, &ids).await?.value.into_iter();
             let mut one_moment = true;

@@ -18,10 +18,12 @@ use crate::history::Lookup;
 use crate::history_draft::HistoryOverlay;
 use crate::index::{Index, Operation};
 use crate::interactions::Interaction;
+use crate::limits::{self, Effective, UserLimits};
 use crate::names::{AgentName, Topic};
 use crate::request::Doing;
 use crate::roster::AgentState;
 use crate::standing::Permit;
+use crate::topic_uses::{Of, TopicChanges};
 use crate::undo::{Deed, UndoOverwrites};
 use crate::undo_draft::UndoOverlay;
 use crate::undo_record::Trace;
@@ -53,6 +55,11 @@ pub(crate) struct Draft<'a> {
     pub(crate) early: bool,
     /// Which of the batch's acts the call adds to, once it took something away.
     pub(crate) acting: Option<usize>,
+    /// What the user may use.
+    pub(crate) limits: Effective,
+    /// What this handle alone has seen used: see [`Fault::LimitPerHandle`].
+    #[cfg(feature = "faults")]
+    pub(crate) handled: Option<Usage>,
 }
 
 #[derive(Clone, Default)]
@@ -65,6 +72,9 @@ pub(crate) struct Overlay {
     pub(crate) history: HistoryOverlay,
     pub(crate) undo: UndoOverlay,
     pub(crate) usage: Usage,
+    pub(crate) topics: TopicChanges,
+    /// What the user is given to use: `Some(None)` takes it away.
+    pub(crate) limits: Option<Option<Arc<UserLimits>>>,
     /// What the audit trail is told.
     pub(crate) events: Vec<Event>,
     /// Who deleted what is not its own, once for each time.
@@ -92,8 +102,24 @@ impl<'a> Draft<'a> {
         let version = Version(index.stamp.epoch.0 + 1);
         let (caller, spent, early) = (Caller::SELF, None, false);
         let creating = Decision::of_the_host();
-        let acting = None;
-        Self { index, lookup, config, now, version, overlay, telling, caller, creating, spent, early, acting }
+        let limits = Effective::of(config, index.limits.as_deref());
+        Self {
+            index,
+            lookup,
+            config,
+            now,
+            version,
+            overlay,
+            telling,
+            caller,
+            creating,
+            spent,
+            early,
+            acting: None,
+            limits,
+            #[cfg(feature = "faults")]
+            handled: None,
+        }
     }
 
     /// Whether an operation of this batch wrote the key already. Two writers of one key never share a version, so the
@@ -129,8 +155,11 @@ impl<'a> Draft<'a> {
     pub(crate) fn apply(&mut self, change: &Change, caller: Caller) -> Result<Answer> {
         (self.caller, self.acting) = (caller, None);
         self.creating = self.decide(None, Act::Create, On::Mesh);
-        let before = self.overlay.clone_if(self.may_fail_late(change) && !self.config.has(Fault::BatchTorn));
-        match self.try_apply(None, change) {
+        let watched = self.watched(change);
+        let keeps = (watched.is_some() || self.may_fail_late(change)) && !self.config.has(Fault::BatchTorn);
+        let before = self.overlay.clone_if(keeps);
+        let applied = self.try_apply(None, change);
+        match applied.and_then(|answer| self.check_growth(watched.as_ref()).map(|()| answer)) {
             Ok(answer) => {
                 if self.config.interactions.is_on() {
                     self.overlay.history.note(Interaction::of(self.now, change, &answer));
@@ -139,7 +168,10 @@ impl<'a> Draft<'a> {
             }
             Err(error) => {
                 if let Some(before) = before {
-                    self.overlay = before;
+                    let torn = std::mem::replace(&mut self.overlay, before);
+                    if self.config.has(Fault::LimitKeepsAgents) && error.exceeded().is_some() {
+                        (self.overlay.agents, self.overlay.usage.agents) = (torn.agents, torn.usage.agents);
+                    }
                 }
                 self.tell_refused(change, &error);
                 Err(error)
@@ -232,6 +264,7 @@ impl<'a> Draft<'a> {
                 Ok(Answer::Count(events.len() as u64))
             }
             Change::Load(loaded) => self.load(loaded),
+            Change::Limits(limits) => Ok(Answer::Flag(self.set_limits(limits.as_ref()))),
             // What it commits is not its own.
             Change::Flush => Ok(Answer::Count(0)),
             Change::By { .. } | Change::Batch(_) => Err(crate::mesh::mismatch()),
@@ -269,6 +302,13 @@ impl<'a> Draft<'a> {
                 }
             };
         }
+        if let Some(limits) = &self.overlay.limits {
+            let id = record_id(limits::RECORD)?;
+            batch = match limits {
+                None => batch.delete(Keyspace::Agents, id),
+                Some(limits) => batch.put(Keyspace::Agents, id, &b"{\"v\":1}"[..], limits.encode()?),
+            };
+        }
         for (name, operation) in &self.overlay.operations {
             let id = record_id(name)?;
             batch = match operation {
@@ -296,11 +336,10 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, who: Option<Doing<'_>>, push: &PushChange) -> Result<Answer> {
-        if push.text.len() > self.config.value_bytes {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "the value is larger than this mesh takes, shorten it",
-            ));
+        if let Some(over) = push.too_large {
+            self.limits.check_value(over.used)?;
+            // INVARIANT: a text that was not made is never stored. The limit was raised since: the next try makes it.
+            return Err(Error::limit(ErrorKind::LimitExceeded, over).after(Duration::ZERO));
         }
         if push.agents.len() + push.topics.len() > AUDIENCE_NAMES {
             return Err(Error::new(
@@ -312,6 +351,8 @@ impl<'a> Draft<'a> {
             Seen::Done(version) => return Ok(Answer::Repeated(version)),
             Seen::New(operation) => operation,
         };
+        // A retry of what was done before gets its answer, also if the limit was lowered since.
+        self.limits.check_value(push.text.len() as u64)?;
         let key = push.key.shared();
         let old = self.live(key);
         // Existence is visible here, and the documents say so: the alternative is to lose the hidden entry.
@@ -388,7 +429,7 @@ impl<'a> Draft<'a> {
         if self.agent(agent.as_str()).is_none() {
             return false;
         }
-        self.overlay.agents.insert(Arc::clone(agent.shared()), None);
+        self.set_agent(agent.shared(), None);
         self.overlay.usage.agents = self.overlay.usage.agents.saturating_sub(1);
         true
     }
@@ -432,7 +473,7 @@ impl<'a> Draft<'a> {
         state.topics.sort_unstable();
         report.topics.clone_from(&state.topics);
         if state.topics != before {
-            self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+            self.set_agent(agent.shared(), Some(state));
         }
         Ok(Answer::Subscriptions(report))
     }
@@ -458,7 +499,7 @@ impl<'a> Draft<'a> {
                 let lost = (agent.shared(), state.incarnation);
                 self.keep_subscribed(who, (Deed::Unsubscribe, agent.shared()), lost, &report.changed)?;
             }
-            self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+            self.set_agent(agent.shared(), Some(state));
         }
         Ok(Answer::Subscriptions(report))
     }
@@ -496,7 +537,7 @@ impl<'a> Draft<'a> {
         self.ensure_agent(agent)?;
         let mut state = self.agent(agent.as_str()).cloned().ok_or_else(no_agent)?;
         change(&mut state)?;
-        self.overlay.agents.insert(Arc::clone(agent.shared()), Some(state));
+        self.set_agent(agent.shared(), Some(state));
         Ok(Answer::Flag(true))
     }
 
@@ -514,7 +555,7 @@ impl<'a> Draft<'a> {
             if self.config.has(Fault::LifeIgnored) {
                 state.incarnation = 1;
             }
-            self.overlay.agents.insert(Arc::clone(name.shared()), Some(state));
+            self.set_agent(name.shared(), Some(state));
             self.overlay.usage.agents += 1;
         }
         Ok(())
@@ -536,7 +577,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The entry that is stored under a key, expired or not.
-    fn stored(&self, key: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn stored(&self, key: &str) -> Option<Arc<Entry>> {
         match self.overlay.entries.get(key) {
             Some(pending) => pending.as_ref().map(|pending| Arc::clone(&pending.entry)),
             None if self.overlay.cleared => None,
@@ -562,7 +603,29 @@ impl<'a> Draft<'a> {
 
     /// As [`put`](Self::put), of an entry that usage counts already.
     pub(crate) fn put_head(&mut self, pending: Pending) {
-        self.overlay.entries.insert(Arc::clone(&pending.entry.key), Some(pending));
+        let key = Arc::clone(&pending.entry.key);
+        self.set_entry(&key, Some(pending));
+    }
+
+    /// Puts an entry under a key; `None` takes away what is there.
+    pub(crate) fn set_entry(&mut self, key: &Arc<str>, pending: Option<Pending>) {
+        let old = self.stored(key);
+        let from = old.as_ref().map_or(&[][..], |old| &old.audience.topics);
+        let to = pending.as_ref().map_or(&[][..], |pending| &pending.entry.audience.topics);
+        self.overlay.topics.change(&self.index.topics, Of::Entries, from, to);
+        self.overlay.entries.insert(Arc::clone(key), pending);
+    }
+
+    /// Puts an agent's state in the place of the one that it has; `None` unregisters it.
+    pub(crate) fn set_agent(&mut self, name: &Arc<str>, state: Option<AgentState>) {
+        let old = match self.overlay.agents.get(name) {
+            Some(pending) => pending.as_ref(),
+            None => self.index.roster.get(name).map(|state| &**state),
+        };
+        let from = old.map_or(&[][..], |old| &old.topics);
+        let to = state.as_ref().map_or(&[][..], |state| &state.topics);
+        self.overlay.topics.change(&self.index.topics, Of::Agents, from, to);
+        self.overlay.agents.insert(Arc::clone(name), state);
     }
 }
 
@@ -598,10 +661,10 @@ impl Overlay {
             }
         }
         for (name, state) in self.agents {
-            match state {
-                None => drop(index.roster.remove(&name)),
-                Some(state) => drop(index.roster.insert(name, Box::new(state))),
-            }
+            index.set_agent(name, state);
+        }
+        if let Some(limits) = self.limits {
+            index.limits = limits;
         }
         for (name, operation) in self.operations {
             match operation {

@@ -1,8 +1,11 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use syntha_store::Rule;
+
+use crate::limits::Exceeded;
 
 /// The result of every call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,7 +24,8 @@ pub enum ErrorKind {
     Conflict,
     /// A size or count is over its limit.
     LimitExceeded,
-    /// The work did not start in time. Nothing was written; try again.
+    /// The work did not start in time, or came faster than the user's calls may, or while too many of them were under way. Nothing was
+    /// written; try again, after [`Error::retry_after`] where it is known.
     Busy,
     /// Whether the write happened is not known. Try again with the same operation id.
     Unknown,
@@ -43,6 +47,15 @@ pub struct Error {
     retryable: bool,
     /// Which rule the audit trail is told.
     rule: Option<Rule>,
+    /// Boxed, since most errors have none and every result has room for one.
+    detail: Option<Box<Detail>>,
+}
+
+/// What an error says in numbers.
+#[derive(Clone, Copy, Default)]
+struct Detail {
+    exceeded: Option<Exceeded>,
+    after: Option<Duration>,
 }
 
 impl Error {
@@ -51,7 +64,25 @@ impl Error {
             kind,
             ErrorKind::Busy | ErrorKind::Unknown | ErrorKind::Conflict | ErrorKind::AuditUnavailable
         );
-        Self { kind, message, source: None, retryable, rule: None }
+        Self { kind, message, source: None, retryable, rule: None, detail: None }
+    }
+
+    /// One of a user's limits stands against it.
+    pub(crate) fn limit(kind: ErrorKind, exceeded: Exceeded) -> Self {
+        let detail = Detail { exceeded: Some(exceeded), after: None };
+        Self::new(kind, exceeded.limit.message()).by(Rule::Limit).detailed(detail)
+    }
+
+    /// A retry can succeed after so long.
+    pub(crate) fn after(mut self, after: Duration) -> Self {
+        let exceeded = self.exceeded();
+        self.retryable = true;
+        self.detailed(Detail { exceeded, after: Some(after) })
+    }
+
+    fn detailed(mut self, detail: Detail) -> Self {
+        self.detail = Some(Box::new(detail));
+        self
     }
 
     /// Refused by a rule.
@@ -99,16 +130,29 @@ impl Error {
         self.retryable
     }
 
+    /// Which of the user's limits stands against it, if one does.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        self.detail.as_ref().and_then(|detail| detail.exceeded)
+    }
+
+    /// How long to wait before a retry can succeed, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.detail.as_ref().and_then(|detail| detail.after)
+    }
+
     /// The same error for another of the operations that one commit failed for.
-    pub(crate) const fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         let Self { kind, message, retryable, rule, .. } = *self;
-        Self { kind, message, source: None, retryable, rule }
+        Self { kind, message, source: None, retryable, rule, detail: self.detail.clone() }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message)
+        f.write_str(self.message)?;
+        self.exceeded().map_or(Ok(()), |exceeded| write!(f, " ({exceeded})"))
     }
 }
 
@@ -117,6 +161,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.kind)
             .field("message", &self.message)
+            .field("exceeded", &self.exceeded())
             .field("source", &self.source)
             .finish()
     }
@@ -151,6 +196,6 @@ impl From<syntha_store::Error> for Error {
             _ => None,
         };
         let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, rule }
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, rule, detail: None }
     }
 }

@@ -138,9 +138,20 @@ fn done(doer: Doer<'_>, change: &Change, answer: &Answer, before: &Before) -> Ve
     }
 }
 
+/// Whether a call was turned away because calls come too fast, or because too many are under way.
+pub(crate) fn is_shed(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.exceeded().is_some()
+}
+
 /// What a change that was refused, or failed, is written down as.
 pub(crate) fn refused(doer: Doer<'_>, change: &Change, error: &Error) -> Vec<Event> {
     let (verdict, rule) = verdict(error);
+    // A flood is one event with a count, whatever its keys.
+    if is_shed(error) && !matches!(change, Change::Log(_) | Change::Flush) {
+        let mut event = named(doer, change).count(1);
+        event.target = None;
+        return vec![event.ended(verdict, rule)];
+    }
     let events = match change {
         Change::By { agent, change, .. } => {
             return refused(Doer { agent: Some(agent), ..doer }, change, error);
@@ -192,6 +203,7 @@ fn named(doer: Doer<'_>, change: &Change) -> Event {
         Change::Redact { thread, .. } => on(Action::Redact, thread.shared()),
         Change::DeleteThread { thread } => on(Action::DeleteThread, thread.shared()),
         Change::Load(_) => doer.event(Action::Import),
+        Change::Limits(_) => doer.event(Action::SetLimits),
         Change::Undo { .. } => doer.event(Action::Undo),
         Change::PurgeUndo { .. } => doer.event(Action::PurgeUndo),
         Change::By { agent, change, .. } => named(Doer { agent: Some(agent), ..doer }, change),
@@ -204,6 +216,7 @@ pub(crate) const fn verdict(error: &Error) -> (Verdict, Option<syntha_store::Rul
     let rule = error.rule();
     let verdict = match (error.kind(), rule) {
         (ErrorKind::Denied | ErrorKind::LimitExceeded | ErrorKind::SessionEnded | ErrorKind::Gone, _)
+        | (ErrorKind::Busy, Some(syntha_store::Rule::Limit))
         | (ErrorKind::NotFound, Some(_)) => Verdict::Denied,
         (ErrorKind::NotFound, None) => Verdict::Nothing,
         _ => Verdict::Failed,

@@ -93,6 +93,19 @@ pub enum Fault {
     UndoNothingKept,
     /// Every agent finds what agents removed.
     UndoShown,
+    /// Limits are compared with what is used when the call comes, and not in its commit.
+    LimitEarly,
+    /// Limits are compared with what this handle wrote itself and found when it was opened, not with what is stored.
+    #[cfg(feature = "faults")]
+    LimitPerHandle,
+    /// What a sweep deletes still counts.
+    SweptCounted,
+    /// History does not count.
+    LimitIgnoresHistory,
+    /// A write that a limit refuses leaves the agents that it made.
+    LimitKeepsAgents,
+    /// A user whose plan is not known is a user without a plan.
+    UnknownPlanIgnored,
 }
 
 impl crate::MeshConfig {

@@ -1,11 +1,12 @@
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use event_listener::{Event, EventListener};
 use syntha_store::Rule;
 
+use crate::bounds::Seat;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::AgentName;
 use crate::session_grants::SessionGrants;
@@ -47,6 +48,9 @@ pub struct Guard {
     /// Dropped with the last handle.
     #[allow(dead_code, reason = "it is held, never read")]
     kept: Option<Arc<dyn Any + Send + Sync>>,
+    /// The session's place among its user's, until it ends or its last handle is dropped.
+    #[allow(dead_code, reason = "it is held, never read")]
+    seat: Option<Arc<Seat>>,
 }
 
 /// Ends the session of a [`Guard`].
@@ -58,6 +62,8 @@ pub struct Revoker(Arc<End>);
 struct End {
     ended: AtomicBool,
     event: Event,
+    /// Weak: whoever can end the session keeps it from nothing.
+    seat: OnceLock<Weak<Seat>>,
 }
 
 impl Guard {
@@ -80,6 +86,7 @@ impl Guard {
             only: None,
             standing: None,
             kept: None,
+            seat: None,
         }
     }
 
@@ -93,6 +100,17 @@ impl Guard {
     #[must_use]
     pub fn keeping(mut self, kept: Arc<dyn Any + Send + Sync>) -> Self {
         self.kept = Some(kept);
+        self
+    }
+
+    /// The same guard, whose session has a place among those that its user may have open: [`Mesh::seat`](crate::Mesh::seat). It gives it up
+    /// when it ends, or with its last handle.
+    #[must_use]
+    pub fn seated(mut self, seat: Seat) -> Self {
+        let seat = Arc::new(seat);
+        // One end has one seat: a second guard of it keeps its own as long as its handles are there.
+        let _ = self.end.seat.set(Arc::downgrade(&seat));
+        self.seat = Some(seat);
         self
     }
 
@@ -210,6 +228,9 @@ impl Revoker {
     pub fn revoke(&self) {
         self.0.ended.store(true, Ordering::Release);
         self.0.event.notify(usize::MAX);
+        if let Some(seat) = self.0.seat.get().and_then(Weak::upgrade) {
+            seat.give_up();
+        }
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) async fn page(
     sees: impl Fn(&ThreadState) -> bool + Send + Sync,
 ) -> Result<MessagePage> {
     check_limit(count)?;
+    let _under_way = core.enter()?;
     for attempt in 1.. {
         let (stamp, state) = state_at(core, thread).await?;
         let Some(state) = state.filter(|state| sees(state)) else { return Ok(MessagePage::default()) };

@@ -109,14 +109,6 @@ impl Draft<'_> {
         messages: &[NewMessage],
     ) -> Result<Answer> {
         let by = who.map(|who| who.agent);
-        for message in messages {
-            if message.body.len() > self.config.value_bytes {
-                return Err(Error::new(
-                    ErrorKind::LimitExceeded,
-                    "the message is larger than this mesh takes, shorten it",
-                ));
-            }
-        }
         let mut state = match self.thread(thread)? {
             // Existence is visible here, as where a hidden entry's key is pushed.
             Some(state) => {
@@ -146,7 +138,8 @@ impl Draft<'_> {
                     continue;
                 }
             }
-            // Here and not before: an append of duplicates alone registers nobody.
+            // Here and not before: what was appended already is no new message, and an append of duplicates alone registers nobody.
+            self.limits.check_value(message.body.len() as u64)?;
             let author = by.map(|by| self.member(by)).transpose()?;
             state.last += 1;
             state.messages += 1;

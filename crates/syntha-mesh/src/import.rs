@@ -15,7 +15,7 @@ use crate::export::{
 use crate::interactions::Interaction;
 use crate::load::{Loaded, LoadedEntry, LoadedMessage, LoadedThread, Mention};
 use crate::mesh::{Mesh, mismatch};
-use crate::message::{Message, MessageRole};
+use crate::message::{Message, MessageRole, Unmade};
 use crate::names::{AgentName, EntryKey, MessageId, ThreadId, Topic};
 use crate::thread::Thread;
 
@@ -121,6 +121,7 @@ impl Mesh {
         lines: &mut Lines<impl BufRead + Send>,
         progress: &mut (impl FnMut(&ImportReport) + Send),
     ) -> Result<ImportReport> {
+        self.core.ask()?;
         let mut report = ImportReport::default();
         let mut found = Exported::default();
         let (mut waiting, mut bytes) = (Vec::new(), 0);
@@ -290,7 +291,7 @@ fn message(thread: &ThreadId, line: MessageLine) -> Result<Loaded> {
         seq: line.seq,
         by: line.by.map(mention).transpose()?,
         at: Timestamp(line.at),
-        message: new.content.map_err(|text| Error::new(ErrorKind::Invalid, text))?,
+        message: new.content.map_err(Unmade::error)?,
     }))
 }
 
@@ -335,6 +336,7 @@ impl Thread {
         report: &mut ChatReport,
         progress: &mut (impl FnMut(&ChatReport) + Send),
     ) -> Result<()> {
+        self.mesh.core.ask()?;
         // A message's id is a digest of the file up to it, so the same start of a file gives the same ids, and no other does.
         let mut digest = Sha256::new();
         let (mut waiting, mut bytes, mut more) = (Vec::new(), 0, true);
@@ -355,7 +357,7 @@ impl Thread {
                 }
             }
             if !waiting.is_empty() && (waiting.len() >= LINES || bytes >= BYTES || !more) {
-                for appended in self.append_all(waiting.drain(..)).await? {
+                for appended in self.append_as(waiting.drain(..), false).await? {
                     report.present += u64::from(appended.duplicate);
                     report.appended += u64::from(!appended.duplicate);
                 }

@@ -11,8 +11,10 @@ use syntha_store::{
 
 use crate::entry::{ByKey, Entry, Member};
 use crate::interactions::InteractionRange;
+use crate::limits::{self, UserLimits};
 use crate::roster::{AgentState, Roster};
 use crate::thread::ThreadState;
+use crate::topic_uses::{Of, TopicUses};
 use crate::watchers::Touched;
 
 const PAGE: usize = 1_000;
@@ -31,6 +33,9 @@ pub(crate) struct Index {
     pub(crate) usage: Usage,
     pub(crate) time: Timestamp,
     pub(crate) roster: Roster,
+    /// What the user was given to use, if anything was said.
+    pub(crate) limits: Option<Arc<UserLimits>>,
+    pub(crate) topics: TopicUses,
     pub(crate) operations: HashMap<Arc<str>, Operation>,
     /// Threads that were used lately.
     pub(crate) threads: HashMap<Arc<str>, ThreadState>,
@@ -113,6 +118,8 @@ impl Index {
             usage: state.usage,
             time: state.time,
             roster: Roster::new(),
+            limits: None,
+            topics: TopicUses::default(),
             operations: HashMap::new(),
             threads: HashMap::new(),
             interactions: None,
@@ -192,7 +199,8 @@ impl Index {
                 let Ok(name) = std::str::from_utf8(id.name()) else { continue };
                 match space {
                     Keyspace::Context => self.remove(name),
-                    Keyspace::Agents => drop(self.roster.remove(name)),
+                    Keyspace::Agents if name == limits::RECORD => self.limits = None,
+                    Keyspace::Agents => self.set_agent(name.into(), None),
                     Keyspace::Operations => drop(self.operations.remove(name)),
                     Keyspace::Threads => drop(self.threads.remove(name)),
                     _ => {}
@@ -217,9 +225,12 @@ impl Index {
                 entry.author = entry.author.map(|author| self.share(author));
                 self.insert(Arc::new(entry));
             }
+            Keyspace::Agents if head.id.name() == limits::RECORD.as_bytes() => {
+                self.limits = Some(Arc::new(UserLimits::decode(body.unwrap_or_default())?));
+            }
             Keyspace::Agents => {
                 let state = AgentState::decode(body.unwrap_or_default())?;
-                self.roster.insert(name()?, Box::new(state));
+                self.set_agent(name()?, Some(state));
             }
             Keyspace::Operations => {
                 let mut operation: Operation = serde_json::from_slice(&head.head).map_err(|_| corrupt())?;
@@ -281,6 +292,16 @@ impl Index {
         self.entries.len()
     }
 
+    /// Puts an agent's state in the place of the one that it has; `None` for an agent that is no longer registered.
+    pub(crate) fn set_agent(&mut self, name: Arc<str>, state: Option<AgentState>) {
+        let old = match state {
+            None => self.roster.remove(&name),
+            Some(state) => self.roster.insert(Arc::clone(&name), Box::new(state)),
+        };
+        let new = self.roster.get(&name).map_or(&[][..], |state| &state.topics);
+        self.topics.change(Of::Agents, old.as_ref().map_or(&[][..], |state| &state.topics), new);
+    }
+
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
         let key = Arc::clone(&entry.key);
         let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
@@ -288,7 +309,10 @@ impl Index {
             self.share(Arc::clone(author));
         }
         self.order.replace(ByKey(Arc::clone(&entry)));
+        let new = Arc::clone(&entry);
         let old = self.entries.replace(ByKey(entry));
+        let before = old.as_ref().map_or(&[][..], |old| &old.0.audience.topics);
+        self.topics.change(Of::Entries, before, &new.audience.topics);
         let old_bytes = old.as_ref().and_then(|old| old.0.value.as_ref()).map_or(0, |value| value.len());
         self.cache.bytes = (self.cache.bytes + value_bytes).saturating_sub(old_bytes);
         if value_bytes > 0 && old_bytes == 0 {
@@ -300,6 +324,7 @@ impl Index {
     pub(crate) fn remove(&mut self, key: &str) {
         if let Some(old) = self.entries.take(key) {
             self.order.remove(key);
+            self.topics.change(Of::Entries, &old.0.audience.topics, &[]);
             self.cache.bytes =
                 self.cache.bytes.saturating_sub(old.0.value.as_ref().map_or(0, |value| value.len()));
         }
@@ -308,6 +333,7 @@ impl Index {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();
+        self.topics.clear_entries();
         self.authors.clear();
         self.cache.hand.clear();
         self.cache.bytes = 0;
@@ -318,6 +344,7 @@ impl Index {
         self.clear();
         (self.roster, self.operations) = (Roster::new(), HashMap::new());
         (self.threads, self.interactions) = (HashMap::new(), None);
+        (self.limits, self.topics) = (None, TopicUses::default());
         self.usage = Usage::default();
     }
 
@@ -376,7 +403,7 @@ impl Refresh {
             let Ok(name) = std::str::from_utf8(id.name()) else { continue };
             match space {
                 Keyspace::Context => touched.keys.push(name.into()),
-                Keyspace::Agents => touched.agents.push(name.into()),
+                Keyspace::Agents if name != limits::RECORD => touched.agents.push(name.into()),
                 _ => {}
             }
         }

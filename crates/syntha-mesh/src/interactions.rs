@@ -349,6 +349,7 @@ impl Mesh {
         if limit == 0 || limit > PAGE_MOST {
             return Err(Error::new(ErrorKind::Invalid, "a page has 1 to 1,000 of them"));
         }
+        let _under_way = self.core.enter()?;
         self.core.flush_reads().await?;
         let scan = Scan::records(Keyspace::Interactions, limit).reverse();
         let scan = match before {

@@ -3,6 +3,7 @@
 
 mod agent;
 mod backlog;
+mod bounds;
 mod change;
 mod config;
 mod core;
@@ -21,7 +22,11 @@ mod history_draft;
 mod import;
 mod index;
 mod interactions;
+mod json;
 mod life;
+mod limit_calls;
+mod limit_draft;
+mod limits;
 mod listing;
 mod load;
 mod mesh;
@@ -41,6 +46,7 @@ mod roster;
 mod session_grants;
 mod standing;
 mod thread;
+mod topic_uses;
 mod trail;
 mod undo;
 mod undo_draft;
@@ -51,6 +57,7 @@ mod watchers;
 mod writer;
 
 pub use agent::Agent;
+pub use bounds::Seat;
 pub use change::{Expected, Subscriptions, SweepReport, TopicDeleted};
 pub use config::MeshConfig;
 pub use decision::{Act, Decision, Resource};
@@ -65,10 +72,14 @@ pub use guard::{Guard, Lapsed, Revoker, Standing};
 pub use history::MessagePage;
 pub use import::{ChatReport, ImportError, ImportReport};
 pub use interactions::{Action, Interaction, InteractionLog};
+pub use limit_calls::{KeptLimits, Tally};
+pub use limits::{Exceeded, Limit, LimitUsage, ResourceLimits, UsageReport, UserLimits};
 pub use listing::{Filter, Stats, TopicInfo};
 pub use mesh::{Hold, Mesh, Opening};
 pub use message::{HistoryMessage, Message, MessageRole};
-pub use names::{AgentName, EntryKey, KeyPrefix, MessageId, OperationId, RoleName, ThreadId, Topic};
+pub use names::{
+    AgentName, EntryKey, KeyPrefix, MessageId, OperationId, PlanName, RoleName, ThreadId, Topic,
+};
 pub use narrow::Narrow;
 pub use permissions::Permissions;
 pub use permit::AgentPermissions;

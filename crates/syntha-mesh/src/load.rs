@@ -45,6 +45,17 @@ pub(crate) enum Loaded {
     Interaction(Interaction),
 }
 
+impl Loaded {
+    /// Bytes that it adds to a batch, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + match self {
+            Self::Entry(entry) => entry.value.len(),
+            Self::Message(message) => message.message.body.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Shows nothing of the user's.
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +128,7 @@ impl Draft<'_> {
                     }
                     (state.post, state.read) = (post.clone(), read.clone());
                     state.set_standing(standing.as_deref().cloned().unwrap_or_default());
-                    self.overlay.agents.insert(Arc::clone(name.shared()), Some(state));
+                    self.set_agent(name.shared(), Some(state));
                     report.imported.agents += 1;
                 }
                 Loaded::Entry(entry) => self.load_entry(entry, &mut report)?,
@@ -146,9 +157,6 @@ impl Draft<'_> {
     }
 
     fn load_entry(&mut self, loaded: &LoadedEntry, report: &mut LoadReport) -> Result<()> {
-        if loaded.value.len() > self.config.value_bytes {
-            return Err(Error::new(ErrorKind::LimitExceeded, "the value is larger than this mesh takes"));
-        }
         if !readable::is_readable(&loaded.value) {
             return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
         }
@@ -160,6 +168,7 @@ impl Draft<'_> {
             report.present.entries += 1;
             return Ok(());
         }
+        self.limits.check_value(loaded.value.len() as u64)?;
         let audience = match &loaded.audience {
             None => Parts { everyone: true, ..Parts::default() },
             Some((agents, topics)) => Parts {
@@ -230,15 +239,13 @@ impl Draft<'_> {
         if *seq == 0 || *seq > state.last {
             return Err(Error::new(ErrorKind::Invalid, "a message's place is not in its thread"));
         }
-        if message.body.len() > self.config.value_bytes {
-            return Err(Error::new(ErrorKind::LimitExceeded, "the message is larger than this mesh takes"));
-        }
         let key = (Arc::clone(thread.shared()), *seq);
         // What is missing in a complete thread, and before the place up to which this one was filled, was redacted.
         if state.filled.is_none_or(|filled| *seq <= filled) || self.lookup.messages.contains_key(&key) {
             report.present.messages += 1;
             return Ok(());
         }
+        self.limits.check_value(message.body.len() as u64)?;
         state.filled = Some(*seq);
         let by = loaded.by.as_ref().map(|by| self.mentioned(by)).transpose()?;
         let put = Op::Put {

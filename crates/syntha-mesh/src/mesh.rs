@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use syntha_store::{Action, Event, Rule, Stamp, Usage, UserStore};
 
 use crate::agent::Agent;
+use crate::bounds::Bounds;
 use crate::change::{Answer, Caller, Change, Subscriptions, SweepReport, TopicDeleted};
 use crate::config::MeshConfig;
 use crate::core::Core;
@@ -18,6 +19,7 @@ use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::index::Index;
 use crate::life::Life;
+use crate::limits::Effective;
 use crate::listing::{Filter, Stats, TopicInfo, filtered, topics};
 use crate::meters::Operation;
 use crate::names::{AgentName, EntryKey, Topic};
@@ -97,7 +99,11 @@ impl Mesh {
         let trail = Trail::new(audited, &config);
         let index = Index::load(&*store, config.cache_bytes).await?;
         let opened = (config.clock.wall(), config.clock.boot());
+        let bounds = Bounds::new(&Effective::of(&config, index.limits.as_deref()));
         let core = Core {
+            bounds,
+            #[cfg(feature = "faults")]
+            handled: Mutex::new(index.usage),
             store,
             index: RwLock::new(index),
             writer: Writer::default(),
@@ -144,6 +150,10 @@ impl Mesh {
             return None;
         }
         Some(Hold { _gate: self.core.gate.lock().await })
+    }
+
+    pub(crate) const fn is_owner(&self) -> bool {
+        self.owner
     }
 
     /// Whether the mesh was ended.
@@ -488,14 +498,15 @@ impl Mesh {
         Ok(post)
     }
 
-    /// Where the user's data stands and what it adds up to.
+    /// Where the user's data stands and what it adds up to: [`usage_report`](Self::usage_report) says of how much. It does not count as a
+    /// call of [`Limit::Operations`](crate::Limit::Operations).
     ///
     /// # Errors
     ///
     /// `Gone`, `SessionEnded`, `Storage`.
     pub async fn usage(&self) -> Result<(Stamp, Usage)> {
         let reading = self.reading(None, Action::List);
-        reading.admit(self.fresh().await).await?;
+        reading.admit(self.fresh_uncounted(Act::Read).await).await?;
         let usage = {
             let index = self.core.index.read();
             (index.stamp, index.usage)
@@ -519,15 +530,33 @@ impl Mesh {
     }
 
     pub(crate) async fn write(&self, change: Change) -> Result<Answer> {
+        // An import counts where it begins, and what the host gives the user is no call of the user's.
+        let counted = !matches!(change, Change::Load(_) | Change::Limits(_));
+        self.write_as(change, counted).await
+    }
+
+    /// The same, said whether it counts against what the user may do a second.
+    pub(crate) async fn write_as(&self, change: Change, counted: bool) -> Result<Answer> {
         let (operation, since) = (change.operation(), Instant::now());
-        let result = self.write_unmetered(change).await;
+        let result = self.write_unmetered(change, counted).await;
         self.core.config.meters.wrote(operation, since, &result);
         result
     }
 
-    async fn write_unmetered(&self, mut change: Change) -> Result<Answer> {
+    async fn write_unmetered(&self, mut change: Change, counted: bool) -> Result<Answer> {
         let caller = Caller { session: self.guard.session(), grants: self.guard.grants_for(change.agent()) };
         if let Err(error) = self.may_write(&change) {
+            return Err(self.refused(&change, error).await);
+        }
+        if counted && let Err(error) = self.core.ask() {
+            // Told without a wait: who is refused for being too fast is not to make the trail slow.
+            self.core.failed(&change, caller, &error);
+            return Err(error);
+        }
+        #[cfg(feature = "faults")]
+        if self.core.config.has(Fault::LimitEarly)
+            && let Err(error) = crate::limit_draft::foresee(&self.core, &change)
+        {
             return Err(self.refused(&change, error).await);
         }
         if let Err(error) = self.confirm(caller, &mut change).await {
@@ -570,7 +599,7 @@ impl Mesh {
     }
 
     /// Tells the audit trail of a write that did not get as far as the writer.
-    async fn refused(&self, change: &Change, error: Error) -> Error {
+    pub(crate) async fn refused(&self, change: &Change, error: Error) -> Error {
         if self.core.trail.is_none() || self.is_retired() {
             return error;
         }
@@ -636,9 +665,26 @@ impl Mesh {
         decide(&principal, act, On::Mesh, &known).require(act, On::Mesh)
     }
 
-    /// The session lives, and the index is up to date.
+    /// The same for a call that is not counted.
+    pub(crate) async fn fresh_uncounted(&self, act: Act) -> Result<()> {
+        self.current_uncounted().await?;
+        self.host_may(act)
+    }
+
+    /// The session lives, the user's calls come no faster than they may, and the index is up to date.
     pub(crate) async fn current(&self) -> Result<()> {
         self.check()?;
+        self.core.ask()?;
+        self.caught_up().await
+    }
+
+    /// The same for a call that is not counted.
+    pub(crate) async fn current_uncounted(&self) -> Result<()> {
+        self.check()?;
+        self.caught_up().await
+    }
+
+    async fn caught_up(&self) -> Result<()> {
         if !self.core.exclusive {
             self.core.catch_up().await?;
         }

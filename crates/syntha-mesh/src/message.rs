@@ -10,6 +10,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Head, Times
 
 use crate::entry::Member;
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::{self, Unwritten};
 use crate::names::MessageId;
 use crate::readable;
 
@@ -59,7 +60,7 @@ impl MessageRole {
 #[derive(Clone, Debug)]
 #[must_use = "a message is in no thread until it is appended"]
 pub struct Message {
-    pub(crate) content: Result<NewMessage, &'static str>,
+    pub(crate) content: Result<NewMessage, Unmade>,
 }
 
 /// A message that is well-formed.
@@ -97,8 +98,9 @@ struct StoredHead {
 impl Message {
     /// A message with text, or with any structure that the application's model takes as content.
     pub fn new(role: MessageRole, content: impl Serialize) -> Self {
-        let content = serde_json::value::to_raw_value(&content)
-            .map_err(|_| "the content can't be written as JSON")
+        // What its user may append, the thread knows. More than a commit takes is not even written.
+        let content = text(&content)
+            .and_then(|text| RawValue::from_string(text).map_err(|_| Unmade::UNREADABLE))
             .and_then(|content| {
                 NewMessage { role, id: None, body: Bytes::new(), content, metadata: Map::new() }.encoded()
             });
@@ -131,7 +133,7 @@ impl Message {
         I: TryInto<MessageId>,
         Error: From<I::Error>,
     {
-        let id = id.try_into().map_err(|error| Error::from(error).message());
+        let id = id.try_into().map_err(|error| Unmade(ErrorKind::Invalid, Error::from(error).message()));
         self.content = self.content.and_then(|mut message| {
             message.id = Some(id?);
             Ok(message)
@@ -154,20 +156,41 @@ impl Message {
     }
 }
 
+/// Why there is no message; what `append` fails with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unmade(ErrorKind, &'static str);
+
+impl Unmade {
+    const UNREADABLE: Self = Self(ErrorKind::Invalid, readable::UNREADABLE);
+    const NO_JSON: Self = Self(ErrorKind::Invalid, "the message can't be written as JSON");
+    const TOO_LARGE: Self = Self(ErrorKind::LimitExceeded, "a message has at most 64 MiB, shorten it");
+
+    pub(crate) const fn error(self) -> Error {
+        Error::new(self.0, self.1)
+    }
+}
+
+/// JSON text of no more than a commit takes.
+fn text(value: &impl Serialize) -> Result<String, Unmade> {
+    json::text(value, syntha_store::BATCH_BYTES as u64).map_err(|error| match error {
+        Unwritten::TooLarge(_) => Unmade::TOO_LARGE,
+        Unwritten::NoJson => Unmade::NO_JSON,
+    })
+}
+
 impl NewMessage {
-    fn encoded(mut self) -> Result<Self, &'static str> {
+    fn encoded(mut self) -> Result<Self, Unmade> {
         // INVARIANT: what was appended can be read, or its page and the user's export could not be. An export nests it once more.
         if !self.metadata.is_empty() {
-            let metadata = serde_json::to_string(&[[&self.metadata]]);
-            if !readable::is_readable(&metadata.map_err(|_| "the message can't be written as JSON")?) {
-                return Err(readable::UNREADABLE);
+            if !readable::is_readable(&text(&[[&self.metadata]])?) {
+                return Err(Unmade::UNREADABLE);
             }
         }
         if !readable::is_readable(self.content.get()) {
-            return Err(readable::UNREADABLE);
+            return Err(Unmade::UNREADABLE);
         }
         let body = StoredBody { content: self.content.clone(), metadata: self.metadata.clone() };
-        self.body = serde_json::to_vec(&body).map_err(|_| "the message can't be written as JSON")?.into();
+        self.body = text(&body)?.into();
         Ok(self)
     }
 

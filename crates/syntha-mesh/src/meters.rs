@@ -69,9 +69,18 @@ pub(crate) enum Shed {
     QueueFull,
     /// A write did not start in time.
     Deadline,
+    /// Calls of one user came faster than they may.
+    Rate,
+    /// Too many calls of one user were under way.
+    InFlight,
 }
 
-const SHEDS: [(Shed, &str); 2] = [(Shed::QueueFull, "queue_full"), (Shed::Deadline, "deadline")];
+const SHEDS: [(Shed, &str); 4] = [
+    (Shed::QueueFull, "queue_full"),
+    (Shed::Deadline, "deadline"),
+    (Shed::Rate, "rate"),
+    (Shed::InFlight, "in_flight"),
+];
 
 /// The handles of all meshes of one configuration. They are taken from the recorder that is installed when the configuration is
 /// made; without one they do nothing.
@@ -172,7 +181,8 @@ impl Change {
             | Self::Unregister { .. }
             | Self::PostPermissions { .. }
             | Self::ReadPermissions { .. }
-            | Self::Permit { .. } => Operation::Agents,
+            | Self::Permit { .. }
+            | Self::Limits(_) => Operation::Agents,
             Self::Subscribe { .. } | Self::Unsubscribe { .. } | Self::DeleteTopic { .. } => Operation::Topics,
             Self::CreateThread { .. } | Self::Append { .. } => Operation::Append,
             Self::Redact { .. } | Self::DeleteThread { .. } => Operation::Redact,

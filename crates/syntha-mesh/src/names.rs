@@ -120,6 +120,11 @@ name_type! {
     /// The name of a role of the host's own: 1 to 64 bytes of NFC text with nothing invisible in it. `Debug` hides it.
     RoleName, check_role
 }
+name_type! {
+    /// The name of a plan, which stands for limits that the host chose: 1 to 64 bytes of NFC text with nothing invisible in it.
+    /// `Debug` hides it.
+    PlanName, check_role
+}
 
 fn check_prefix(text: &str) -> Result<(), name::NameError> {
     if text.is_empty() { Ok(()) } else { name::check(text) }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use syntha_store::{Keyspace, Record, RecordId, Result, Scan, StoredRecord, UserStore};
 
+use crate::limits;
 use crate::roster::{AgentState, Roster};
 use crate::standing::Standing;
 
@@ -29,7 +30,9 @@ impl Permissions {
             });
             let page = page.await?.value;
             for (head, body) in &page.records {
-                if let Ok(name) = std::str::from_utf8(head.id.name()) {
+                if let Ok(name) = std::str::from_utf8(head.id.name())
+                    && name != limits::RECORD
+                {
                     let state = AgentState::decode(body.as_deref().unwrap_or_default())?;
                     roster.insert(Arc::from(name), Box::new(state));
                 }

@@ -8,7 +8,9 @@ use syntha_store::Version;
 
 use crate::change::{Answer, Change, Expected, PushChange};
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::{self, Unwritten};
 use crate::life::Life;
+use crate::limits::{Exceeded, Limit};
 use crate::mesh::{Mesh, mismatch, parse};
 use crate::names::{AgentName, EntryKey, OperationId, Topic};
 use crate::readable;
@@ -41,15 +43,22 @@ impl Push {
         value: &impl Serialize,
     ) -> Self {
         let change = key.and_then(|key| {
-            let text: Arc<str> = serde_json::to_string(value)
-                .map_err(|_| Error::new(ErrorKind::Invalid, "the value can't be written as JSON"))?
-                .into();
-            if !readable::is_readable(&text) {
-                return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE));
-            }
+            let most = mesh.core.bounds.value();
+            let (text, too_large) = match json::text(value, most) {
+                Ok(text) if readable::is_readable(&text) => (Arc::from(text), None),
+                Ok(_) => return Err(Error::new(ErrorKind::Invalid, readable::UNREADABLE)),
+                // The commit refuses it, once it has decided whether it may be written at all.
+                Err(Unwritten::TooLarge(used)) => {
+                    (Arc::from(""), Some(Exceeded { limit: Limit::Value, most, used }))
+                }
+                Err(Unwritten::NoJson) => {
+                    return Err(Error::new(ErrorKind::Invalid, "the value can't be written as JSON"));
+                }
+            };
             Ok(PushChange {
                 key,
                 text,
+                too_large,
                 by,
                 restricted: false,
                 agents: Vec::new(),
@@ -164,12 +173,14 @@ pub struct Batch {
     mesh: Mesh,
     by: Option<AgentName>,
     life: Life,
+    /// Bytes of its changes, roughly.
+    bytes: usize,
     changes: Result<Vec<Change>>,
 }
 
 impl Batch {
     pub(crate) const fn new(mesh: Mesh, by: Option<AgentName>, life: Life) -> Self {
-        Self { mesh, by, life, changes: Ok(Vec::new()) }
+        Self { mesh, by, life, bytes: 0, changes: Ok(Vec::new()) }
     }
 
     /// Adds a push for every agent.
@@ -191,7 +202,12 @@ impl Batch {
         let push =
             Push::new(self.mesh.clone(), self.by.clone(), life, key.try_into().map_err(Error::from), &value);
         let change = describe(push).change.map(Change::Push);
+        self.bytes = self.bytes.saturating_add(change.as_ref().map_or(0, Change::bytes));
+        let fits = self.bytes <= syntha_store::BATCH_BYTES;
         self.changes = self.changes.and_then(|mut changes| {
+            if !fits {
+                return Err(Error::new(ErrorKind::LimitExceeded, "a batch has at most 64 MiB, split it"));
+            }
             changes.push(change?);
             Ok(changes)
         });
@@ -217,7 +233,7 @@ impl Batch {
     /// # Errors
     ///
     /// The first error that one of its operations has; then nothing was written. `LimitExceeded` for more than 256
-    /// operations, `Invalid` for none and for a key that stands twice.
+    /// operations or 64 MiB, `Invalid` for none and for a key that stands twice.
     pub async fn commit(self) -> Result<()> {
         let changes = self.changes?;
         if changes.is_empty() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use syntha_store::{Action, Event, Verdict};
 
 use crate::entry::Entry;
-use crate::error::{Error, Result};
-use crate::events::{Doer, NAMED, verdict};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Doer, NAMED, is_shed, verdict};
 use crate::fault::Fault;
 use crate::mesh::Mesh;
 use crate::names::{AgentName, EntryKey};
@@ -54,16 +54,18 @@ impl Mesh {
             Ok(None) => self.doer(agent).event(Action::Read).ended(Verdict::Nothing, None),
             Err(error) => refusal(self.doer(agent).event(Action::Read), error),
         };
+        let waits = found.err().is_none_or(|error| error.kind() != ErrorKind::Busy);
         let event = match EntryKey::new(key) {
+            _ if found.err().is_some_and(is_shed) => event,
             Ok(key) => event.on(Arc::clone(key.shared())),
             Err(_) => event,
         };
-        self.note_refused(event).await
+        self.note_refused(event, waits).await
     }
 
-    /// What the store failed at is told if there is room; the rest waits as a read does.
-    async fn note_refused(&self, event: Event) -> Result<()> {
-        if event.verdict == Verdict::Failed || self.is_retired() {
+    /// What the store failed at, and who was refused for being too fast, is told if there is room; the rest waits as a read does.
+    async fn note_refused(&self, event: Event, waits: bool) -> Result<()> {
+        if !waits || event.verdict == Verdict::Failed || self.is_retired() {
             let _ = self.core.note_soon(vec![event]);
             return Ok(());
         }
@@ -101,7 +103,12 @@ impl Reading<'_> {
     pub(crate) async fn admit<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(error) if self.mesh.tells_reads() => {
-                self.mesh.note_refused(refusal(self.event(), &error)).await?;
+                let waits = error.kind() != ErrorKind::Busy;
+                let mut event = refusal(self.event(), &error);
+                if is_shed(&error) {
+                    event.target = None;
+                }
+                self.mesh.note_refused(event, waits).await?;
                 Err(error)
             }
             result => result,

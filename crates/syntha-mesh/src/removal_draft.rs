@@ -68,6 +68,7 @@ impl Draft<'_> {
         self.clear_undo();
         self.overlay.cleared = true;
         self.overlay.entries.clear();
+        self.overlay.topics.clear_entries(&self.index.topics);
         self.overlay.usage.contexts = 0;
         self.overlay.usage.context_bytes = 0;
         count
@@ -88,8 +89,12 @@ impl Draft<'_> {
             .take(SWEEP_MOST)
             .collect();
         let count = (entries.len() + operations.len()) as u64;
+        let usage = self.overlay.usage;
         for entry in entries {
             self.delete(&entry);
+        }
+        if self.config.has(Fault::SweptCounted) {
+            self.overlay.usage = usage;
         }
         for name in operations {
             self.overlay.operations.insert(name, None);
@@ -148,7 +153,7 @@ impl Draft<'_> {
                 self.keep_subscribed(who, (Deed::DeleteTopic, name), (&agent, state.incarnation), lost)?;
             }
             state.topics.retain(|own| own != name);
-            self.overlay.agents.insert(agent, Some(state));
+            self.set_agent(&agent, Some(state));
         }
         if report == TopicDeleted::default() && self.overlay.entries.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "there is no such topic"));
@@ -162,6 +167,6 @@ impl Draft<'_> {
             usage.contexts = usage.contexts.saturating_sub(1);
             usage.context_bytes = usage.context_bytes.saturating_sub(old.bytes());
         }
-        self.overlay.entries.insert(Arc::clone(&old.key), None);
+        self.set_entry(&old.key, None);
     }
 }

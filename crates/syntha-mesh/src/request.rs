@@ -100,9 +100,10 @@ impl Draft<'_> {
             }
             Change::Clear | Change::Unregister { .. } => self.require(who, Act::Delete, On::Mesh),
             Change::Register { .. } => self.require(who, Act::Create, On::Mesh),
-            Change::PostPermissions { .. } | Change::ReadPermissions { .. } | Change::Permit { .. } => {
-                self.require(who, Act::Permit, On::Mesh)
-            }
+            Change::PostPermissions { .. }
+            | Change::ReadPermissions { .. }
+            | Change::Permit { .. }
+            | Change::Limits(_) => self.require(who, Act::Permit, On::Mesh),
             Change::Undo { .. } => self.require(who, Act::Undo, On::Mesh),
             Change::PurgeUndo { .. } => self.require(who, Act::Delete, On::Mesh),
             // What has expired nobody can see any more, so a sweep deletes nothing of anybody's.

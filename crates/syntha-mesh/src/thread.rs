@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::history::{self, MessagePage};
 use crate::life::Life;
 use crate::mesh::{Mesh, mismatch};
-use crate::message::{HistoryMessage, Message};
+use crate::message::{HistoryMessage, Message, Unmade};
 use crate::meters::Operation;
 use crate::names::{AgentName, ThreadId};
 
@@ -133,7 +133,16 @@ impl Thread {
     ///
     /// As [`append`](Self::append); `Invalid` for none, `LimitExceeded` for too many.
     pub async fn append_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<Vec<Appended>> {
-        let mut parsed = Vec::new();
+        self.append_as(messages, true).await
+    }
+
+    /// The same, said whether it counts against what the user may do a second.
+    pub(crate) async fn append_as(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+        counted: bool,
+    ) -> Result<Vec<Appended>> {
+        let (mut parsed, mut bytes) = (Vec::new(), 0_u64);
         for message in messages {
             if parsed.len() == APPEND_MOST {
                 return Err(Error::new(
@@ -141,13 +150,19 @@ impl Thread {
                     "an append has at most 256 messages, split it",
                 ));
             }
-            parsed.push(message.content.map_err(|text| Error::new(ErrorKind::Invalid, text))?);
+            let message = message.content.map_err(Unmade::error)?;
+            bytes = bytes.saturating_add(message.bytes());
+            if bytes > syntha_store::BATCH_BYTES as u64 {
+                return Err(Error::new(ErrorKind::LimitExceeded, "an append has at most 64 MiB, split it"));
+            }
+            parsed.push(message);
         }
         if parsed.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the append has no message"));
         }
         let thread = self.id.clone();
-        match self.mesh.write(self.own(Change::Append { thread, messages: parsed })).await? {
+        let change = self.own(Change::Append { thread, messages: parsed });
+        match self.mesh.write_as(change, counted).await? {
             Answer::Appended(appended) => Ok(appended),
             _ => Err(mismatch()),
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use syntha_store::{
-    Action, Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, Stamp, Subject,
-    Timestamp, UserStore, Verdict,
+    Action, Batch, Error as StoreError, ErrorKind as StoreErrorKind, Event, Events, Expect, Rule, Stamp,
+    Subject, Timestamp, UserStore, Verdict,
 };
 
 use crate::change::{Caller, Change};
@@ -171,7 +171,8 @@ impl Trail {
             shorten(&mut event);
         }
         let closed = buffer.full && !is_refused(&event);
-        let like = if buffer.tight { buffer.like_in_kind(&event) } else { buffer.like(&event) };
+        let like =
+            if buffer.tight || is_shed(&event) { buffer.like_in_kind(&event) } else { buffer.like(&event) };
         if let Some(known) = like.filter(|_| !closed) {
             add(known, &event);
         } else if closed || pending >= AUDIT_WAITING_MOST {
@@ -317,6 +318,11 @@ fn shorten(event: &mut Event) {
     if reads || is_refused(event) {
         (event.target, event.version, event.session) = (None, None, None);
     }
+}
+
+/// Whether it was turned away by a limit before anybody looked at what it is of.
+const fn is_shed(event: &Event) -> bool {
+    matches!((&event.rule, &event.target), (Some(Rule::Limit), None)) && is_refused(event)
 }
 
 /// Whether nothing was given or done. It is told of even where the trail is full, as soon as it can be.

@@ -261,7 +261,7 @@ impl Draft<'_> {
             return false;
         }
         state.topics.sort_unstable();
-        self.overlay.agents.insert(Arc::clone(&lost.agent.name), Some(state));
+        self.set_agent(&lost.agent.name, Some(state));
         true
     }
 

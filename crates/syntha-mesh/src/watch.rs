@@ -482,9 +482,10 @@ impl Reader<'_> {
     }
 }
 
-/// The index is up to date, and where the host looks it may read. What an agent may is decided for each entry.
+/// The index is up to date, and where the host looks it may read. What an agent may is decided for each entry. That the watch was opened
+/// is a call of the user's, what it gives is none.
 async fn fresh(mesh: &Mesh, host: bool) -> Result<()> {
-    if host { mesh.fresh().await } else { mesh.current().await }
+    if host { mesh.fresh_uncounted(Act::Read).await } else { mesh.current_uncounted().await }
 }
 
 fn bind(agent: Option<&Agent>, index: &Index) -> Result<()> {

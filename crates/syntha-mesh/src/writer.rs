@@ -13,6 +13,7 @@ use syntha_store::{Error as StoreError, ErrorKind as StoreErrorKind, Outcome};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use crate::bounds::UnderWay;
 use crate::change::{Answer, Caller, Change};
 use crate::core::Core;
 use crate::draft::{Draft, Overlay};
@@ -46,6 +47,8 @@ pub(crate) struct Writer {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    /// Bytes of what waits, roughly.
+    bytes: u64,
     running: bool,
     /// Nobody came while the last change was written, which was one alone: nobody writes beside whoever writes now.
     alone: bool,
@@ -57,6 +60,8 @@ struct Waiting {
     caller: Caller,
     /// The session that it was asked for in; `None` for what the mesh does by itself.
     guard: Option<Guard>,
+    /// Its place among the user's calls, until it is answered.
+    under_way: Option<UnderWay>,
     /// The store refused it already: it is still to be told to the audit trail and then answered.
     refused: Option<Error>,
     state: Arc<AtomicU8>,
@@ -71,6 +76,12 @@ impl Writer {
 }
 
 impl Waiting {
+    /// Answers it. Its place is free before the caller can take another.
+    fn answer(self, answer: Result<Answer>) {
+        drop(self.under_way);
+        let _ = self.answer.send(answer);
+    }
+
     /// Whose call it is, as the session stands now.
     ///
     /// INVARIANT: asked in the commit: a write that waited behind the end of its session, or behind a narrower one, is decided after it.
@@ -98,20 +109,40 @@ pub(crate) async fn write_in(
     let runtime = tokio::runtime::Handle::try_current().map_err(|source| {
         Error::new(ErrorKind::Invalid, "a mesh is written on a tokio runtime").with_source(source)
     })?;
+    // What the mesh writes by itself is bounded where it comes from, and the host can always tighten a limit.
+    let first = matches!(change, Change::Limits(_));
+    let counted = guard.is_some() && !first;
+    let under_way = match counted.then(|| core.enter()).transpose() {
+        Ok(under_way) => under_way,
+        Err(error) => {
+            core.failed(&change, caller, &error);
+            return Err(error);
+        }
+    };
+    let bytes = change.bytes() as u64;
     let state = Arc::new(AtomicU8::new(WAITING));
     let (sender, answer) = oneshot::channel();
     let spawn = {
         let mut queue = core.writer.queue.lock();
-        if queue.waiting.len() >= QUEUE_MOST {
+        let room = core.config.waiting_bytes.saturating_sub(queue.bytes);
+        let full = counted && !queue.waiting.is_empty() && bytes > room;
+        if full || (!first && queue.waiting.len() >= QUEUE_MOST) {
             drop(queue);
             core.config.meters.shed(Shed::QueueFull);
             let error = Error::new(ErrorKind::Busy, "too many writes of this user wait already, try again");
+            let error = error.after(crate::bounds::RETRY);
             core.failed(&change, caller, &error);
             return Err(error);
         }
         core.config.meters.waiting.increment(1.0);
         let (state, answer, refused) = (Arc::clone(&state), sender, None);
-        queue.waiting.push_back(Waiting { change, caller, guard, refused, state, answer });
+        queue.bytes = queue.bytes.saturating_add(bytes);
+        let next = Waiting { change, caller, guard, under_way, refused, state, answer };
+        if first {
+            queue.waiting.push_front(next);
+        } else {
+            queue.waiting.push_back(next);
+        }
         !std::mem::replace(&mut queue.running, true)
     };
     if spawn {
@@ -149,7 +180,7 @@ impl Run {
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let before = queue.waiting.len();
-                let (taken, withdrawn) = take(&mut queue.waiting);
+                let (taken, withdrawn) = take(&mut queue);
                 self.core.config.meters.waiting.decrement(count(before - queue.waiting.len()));
                 if taken.is_empty() {
                     queue.running = false;
@@ -197,6 +228,7 @@ impl Drop for Run {
             queue.running = false;
             self.core.config.meters.waiting.decrement(count(queue.waiting.len()));
             queue.waiting.clear();
+            queue.bytes = 0;
         }
     }
 }
@@ -207,15 +239,18 @@ const fn count(of: usize) -> f64 {
 }
 
 /// What goes into the next commit, and what nobody waits for any more.
-fn take(waiting: &mut VecDeque<Waiting>) -> (VecDeque<Waiting>, Vec<Waiting>) {
+fn take(queue: &mut Queue) -> (VecDeque<Waiting>, Vec<Waiting>) {
+    let Queue { waiting, bytes: waiting_bytes, .. } = queue;
     let (mut taken, mut withdrawn, mut ops, mut bytes) = (VecDeque::new(), Vec::new(), 0_usize, 0_usize);
     while let Some(next) = waiting.front() {
         ops = ops.saturating_add(next.change.weight());
-        bytes = bytes.saturating_add(next.change.bytes());
+        let own = next.change.bytes();
+        bytes = bytes.saturating_add(own);
         if !taken.is_empty() && (ops > BATCH_OPS || bytes > BATCH_BYTES) {
             break;
         }
         let Some(next) = waiting.pop_front() else { break };
+        *waiting_bytes = waiting_bytes.saturating_sub(own as u64);
         if next.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             taken.push_back(next);
         } else {
@@ -282,6 +317,10 @@ async fn commit_some(
     let lookup = history::look_up(core, waiting.iter().take(most).map(|next| &next.change)).await?;
     let (drafted, since, time) = {
         let index = core.index.read();
+        // INVARIANT: the index of a mesh that was ended is empty, and says that nothing is used: nothing is committed on it.
+        if core.retired.load(Ordering::Acquire) {
+            return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
+        }
         let now = core.now(&index);
         // A reader found another handle's commit meanwhile: what was looked up is of the one before.
         if lookup.at.is_some_and(|at| at != index.stamp) {
@@ -346,8 +385,14 @@ async fn commit_some(
         // What is only told changes nothing, unless it was the first thing of a user at all. Otherwise a reader has found the commit already, and perhaps a later one of another handle.
         if index.stamp == since && !(alone && stamp == since) {
             let touched = core.watchers.any().then(|| overlay.touched());
+            let settles = overlay.limits.is_some();
+            #[cfg(feature = "faults")]
+            core.handle(&index, &overlay);
             let change = |index: &mut Index| overlay.commit_to(index, stamp, time);
             core.watchers.around(&core.config, &mut index, touched, change);
+            if settles {
+                core.settle(&index);
+            }
         }
     }
     {
@@ -363,7 +408,7 @@ fn answer_each(waiting: &mut VecDeque<Waiting>, answers: impl IntoIterator<Item 
     for answer in answers {
         let Some(done) = waiting.pop_front() else { break };
         // The caller may have gone; the write stands all the same.
-        let _ = done.answer.send(answer);
+        done.answer(answer);
     }
 }
 
@@ -384,6 +429,10 @@ fn draft<'a>(
     let mut draft = Draft::new(index, lookup, &core.config, now, core.trail.is_some());
     let spent = core.spent.lock();
     draft.spent = Some(&spent);
+    #[cfg(feature = "faults")]
+    if core.config.has(Fault::LimitPerHandle) {
+        draft.handled = Some(*core.handled.lock());
+    }
     let mut answers = Vec::new();
     for next in waiting {
         if !answers.is_empty() && draft.has_written(&next.change) {
@@ -434,7 +483,7 @@ fn answer_all(core: &Arc<Core>, waiting: VecDeque<Waiting>, error: Error) {
             }
             None => unknown(),
         };
-        let _ = next.answer.send(Err(error));
+        next.answer(Err(error));
     }
 }
 

@@ -132,6 +132,8 @@ pub enum Action {
     ForgiveLogins,
     /// Accounts, tokens or sessions were listed.
     ListAccounts,
+    /// What a user may use at most was set.
+    SetLimits,
 }
 
 /// How it ended.

@@ -1,10 +1,46 @@
 //! What a model writes into a call, and what it is told where that is wrong.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use std::time::Duration;
 
-/// A tool's answer: an object with `success`, or the words of a failure.
-pub(crate) type Answer = Result<Value, String>;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use syntha_mesh::Exceeded;
+
+use crate::reply::failure;
+
+/// A tool's answer: an object with `success`, or a failure.
+pub(crate) type Answer = Result<Value, Failure>;
+
+/// What a model is told of what failed: words, and which of the user's limits stands against it, if one does.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    words: String,
+    exceeded: Option<Exceeded>,
+    after: Option<Duration>,
+}
+
+impl From<String> for Failure {
+    fn from(words: String) -> Self {
+        Self { words, exceeded: None, after: None }
+    }
+}
+
+impl Failure {
+    /// The answer's JSON object.
+    pub(crate) fn reply(self) -> Value {
+        let mut reply = failure(self.words);
+        if let Value::Object(fields) = &mut reply {
+            if let Some(Exceeded { limit, most, used, .. }) = self.exceeded {
+                let limit = json!({ "name": limit.name(), "unit": limit.unit(), "most": most, "used": used });
+                fields.insert("limit".to_owned(), limit);
+            }
+            if let Some(after) = self.after {
+                fields.insert("retry_after_seconds".to_owned(), after.as_secs_f64().into());
+            }
+        }
+        reply
+    }
+}
 
 /// Names under which models have tried to act as somebody else.
 const IDENTITY: &[&str] =
@@ -38,8 +74,11 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(arguments: Map<String, Value
     serde_json::from_value(Value::Object(arguments)).map_err(|error| format!("Wrong arguments: {error}."))
 }
 
-pub(crate) fn words(error: syntha_mesh::Error) -> String {
-    let text = error.message();
+pub(crate) fn words(error: syntha_mesh::Error) -> Failure {
+    let text = error.to_string();
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+    let words = letters
+        .next()
+        .map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()));
+    Failure { words, exceeded: error.exceeded(), after: error.retry_after() }
 }

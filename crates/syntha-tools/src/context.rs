@@ -40,7 +40,7 @@ pub(crate) async fn get(agent: &Agent, arguments: Map<String, Value>) -> Answer 
             (heads, count)
         }
         Some(keys) if keys.len() > KEYS_AT_ONCE => {
-            return Err(format!("Ask for at most {KEYS_AT_ONCE} keys at once."));
+            return Err(format!("Ask for at most {KEYS_AT_ONCE} keys at once.").into());
         }
         Some(keys) => {
             let wanted: BTreeSet<&str> = keys.iter().map(String::as_str).collect();

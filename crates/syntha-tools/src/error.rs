@@ -1,5 +1,8 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
+
+use syntha_mesh::Exceeded;
 
 /// The result of every call in this crate that is not a model's.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,11 +33,14 @@ pub struct Error {
     message: &'static str,
     source: Option<Box<dyn StdError + Send + Sync>>,
     retryable: bool,
+    exceeded: Option<Exceeded>,
+    after: Option<Duration>,
 }
 
 impl Error {
     pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, message, source: None, retryable: matches!(kind, ErrorKind::Busy) }
+        let retryable = matches!(kind, ErrorKind::Busy);
+        Self { kind, message, source: None, retryable, exceeded: None, after: None }
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -54,6 +60,18 @@ impl Error {
         self.message
     }
 
+    /// Which of the user's limits stands against it, if one does.
+    #[must_use]
+    pub const fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded
+    }
+
+    /// How long to wait before a retry can succeed, where that is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.after
+    }
+
     /// Whether a retry can succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
@@ -63,7 +81,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message)
+        f.write_str(self.message)?;
+        self.exceeded.map_or(Ok(()), |exceeded| write!(f, " ({exceeded})"))
     }
 }
 
@@ -90,6 +109,7 @@ impl From<syntha_mesh::Error> for Error {
             syntha_mesh::ErrorKind::AuditUnavailable => ErrorKind::AuditUnavailable,
             _ => ErrorKind::Mesh,
         };
-        Self { kind, message, source: Some(Box::new(error)), retryable }
+        let (exceeded, after) = (error.exceeded(), error.retry_after());
+        Self { kind, message, source: Some(Box::new(error)), retryable, exceeded, after }
     }
 }

@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 use syntha_mesh::Agent;
 
 use crate::access::Access;
-use crate::arguments::{object, refuse_identity};
-use crate::reply::{bounded, failure};
+use crate::arguments::{Failure, object, refuse_identity};
+use crate::reply::bounded;
 use crate::schema::{self, TOOLS, Tool};
 
 /// The tools of one agent of one user. No argument of a call changes which agent or whose.
@@ -98,8 +98,8 @@ impl ToolHandler {
         }
         let answer = match object(arguments).and_then(|given| refuse_identity(&given).map(|()| given)) {
             Ok(arguments) => (tool.run)(&self.agent, arguments).await,
-            Err(words) => Err(words),
+            Err(words) => Err(words.into()),
         };
-        bounded(answer.unwrap_or_else(failure))
+        bounded(answer.unwrap_or_else(Failure::reply))
     }
 }

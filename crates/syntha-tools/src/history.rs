@@ -39,7 +39,7 @@ struct GetArguments {
 pub(crate) async fn append(agent: &Agent, arguments: Map<String, Value>) -> Answer {
     let arguments: AppendArguments = parse(arguments)?;
     if !matches!(arguments.content, Value::String(_) | Value::Object(_) | Value::Array(_)) {
-        return Err("The content must be text, an object or a list.".to_owned());
+        return Err("The content must be text, an object or a list.".to_owned().into());
     }
     let role = role(arguments.role.as_deref())?;
     let mut message = Message::new(role, &arguments.content);
@@ -48,7 +48,7 @@ pub(crate) async fn append(agent: &Agent, arguments: Map<String, Value>) -> Answ
     }
     let metadata = arguments.metadata.unwrap_or_default();
     if metadata.len() > METADATA_MOST {
-        return Err(format!("The metadata may have at most {METADATA_MOST} members."));
+        return Err(format!("The metadata may have at most {METADATA_MOST} members.").into());
     }
     for (name, value) in metadata {
         message = message.metadata(name, value);
@@ -82,14 +82,16 @@ pub(crate) async fn get(agent: &Agent, arguments: Map<String, Value>) -> Answer 
     let GetArguments { thread, limit, before, after } = parse(arguments)?;
     let limit = limit.unwrap_or(LIMIT);
     if !(1..=LIMIT_MOST).contains(&limit) {
-        return Err(format!("The limit must be 1 to {LIMIT_MOST}."));
+        return Err(format!("The limit must be 1 to {LIMIT_MOST}.").into());
     }
     match thread {
         None if before.is_some() || after.is_some() => {
-            Err("A place is in a thread: name the thread, or leave out before and after.".to_owned())
+            Err("A place is in a thread: name the thread, or leave out before and after.".to_owned().into())
         }
         None => list(agent, limit).await,
-        Some(_) if before.is_some() && after.is_some() => Err("Give before or after, not both.".to_owned()),
+        Some(_) if before.is_some() && after.is_some() => {
+            Err("Give before or after, not both.".to_owned().into())
+        }
         Some(thread) => messages(agent, &thread, limit, before, after).await,
     }
 }

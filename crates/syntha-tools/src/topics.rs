@@ -113,7 +113,9 @@ pub(crate) async fn discover(agent: &Agent, arguments: Map<String, Value>) -> An
 pub(crate) async fn delete_topic(agent: &Agent, arguments: Map<String, Value>) -> Answer {
     let arguments: DeleteArguments = parse(arguments)?;
     if !arguments.confirm {
-        return Err("You can't undo the deletion of a topic. Call again with confirm = true.".to_owned());
+        return Err("You can't undo the deletion of a topic. Call again with confirm = true."
+            .to_owned()
+            .into());
     }
     match agent.delete_topic(arguments.topic.as_str()).await {
         Ok(report) => Ok(json!({

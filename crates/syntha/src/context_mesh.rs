@@ -87,6 +87,7 @@ impl ContextMesh {
         }
         let mesh = deployment.mesh(&user, true).await?;
         let (guard, _) = syntha_mesh::Guard::new();
+        let guard = guard.seated(mesh.seat()?);
         let (at, kept) = (deployment.now(), deployment);
         let mesh = mesh.guarded(guard.keeping(kept));
         mesh.note_event(Event::new(at, Action::OpenSession)).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{Mesh, MeshConfig, Opening, Permissions};
+use syntha_mesh::{KeptLimits, Mesh, MeshConfig, Opening, Permissions, Tally};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
     Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot,
@@ -493,9 +493,22 @@ impl Deployment {
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
         let _turn = self.turns.take().await?;
+        // INVARIANT: an open mesh commits nothing meanwhile, also not what its trail is told of reads: the import would be of data that moved
+        // on, and what is kept over it older than what was acknowledged.
+        let mesh = open.as_ref().map(|opened| opened.mesh.clone());
+        let _held = match &mesh {
+            Some(mesh) => mesh.hold().await,
+            None => None,
+        };
         // INVARIANT: what was tightened since the archive was made is tight in the first moment of the new life.
         let present = if archived { None } else { self.permissions(tag).await? };
-        let mut snapshot = Restricted { inner: snapshot, present };
+        // INVARIANT: no archive gives its user more than the user has now, whatever permissions are taken from it.
+        let limits = match self.kept_limits(tag).await {
+            // Data that can't be read any more is what the archive is for.
+            Err(error) if archived && is_lost(error.kind()) => None,
+            limits => Some(limits?),
+        };
+        let mut snapshot = Restricted { inner: snapshot, present, limits, tally: Tally::default() };
         // INVARIANT: the name is written before the data, so that no data is there which no list shows.
         let new = self.directory.standing(tag).await? == Standing::Absent;
         if new {
@@ -503,12 +516,6 @@ impl Deployment {
         } else {
             self.bear(tag).await?;
         }
-        // INVARIANT: an open mesh commits nothing meanwhile, also not what its trail is told of reads: the import would be of data that moved on.
-        let mesh = open.as_ref().map(|opened| opened.mesh.clone());
-        let _held = match &mesh {
-            Some(mesh) => mesh.hold().await,
-            None => None,
-        };
         let imported = self.store.import(tag, &mut snapshot, ImportMode::Replace).await;
         let untouched = imported.as_ref().is_err_and(|error| leaves_old(error.kind()));
         if !untouched && let Some(opened) = open.take() {
@@ -536,12 +543,18 @@ impl Deployment {
             }
             Err(error) => Err(error),
         };
-        read.map_err(|error| match error.kind() {
-            StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
-            StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
-            StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
-            _ => error.into(),
-        })
+        read.map_err(unreadable)
+    }
+
+    /// What the user was given to use.
+    async fn kept_limits(&self, tag: UserTag) -> Result<KeptLimits> {
+        match self.store.open(tag).await {
+            Ok(user) => KeptLimits::read(&*user).await.map_err(unreadable),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Erased) => {
+                Ok(KeptLimits::none())
+            }
+            Err(error) => Err(unreadable(error)),
+        }
     }
 
     /// The user's data as of one commit, and what seals its archive.
@@ -718,6 +731,20 @@ const fn leaves_old(kind: StoreErrorKind) -> bool {
             | Kind::KeyUnavailable
             | Kind::KeyRefused
     )
+}
+
+/// Whether what is there can't be read by anybody any more.
+const fn is_lost(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::Denied)
+}
+
+fn unreadable(error: syntha_store::Error) -> Error {
+    match error.kind() {
+        StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
+        StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
+        StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
+        _ => error.into(),
+    }
 }
 
 const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";

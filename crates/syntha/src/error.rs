@@ -2,6 +2,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use syntha_mesh::Exceeded;
+
 /// The result of every call of this crate's own.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -33,6 +35,8 @@ pub enum ErrorKind {
     Throttled,
     /// More is asked for than is done at a time. Try again later.
     Busy,
+    /// A size or count is over its limit: [`Error::exceeded`] says which one, if it is one of the user's.
+    LimitExceeded,
     /// The user was erased, moved or restored since the handle was made.
     Gone,
     /// The storage failed otherwise; its error is the source.
@@ -46,11 +50,12 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
     retryable: bool,
     after: Option<Duration>,
+    exceeded: Option<Exceeded>,
 }
 
 impl Error {
     pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, message, source: None, retryable: false, after: None }
+        Self { kind, message, source: None, retryable: false, after: None, exceeded: None }
     }
 
     #[cfg(feature = "audit")]
@@ -72,6 +77,12 @@ impl Error {
         self.after
     }
 
+    /// Which of the user's limits stands against it, if one does.
+    #[must_use]
+    pub const fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded
+    }
+
     /// Whether a retry can succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
@@ -81,7 +92,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message)
+        f.write_str(self.message)?;
+        self.exceeded.map_or(Ok(()), |exceeded| write!(f, " ({exceeded})"))
     }
 }
 
@@ -119,7 +131,14 @@ impl From<syntha_store::Error> for Error {
             _ => ErrorKind::Storage,
         };
         let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after: None }
+        Self {
+            kind,
+            message: error.message(),
+            source: Some(Box::new(error)),
+            retryable,
+            after: None,
+            exceeded: None,
+        }
     }
 }
 
@@ -130,10 +149,13 @@ impl From<syntha_mesh::Error> for Error {
             syntha_mesh::ErrorKind::AuditUnavailable => ErrorKind::AuditUnavailable,
             syntha_mesh::ErrorKind::Invalid => ErrorKind::Invalid,
             syntha_mesh::ErrorKind::Denied | syntha_mesh::ErrorKind::SessionEnded => ErrorKind::Denied,
+            syntha_mesh::ErrorKind::LimitExceeded => ErrorKind::LimitExceeded,
+            syntha_mesh::ErrorKind::Busy => ErrorKind::Busy,
             _ => ErrorKind::Storage,
         };
         let (message, retryable) = (error.message(), error.is_retryable());
-        Self { kind, message, source: Some(Box::new(error)), retryable, after: None }
+        let (after, exceeded) = (error.retry_after(), error.exceeded());
+        Self { kind, message, source: Some(Box::new(error)), retryable, after, exceeded }
     }
 }
 
@@ -161,7 +183,7 @@ impl From<syntha_identity::Error> for Error {
             },
         };
         let (message, retryable, after) = (error.message(), error.is_retryable(), error.retry_after());
-        Self { kind, message, source: Some(Box::new(error)), retryable, after }
+        Self { kind, message, source: Some(Box::new(error)), retryable, after, exceeded: None }
     }
 }
 
@@ -173,6 +195,7 @@ impl From<syntha_store::name::NameError> for Error {
             source: Some(Box::new(rule)),
             retryable: false,
             after: None,
+            exceeded: None,
         }
     }
 }

@@ -193,8 +193,9 @@ impl Deployment {
             }
             opened => opened.inspect_err(|error| self.refused(&user, error))?,
         };
+        let seat = mesh.seat().map_err(Error::from).inspect_err(|error| self.refused(&user, error))?;
         let (guard, revoker) = Guard::new();
-        let mut guard = guard.while_standing(Arc::new(Leased(lease.clone())));
+        let mut guard = guard.seated(seat).while_standing(Arc::new(Leased(lease.clone())));
         let agent = lease.agent().map(AgentName::try_from).transpose()?;
         if let Some(agent) = &agent {
             guard = guard.only(agent.clone());

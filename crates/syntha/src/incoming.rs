@@ -2,10 +2,11 @@ use std::io::{Cursor, Read};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use syntha_mesh::Permissions;
+use syntha_mesh::{KeptLimits, Permissions, Tally};
 use syntha_store::archive::Reader;
 use syntha_store::{
-    ChainHead, Error, ErrorKind, Incarnation, Result, Snapshot, StoredRecord, UserState, UserTag,
+    ChainHead, Error, ErrorKind, Incarnation, Keyspace, Result, Snapshot, StoredRecord, UserState, UserTag,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -134,6 +135,28 @@ pub(crate) struct Restricted {
     pub(crate) inner: Incoming,
     /// `None` leaves the archive's permissions.
     pub(crate) present: Option<Permissions>,
+    /// What the user may use from then on; `None` leaves what the archive says.
+    pub(crate) limits: Option<KeptLimits>,
+    /// What came so far.
+    pub(crate) tally: Tally,
+}
+
+impl Restricted {
+    /// Puts the user's limits into a chunk in the place of the archive's: before the first record of a later keyspace, or at the end.
+    fn keep_limits(&mut self, chunk: Vec<StoredRecord>) -> Vec<StoredRecord> {
+        let version = Version(self.inner.state().stamp.epoch.0);
+        let Some(limits) = &mut self.limits else { return chunk };
+        let mut kept = Vec::with_capacity(chunk.len() + 1);
+        for stored in chunk {
+            if stored.space.code() >= Keyspace::Agents.code() {
+                kept.extend(limits.take(version));
+            }
+            if !KeptLimits::is_one(&stored) {
+                kept.push(stored);
+            }
+        }
+        kept
+    }
 }
 
 #[async_trait]
@@ -155,11 +178,20 @@ impl Snapshot for Restricted {
     }
 
     async fn next(&mut self) -> Result<Option<Vec<StoredRecord>>> {
-        let Some(chunk) = self.inner.next().await? else { return Ok(None) };
+        let Some(chunk) = self.inner.next().await? else {
+            // INVARIANT: what the user uses from then on is not what an archive claims.
+            if !self.tally.is_within(&self.inner.state().usage) {
+                return Err(Error::new(ErrorKind::Corrupt, "the archive holds more than it says"));
+            }
+            let version = Version(self.inner.state().stamp.epoch.0);
+            return Ok(self.limits.as_mut().and_then(|limits| limits.take(version)).map(|last| vec![last]));
+        };
         // INVARIANT: nobody becomes an account by an archive of a user's.
         if chunk.iter().any(|stored| stored.space.writer() == syntha_store::Writer::Identity) {
             return Err(Error::new(ErrorKind::Invalid, "a user's archive holds no accounts"));
         }
+        chunk.iter().for_each(|stored| self.tally.add(stored));
+        let chunk = self.keep_limits(chunk);
         let Some(present) = &self.present else { return Ok(Some(chunk)) };
         chunk.into_iter().map(|stored| present.restrict(stored)).collect::<Result<_>>().map(Some)
     }

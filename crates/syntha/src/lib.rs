@@ -90,6 +90,7 @@ pub use syntha_mesh::{
 pub use syntha_mesh::{
     Deed, UNDO_WINDOW_MOST, UndoId, UndoKey, UndoOverwrites, UndoPage, UndoState, Undoable, Undone,
 };
+pub use syntha_mesh::{Exceeded, Limit, LimitUsage, PlanName, ResourceLimits, Seat, UsageReport, UserLimits};
 pub use syntha_store::archive::ArchiveInfo;
 #[cfg(feature = "audit")]
 pub use syntha_store::{

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use syntha_mesh::{Guard, MeshConfig};
+use syntha_mesh::{Guard, MeshConfig, PlanName, ResourceLimits, UsageReport, UserLimits};
 use syntha_store::archive::ArchiveInfo;
 use syntha_store::{
     Action, CreateMode, DeploymentKey, Event, MemoryStore, SelfCheck, Store, UserId, UserTag,
@@ -86,6 +86,8 @@ impl Restore {
 pub struct Builder {
     backend: Backend,
     mesh: MeshConfig,
+    limits: Option<ResourceLimits>,
+    plans: Vec<(Result<PlanName>, ResourceLimits)>,
     layers: Layers,
     #[cfg(feature = "identity")]
     accounts: Option<crate::identity::Configure>,
@@ -201,16 +203,40 @@ impl Builder {
         self
     }
 
+    /// What every user may use at most, where neither the user's own limits nor the user's plan say it:
+    /// `limits(ResourceLimits::default().max_contexts(1_000).storage_limit_mb(100))`.
+    pub fn limits(mut self, limits: ResourceLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// A plan, which [`UserManager::set_limits`] gives to users by its name. Users of a plan that is not named here read and delete, and add
+    /// nothing.
+    pub fn plan<P>(mut self, name: P, limits: ResourceLimits) -> Self
+    where
+        P: TryInto<PlanName>,
+        syntha_mesh::Error: From<P::Error>,
+    {
+        let name = name.try_into().map_err(|error| syntha_mesh::Error::from(error).into());
+        self.plans.push((name, limits));
+        self
+    }
+
     /// Opens the deployment, ends what a process that died had begun, and hands out its one authority.
     ///
     /// # Errors
     ///
-    /// `Invalid` if no backend was named; `Locked` if another process or manager has the data, or if this process still
+    /// `Invalid` if no backend was named, and for the name of a plan that is none; `Locked` if another process or manager has the data, or if this process still
     /// holds meshes, sessions or an authority of it; `Denied` for a folder that
     /// others may enter; `Storage`.
     pub async fn open(self) -> Result<(UserManager, HostAuthority)> {
-        #[allow(unused_mut, reason = "a build without the trail has no policy")]
         let mut mesh = self.mesh;
+        if let Some(limits) = self.limits {
+            mesh.limits = limits;
+        }
+        for (name, limits) in self.plans {
+            mesh.plans.insert(name?, limits);
+        }
         #[cfg(feature = "audit")]
         if let Some(policy) = self.layers.auditing.policy() {
             mesh.audit = policy;
@@ -253,6 +279,8 @@ impl UserManager {
         Builder {
             backend: Backend::Unnamed,
             mesh: MeshConfig::default(),
+            limits: None,
+            plans: Vec::new(),
             layers: Layers::default(),
             #[cfg(feature = "identity")]
             accounts: None,
@@ -297,7 +325,8 @@ impl UserManager {
     ///
     /// # Errors
     ///
-    /// `Denied` for another manager's authority; `Invalid`, `Erased`, `Corrupt`, `Storage`.
+    /// `Denied` for another manager's authority; `LimitExceeded` for more sessions in this process than the user may have; `Invalid`,
+    /// `Erased`, `Corrupt`, `Storage`.
     pub async fn create_user_session<U>(&self, host: &HostAuthority, user: U) -> Result<Session>
     where
         U: TryInto<UserId>,
@@ -423,6 +452,35 @@ impl UserManager {
         self.deployment.restore(&user, archive, how.archived_permissions).await
     }
 
+    /// Sets what a user may use, in the place of what was set before: it holds from the next commit, in other processes too. Where more is
+    /// used than may be, it stays, and nothing is added.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `NotFound`, `Erased`, `AuditUnavailable`, `Storage`.
+    pub async fn set_limits<U>(&self, user: U, limits: UserLimits) -> Result<bool>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        Ok(self.deployment.mesh(&user, false).await?.set_limits(limits).await?)
+    }
+
+    /// What a user uses and may use, with what was set. Sessions show the same: [`Mesh::usage_report`](crate::Mesh::usage_report).
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, `NotFound`, `Erased`, `Storage`.
+    pub async fn limits<U>(&self, user: U) -> Result<UsageReport>
+    where
+        U: TryInto<UserId>,
+        Error: From<U::Error>,
+    {
+        let user = user.try_into()?;
+        Ok(self.deployment.mesh(&user, false).await?.usage_report().await?)
+    }
+
     /// Users whose erasure was begun and could not be finished, because their files are refused or damaged. They stay erased to
     /// everybody; every start tries again.
     ///
@@ -500,9 +558,11 @@ impl UserManager {
         self.check_host(host, user)?;
         let opened = self.deployment.mesh(user, create).await;
         let mesh = opened.inspect_err(|error| self.deployment.refused(user, error))?;
+        let seat = mesh.seat().map_err(Error::from);
+        let seat = seat.inspect_err(|error| self.deployment.refused(user, error))?;
         let (guard, revoker) = Guard::new();
         let kept = Arc::clone(&self.deployment);
-        let mesh = mesh.guarded(guard.keeping(kept));
+        let mesh = mesh.guarded(guard.keeping(kept).seated(seat));
         mesh.note_event(Event::new(self.deployment.now(), Action::OpenSession)).await?;
         let deployment = Arc::clone(&self.deployment);
         Ok(Session { mesh: ContextMesh(mesh), revoker, deployment, agent: None })

@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod doctor;
 mod keys;
+mod limits;
 mod place;
 mod transfer;
 mod whole;

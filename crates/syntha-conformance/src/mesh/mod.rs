@@ -3,6 +3,7 @@
 mod audience;
 mod history;
 mod isolation;
+mod limits;
 mod permission;
 mod time;
 mod transfer;
@@ -29,6 +30,7 @@ pub fn mesh_checks() -> Vec<Check> {
         isolation::CHECKS,
         history::CHECKS,
         transfer::CHECKS,
+        limits::CHECKS,
         &watch,
     ]
     .concat()

@@ -54,6 +54,33 @@ async fn each_refusal_has_its_event_and_its_rule() {
 }
 
 #[tokio::test]
+async fn limits_are_told_and_who_may_not_set_them() {
+    use syntha_mesh::{ResourceLimits, UserLimits};
+    let bed = Bed::new(MeshConfig::default()).await;
+    let limits = UserLimits::new().own(ResourceLimits::new().max_contexts(1));
+    assert!(bed.mesh.set_limits(limits.clone()).await.unwrap());
+    assert!(!bed.mesh.set_limits(limits).await.unwrap());
+    let (guard, _) = Guard::new();
+    let session = bed.mesh.guarded(guard.clone());
+    let denied = session.set_limits(UserLimits::new()).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied);
+    let ann = session.agent("ann").unwrap();
+    ann.push("k", 1).await.unwrap();
+    assert_eq!(ann.push("l", 1).await.unwrap_err().kind(), ErrorKind::LimitExceeded);
+    let events = bed.flushed().await;
+    let told: Vec<_> = events.iter().map(|event| (event.action, event.verdict, event.rule)).collect();
+    let expected = [
+        (Action::SetLimits, Verdict::Done, None),
+        (Action::SetLimits, Verdict::Nothing, None),
+        (Action::SetLimits, Verdict::Denied, Some(Rule::Host)),
+        (Action::Push, Verdict::Done, None),
+        (Action::Push, Verdict::Denied, Some(Rule::Limit)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events[2].session, guard.session());
+}
+
+#[tokio::test]
 async fn an_undo_that_does_nothing_is_told() {
     let bed = Bed::new(MeshConfig::default()).await;
     let (mesh, ann) = (&bed.mesh, bed.mesh.agent("ann").unwrap());

@@ -8,6 +8,7 @@ mod fuzz;
 mod history;
 mod hybrid;
 mod injection;
+mod limits;
 mod moving;
 mod prompt;
 

@@ -15,6 +15,8 @@ async fn users(log: InteractionLog) -> (UserManager, HostAuthority) {
     let mut config = MeshConfig::default();
     config.interactions = log;
     config.interactions_kept = 10;
+    // One check lets more wait than production does.
+    config.waiting_bytes = 256 << 20;
     // A debug build on a busy machine.
     config.deadline = std::time::Duration::from_secs(60);
     UserManager::builder().memory().mesh(config).open().await.unwrap()

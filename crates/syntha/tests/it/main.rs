@@ -26,6 +26,7 @@ mod backup;
 mod encryption_attacks;
 mod erasure;
 mod history_attacks;
+mod limits;
 mod migration;
 mod watch;
 

@@ -1,0 +1,48 @@
+//! One of two processes whose writers race for a user's last place. The other half of the suite `limits`.
+//!
+//! On standard input come rounds, `ROUND KIND`; for each, fifty tasks push at once, and standard output says `ROUND` and how many got in.
+
+#![allow(clippy::print_stdout, reason = "standard output is how it answers")]
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use syntha::{MeshErrorKind, UserManager};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const TASKS: usize = 50;
+
+#[tokio::main]
+async fn main() -> Result {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || arguments.next().ok_or("give folder and name");
+    let (folder, name) = (PathBuf::from(next()?), next()?);
+    let (users, host) = UserManager::builder().sqlite_shared(folder).open().await?;
+    println!("ready");
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (round, kind) = line.split_once(' ').ok_or("a line is a round and a kind")?;
+        let session = users.open(&host, format!("user-{round}")).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..TASKS {
+            let agent = if kind == "agents" { format!("{name}-{task}") } else { "ann".to_owned() };
+            let push = session.agent(agent)?.push(format!("{name}-{task:02}"), "x".repeat(40));
+            let push = if kind == "topics" { push.topic(format!("{name}-{task}")) } else { push };
+            tasks.spawn(async move { push.await });
+        }
+        let (mut admitted, mut refused) = (0, 0);
+        while let Some(pushed) = tasks.join_next().await {
+            match pushed? {
+                Ok(_) => admitted += 1,
+                Err(error) if error.exceeded().is_some_and(|over| over.limit.name() == kind) => refused += 1,
+                // Whether it is there, the count of what is stored says.
+                Err(error) if error.kind() == MeshErrorKind::Unknown => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        println!("{round} {admitted} {refused}");
+    }
+    users.shutdown().await?;
+    Ok(())
+}
