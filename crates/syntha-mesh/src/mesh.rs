@@ -95,7 +95,7 @@ impl Mesh {
             ));
         }
         let trail = Trail::new(audited, &config);
-        let index = Index::load(&*store, config.cache_bytes).await?;
+        let index = Index::load(&*store, config.cache_bytes).await?.within(config.budget.as_ref());
         let opened = (config.clock.wall(), config.clock.boot());
         let core = Core {
             store,
@@ -110,6 +110,7 @@ impl Mesh {
             spent: Mutex::default(),
             exclusive,
             retired: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             opened,
         };
         Ok(Self { core: Arc::new(core), guard: Guard::none(), owner: true })
@@ -144,6 +145,10 @@ impl Mesh {
             return None;
         }
         Some(Hold { _gate: self.core.gate.lock().await })
+    }
+
+    pub(crate) const fn may_end(&self) -> bool {
+        self.owner
     }
 
     /// Whether the mesh was ended.
@@ -649,7 +654,7 @@ impl Mesh {
         if !self.core.config.has(Fault::GuardIgnored) {
             self.guard.check()?;
         }
-        if self.is_retired() { Err(gone()) } else { Ok(()) }
+        if self.is_retired() || self.core.closing.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 }
 

@@ -1,19 +1,22 @@
-//! Open files: at most so many, the least recently used goes first, one opening at a time for each user.
+//! Open files: at most so many, given out in turns; of the group with most of them the least recently used goes first; one opening at a time
+//! for each user.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Instant;
 
 use event_listener::Event;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{
-    Batch, ChainHead, Commit, DEPLOYMENT_OWNER, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result,
-    Stamp,
+    Batch, ChainHead, Commit, DEPLOYMENT_OWNER, Error, ErrorKind, FairConfig, FairPermit, FairQueue, Fence,
+    Incarnation, KeyFingerprint, Result, Stamp,
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tracing::Instrument as _;
 
 use crate::bell::Ring;
@@ -35,7 +38,7 @@ pub(crate) struct Connections {
     pub(crate) images: Images,
     slots: Mutex<HashMap<[u8; 32], Weak<Slot>>>,
     open: Mutex<Vec<Arc<Slot>>>,
-    permits: Arc<Semaphore>,
+    permits: FairQueue,
     idle: Event,
     ticks: AtomicU64,
     closed: AtomicBool,
@@ -75,13 +78,13 @@ pub(crate) struct Open {
     fresh: bool,
     /// Something was deleted, and the write-ahead log may still hold it.
     checkpoint_due: bool,
-    _permit: OwnedSemaphorePermit,
+    _permit: FairPermit,
     _counted: OpenFile,
 }
 
 /// What a caller who changes a user's files holds beside the user's place.
 pub(crate) struct Changing {
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<FairPermit>,
     pub(crate) lives: Lives,
 }
 
@@ -93,7 +96,7 @@ pub(crate) struct Held {
 
 impl Connections {
     pub(crate) fn new(root: Root, print: KeyFingerprint, config: SqliteConfig) -> Self {
-        let permits = Arc::new(Semaphore::new(config.connections));
+        let permits = FairQueue::new(FairConfig::new(config.connections));
         Self {
             root,
             print,
@@ -165,7 +168,7 @@ impl Connections {
             held.close().await?;
             self.forget(slot);
         }
-        let permit = if held.is_open() { None } else { Some(self.permit().await?) };
+        let permit = if held.is_open() { None } else { Some(self.permit(slot).await?) };
         let lives = self.root.lives(Hold::Changing).await?;
         Ok((held, Changing { permit, lives }))
     }
@@ -200,7 +203,7 @@ impl Connections {
         };
         let permit = match permit {
             Some(permit) => permit,
-            None => self.permit().await?,
+            None => self.permit(slot).await?,
         };
         let since = Instant::now();
         let opened =
@@ -278,7 +281,7 @@ impl Connections {
     async fn open_file(
         &self,
         slot: &Slot,
-        permit: OwnedSemaphorePermit,
+        permit: FairPermit,
         lives: Option<&Lives>,
     ) -> Result<Open> {
         let looked = {
@@ -418,24 +421,47 @@ impl Connections {
         Ok(ring)
     }
 
-    /// The right to one more open file; the least recently used idle one is closed for it.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+    /// The right to one more open file, in the user's turn. For each that is wanted, an idle one is closed.
+    async fn permit(&self, slot: &Slot) -> Result<FairPermit> {
+        let key = self.config.groups.key(&slot.owner);
+        if let Some(permit) = self.permits.try_acquire(key) {
+            return Ok(permit);
+        }
+        let mut turn = self.permits.acquire(key);
         loop {
-            if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-                return Ok(permit);
-            }
-            let idle = self.idle.listen();
-            if !self.evict().await {
-                idle.await;
+            let mut idle = self.idle.listen();
+            // Whose turn it is may be somebody else, for whom one is closed here: so much the sooner this one's comes.
+            let closed = self.evict().await;
+            let next = std::future::poll_fn(|context| match Pin::new(&mut turn).poll(context) {
+                Poll::Ready(permit) => Poll::Ready(Some(permit)),
+                Poll::Pending if closed => Poll::Ready(None),
+                Poll::Pending => Pin::new(&mut idle).poll(context).map(|()| None),
+            });
+            if let Some(permit) = next.await {
+                return permit;
             }
             self.check_open()?;
         }
     }
 
+    /// Closes an idle file: of the group that has most files open, the least recently used. So a group that opens many loses its own, and
+    /// nobody else's.
     async fn evict(&self) -> bool {
         let victim = {
             let mut open = self.open.lock();
-            open.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.used.load(Ordering::Relaxed)));
+            let mut counts: HashMap<u64, usize> = HashMap::new();
+            let group = |slot: &Slot| self.config.groups.key(&slot.owner).group;
+            for slot in open.iter() {
+                *counts.entry(group(slot)).or_default() += 1;
+            }
+            #[cfg(feature = "faults")]
+            if self.config.has(crate::Fault::EvictionIgnoresGroups) {
+                counts.clear();
+            }
+            open.sort_by_cached_key(|slot| {
+                let many = counts.get(&group(slot)).copied().unwrap_or(0);
+                (many, std::cmp::Reverse(slot.used.load(Ordering::Relaxed)))
+            });
             let found = open.iter().enumerate().rev().find_map(|(place, slot)| {
                 let guard = Arc::clone(&slot.connection).try_lock_owned().ok()?;
                 Some((place, guard))

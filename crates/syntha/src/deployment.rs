@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{Mesh, MeshConfig, Opening, Permissions};
+use syntha_mesh::{CacheBudget, Mesh, MeshConfig, Opening, Permissions};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
-    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot,
-    Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
+    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, FairPermit, ImportMode,
+    Snapshot, Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::directory::{Directory, Standing, erased};
 use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fairness::{Line, Lines, Running};
+use crate::gated::GatedStore;
 use crate::incoming::{Expected, Incoming, Restricted};
+use crate::keeper::Keeper;
 use crate::layers::{Layers, Place as DataPlace, Trailed};
 use crate::newborn::{Admission, Newborn};
 use crate::turns::{Turn, Turns};
@@ -28,7 +31,7 @@ pub(crate) struct Deployment {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) directory: Directory,
     key: DeploymentKey,
-    config: Arc<MeshConfig>,
+    pub(crate) config: Arc<MeshConfig>,
     turns: Turns,
     /// What it is sealed with, if it is.
     #[cfg(feature = "encryption")]
@@ -45,11 +48,16 @@ pub(crate) struct Deployment {
     exclusive: bool,
     /// The store keeps an audit trail.
     pub(crate) audited: bool,
-    users: Mutex<HashMap<UserTag, Arc<Place>>>,
+    pub(crate) users: Mutex<HashMap<UserTag, Arc<Place>>>,
+    pub(crate) lines: Lines,
+    pub(crate) running: Running,
+    pub(crate) budget: Arc<CacheBudget>,
+    /// What goes on beside the users: see `keeper.rs`.
+    pub(crate) keeper: Keeper,
     /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
     manager: AtomicU64,
     managers: AtomicU64,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
 }
 
 /// What a deployment stands on: a store with the layers that were asked for.
@@ -95,6 +103,8 @@ pub(crate) struct Backup {
     /// What seals it, if anything does.
     #[cfg(feature = "encryption")]
     pub(crate) archives: Option<syntha_encryption::UserArchives>,
+    /// Until it is written.
+    _permit: FairPermit,
 }
 
 impl Backup {
@@ -136,15 +146,17 @@ impl<W: Write> Write for Counting<'_, W> {
 
 /// Where a user's mesh is while it is open.
 #[derive(Default)]
-struct Place {
-    open: AsyncMutex<Option<Opened>>,
-    /// Asked for since idle meshes were last dropped.
+pub(crate) struct Place {
+    pub(crate) open: AsyncMutex<Option<Opened>>,
+    /// Asked for since idle meshes were last dropped for their number.
     used: AtomicBool,
+    /// When it was last asked for, or held by somebody, in milliseconds of the boot time.
+    pub(crate) at: AtomicU64,
 }
 
 /// A user's open mesh.
-struct Opened {
-    mesh: Mesh,
+pub(crate) struct Opened {
+    pub(crate) mesh: Mesh,
     /// The version of the user's row in the directory, if other processes may change it.
     admitted: Option<Version>,
     /// Its store, if it had no data when it was opened.
@@ -153,6 +165,8 @@ struct Opened {
 
 /// How many users' meshes are kept before those that nobody holds are dropped: 4 KiB each, if they hold ten entries.
 const MESHES_KEPT: usize = 16_384;
+/// What every user keeps in memory of its values whatever others do, in bytes.
+const CACHE_FLOOR: usize = 64 * 1024;
 /// How often a user is opened again because another process changed who is there meanwhile.
 const OPENINGS: usize = 16;
 
@@ -162,8 +176,14 @@ impl Deployment {
         key: DeploymentKey,
         config: MeshConfig,
         turns: Turns,
+        running: Running,
     ) -> Result<Self> {
-        let store = base.store;
+        let lines = Lines::new(&running);
+        let own = crate::reserved::accounts(&key).map(|(_, tag)| tag).collect();
+        let store: Arc<dyn Store> = Arc::new(GatedStore::new(base.store, lines.clone(), own));
+        let budget = Arc::new(CacheBudget::new(running.memory, CACHE_FLOOR));
+        let config = config.cache_budget(Arc::clone(&budget));
+        let keeper = Keeper::new(&*config.clock);
         let capabilities = store.capabilities();
         let (exclusive, audited) = (capabilities.exclusive, capabilities.audited && !base.trailed.beside);
         let directory = Directory::new(store.deployment().await?).audited(audited);
@@ -186,6 +206,10 @@ impl Deployment {
             exclusive,
             audited,
             users: Mutex::default(),
+            lines,
+            running,
+            budget,
+            keeper,
             manager: AtomicU64::new(0),
             managers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -228,10 +252,36 @@ impl Deployment {
 
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
-        of_a_user(user)?;
-        let tag = self.tag(user);
+        self.keep_running();
+        let tag = self.stands(user)?;
         let place = self.place(tag)?;
         place.used.store(true, Ordering::Relaxed);
+        place.at.store(self.boot(), Ordering::Relaxed);
+        self.mesh_at(&place, user, tag, create).await
+    }
+
+    /// The tag of somebody who is a user, and with what group the user stands in line.
+    pub(crate) fn stands(&self, user: &UserId) -> Result<UserTag> {
+        of_a_user(user)?;
+        let tag = self.tag(user);
+        if let Some(group_of) = &self.running.group_of {
+            self.lines.groups.set(tag, group_of(user));
+        }
+        Ok(tag)
+    }
+
+    /// Milliseconds of the boot time.
+    pub(crate) fn boot(&self) -> u64 {
+        u64::try_from(self.config.clock.boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) async fn mesh_at(
+        &self,
+        place: &Place,
+        user: &UserId,
+        tag: UserTag,
+        create: bool,
+    ) -> Result<Mesh> {
         let mut open = place.open.lock().await;
         self.check_open()?;
         if let Some(opened) = open.as_ref().filter(|opened| !opened.mesh.is_retired()) {
@@ -356,8 +406,7 @@ impl Deployment {
 
     /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
-        of_a_user(user)?;
-        let tag = self.tag(user);
+        let tag = self.stands(user)?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
         if self.exclusive || mode == CreateMode::New {
@@ -489,7 +538,8 @@ impl Deployment {
     }
 
     async fn restore_now(&self, user: &UserId, snapshot: Incoming, archived: bool) -> Result<()> {
-        let tag = self.tag(user);
+        let tag = self.stands(user)?;
+        let _permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
         let _turn = self.turns.take().await?;
@@ -546,8 +596,7 @@ impl Deployment {
 
     /// The user's data as of one commit, and what seals its archive.
     pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Backup> {
-        of_a_user(user)?;
-        self.snapshot_of(self.tag(user)).await
+        self.snapshot_of(self.stands(user)?).await
     }
 
     pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
@@ -557,6 +606,7 @@ impl Deployment {
                 "a backup is written into the audit trail: make it through the process that holds the data",
             ));
         }
+        let permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
         self.note(Action::Backup, Some(tag.to_string().into()), Verdict::Done).await?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
@@ -575,13 +625,14 @@ impl Deployment {
             if (before.has_key() || archives.has_key()) && !archives.is_same(&before) {
                 return Err(gone());
             }
-            return Ok(Backup { snapshot, archives: Some(archives) });
+            return Ok(Backup { snapshot, archives: Some(archives), _permit: permit });
         }
         let snapshot = self.store.open(tag).await?.snapshot().await?;
         Ok(Backup {
             snapshot,
             #[cfg(feature = "encryption")]
             archives: None,
+            _permit: permit,
         })
     }
 
@@ -596,30 +647,7 @@ impl Deployment {
         }
     }
 
-    /// Ends every mesh and closes the store.
-    pub(crate) async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
-        let places: Vec<_> = self.users.lock().drain().map(|(_, place)| place).collect();
-        let mut told = Ok(());
-        for place in places {
-            if let Some(opened) = place.open.lock().await.take() {
-                // What can't be written down now is lost, and the trail says that this run did not end in order.
-                told = told.and(opened.mesh.flush_audit().await.map_err(Error::from));
-                opened.mesh.retire();
-            }
-        }
-        #[cfg(feature = "audit")]
-        if self.tells() {
-            told = told.and(self.tell_refusals().await);
-        }
-        #[cfg(feature = "audit")]
-        let told = told.and(self.end_run().await);
-        let closed = self.store.close().await;
-        told?;
-        Ok(closed?)
-    }
-
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Storage, "the deployment was shut down, open it again"));
         }
@@ -650,11 +678,12 @@ impl Deployment {
     }
 
     /// The user's place. Meshes that nobody holds are dropped when there are many.
-    fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
+    pub(crate) fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
         self.check_open()?;
         let mut users = self.users.lock();
         if users.len() >= MESHES_KEPT && !users.contains_key(&tag) {
             drop_idle(&mut users);
+            self.lines.groups.retain(|tag| users.contains_key(tag));
         }
         Ok(Arc::clone(users.entry(tag).or_default()))
     }
@@ -693,7 +722,7 @@ fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
     }
 }
 
-fn is_held(open: &Option<Opened>) -> bool {
+pub(crate) fn is_held(open: &Option<Opened>) -> bool {
     open.as_ref().is_some_and(|opened| opened.mesh.is_shared())
 }
 
@@ -746,9 +775,10 @@ const fn not_found() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such user, create it first")
 }
 
-#[cfg(feature = "audit")]
 impl Drop for Deployment {
     fn drop(&mut self) {
+        self.keeper.stop();
+        #[cfg(feature = "audit")]
         if let Some(background) = self.background.lock().take() {
             background.stop();
         }

@@ -116,10 +116,11 @@ impl From<syntha_store::Error> for Error {
             Kind::Corrupt => ErrorKind::Corrupt,
             Kind::Gone => ErrorKind::Gone,
             Kind::AuditUnavailable => ErrorKind::AuditUnavailable,
+            Kind::Busy => ErrorKind::Busy,
             _ => ErrorKind::Storage,
         };
-        let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after: None }
+        let (retryable, after) = (error.is_retryable(), error.retry_after());
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after }
     }
 }
 
@@ -130,10 +131,13 @@ impl From<syntha_mesh::Error> for Error {
             syntha_mesh::ErrorKind::AuditUnavailable => ErrorKind::AuditUnavailable,
             syntha_mesh::ErrorKind::Invalid => ErrorKind::Invalid,
             syntha_mesh::ErrorKind::Denied | syntha_mesh::ErrorKind::SessionEnded => ErrorKind::Denied,
+            syntha_mesh::ErrorKind::Busy => ErrorKind::Busy,
             _ => ErrorKind::Storage,
         };
         let (message, retryable) = (error.message(), error.is_retryable());
-        Self { kind, message, source: Some(Box::new(error)), retryable, after: None }
+        let stored = StdError::source(&error).and_then(|source| source.downcast_ref::<syntha_store::Error>());
+        let after = stored.and_then(syntha_store::Error::retry_after);
+        Self { kind, message, source: Some(Box::new(error)), retryable, after }
     }
 }
 

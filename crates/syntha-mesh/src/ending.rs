@@ -1,0 +1,36 @@
+//! How a mesh ends in order, and what its keeper asks without telling the trail.
+
+use std::sync::atomic::Ordering;
+
+use syntha_store::Stamp;
+
+use crate::change::Change;
+use crate::error::ErrorKind;
+use crate::mesh::Mesh;
+use crate::writer;
+
+impl Mesh {
+    /// Takes nothing new on from now on, for whoever holds a handle (`Gone`), and waits until every write that was asked for before was
+    /// written or refused. Before the mesh is [retired](Self::retire). It has no deadline and may be dropped at any time; the mesh goes on to
+    /// take nothing on. Only a handle that no session was given can do it; says whether it did.
+    pub async fn finish(&self) -> bool {
+        if !self.may_end() {
+            return false;
+        }
+        self.core.closing.store(true, Ordering::Release);
+        // It waits behind everything else.
+        while let Err(error) = writer::write(&self.core, Change::Flush).await {
+            if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unknown) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        true
+    }
+
+    /// Where the data that this mesh knows stands.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.core.index.read().stamp
+    }
+}
