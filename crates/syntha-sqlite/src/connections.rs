@@ -278,12 +278,7 @@ impl Connections {
     }
 
     /// Opens the file of an absent connection: every check that a file must pass before its rows are believed.
-    async fn open_file(
-        &self,
-        slot: &Slot,
-        permit: FairPermit,
-        lives: Option<&Lives>,
-    ) -> Result<Open> {
+    async fn open_file(&self, slot: &Slot, permit: FairPermit, lives: Option<&Lives>) -> Result<Open> {
         let looked = {
             // So that no file comes or goes between the look and the open.
             let _lives = match (self.config.mode, lives) {

@@ -71,7 +71,11 @@ impl Working {
         let working = Arc::clone(&strong.keeper.working);
         working.fetch_add(1, Ordering::AcqRel);
         let working = Self { deployment: Some(strong), working };
-        working.deployment.as_ref().is_some_and(|deployment| deployment.check_open().is_ok()).then_some(working)
+        working
+            .deployment
+            .as_ref()
+            .is_some_and(|deployment| deployment.check_open().is_ok())
+            .then_some(working)
     }
 
     pub(crate) const fn deployment(&self) -> Option<&Arc<Deployment>> {
@@ -162,8 +166,8 @@ impl Deployment {
             let mut users = self.users.lock();
             // INVARIANT: places are handed out under the lock that is held here, so what nobody holds now stays so.
             users.retain(|tag, place| {
-                let held = Arc::strong_count(place) > 1
-                    || place.open.try_lock().map_or(true, |open| is_held(&open));
+                let held =
+                    Arc::strong_count(place) > 1 || place.open.try_lock().map_or(true, |open| is_held(&open));
                 if held {
                     place.at.store(now, Ordering::Relaxed);
                 }

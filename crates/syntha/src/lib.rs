@@ -23,9 +23,9 @@ mod fairness;
     allow(dead_code, reason = "a build without some layers needs some only")
 )]
 mod files;
+mod gated;
 #[cfg(feature = "identity")]
 mod identity;
-mod gated;
 mod incoming;
 mod keeper;
 #[cfg(feature = "encryption")]

@@ -67,7 +67,9 @@ impl Deployment {
         let until = deadline.max(Instant::now()) + CLOSING;
         match timeout_at(until, closing).await {
             Ok(Ok(closed)) => closed.map(|()| shutdown),
-            Ok(Err(_)) => Err(Error::new(ErrorKind::Storage, "the runtime ended meanwhile, open the data again")),
+            Ok(Err(_)) => {
+                Err(Error::new(ErrorKind::Storage, "the runtime ended meanwhile, open the data again"))
+            }
             // Who holds a file is told of already.
             Err(_) if late => Ok(shutdown),
             Err(_) => Err(Error::new(

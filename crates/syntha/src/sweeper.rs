@@ -152,7 +152,9 @@ impl Sweeper {
             Err(error) => Err(error),
         };
         let known = match state {
-            Ok(state) => Known { next: state.next_expiry, stamp: Some(state.stamp), looked: deployment.boot() },
+            Ok(state) => {
+                Known { next: state.next_expiry, stamp: Some(state.stamp), looked: deployment.boot() }
+            }
             // It is looked at again in the next round.
             Err(error) if error.kind() == StoreErrorKind::Busy => return None,
             // Who has not written, was erased or can't be opened has nothing to sweep.

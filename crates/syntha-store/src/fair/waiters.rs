@@ -91,9 +91,10 @@ impl Waiters {
 
     /// For a planted fault: the oldest of all.
     pub(super) fn oldest(&mut self) -> Option<(FairKey, u64, Option<Waker>)> {
-        let users = self.groups.iter().flat_map(|(group, own)| {
-            own.line.values().map(|user| FairKey { group: *group, user: *user })
-        });
+        let users = self
+            .groups
+            .iter()
+            .flat_map(|(group, own)| own.line.values().map(|user| FairKey { group: *group, user: *user }));
         let first = |key: &FairKey| self.user(*key).and_then(|user| Some(*user.tickets.first_key_value()?.0));
         let oldest = users.min_by_key(first)?;
         self.take(oldest)
