@@ -84,6 +84,8 @@ pub enum Fault {
     RingForgotten,
     /// The least recently used file is closed, whoever's it is.
     EvictionIgnoresGroups,
+    /// The right to one more open file goes to who came first, whoever it is.
+    FilesFirstCome,
 }
 
 impl SqliteConfig {

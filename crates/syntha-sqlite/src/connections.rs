@@ -96,7 +96,14 @@ pub(crate) struct Held {
 
 impl Connections {
     pub(crate) fn new(root: Root, print: KeyFingerprint, config: SqliteConfig) -> Self {
-        let permits = FairQueue::new(FairConfig::new(config.connections));
+        let permits = FairConfig::new(config.connections);
+        #[cfg(feature = "faults")]
+        let permits = if config.has(crate::Fault::FilesFirstCome) {
+            permits.fault(syntha_store::FairFault::FirstComeFirstServed)
+        } else {
+            permits
+        };
+        let permits = FairQueue::new(permits);
         Self {
             root,
             print,
