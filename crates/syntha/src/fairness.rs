@@ -209,6 +209,7 @@ impl Lines {
             Line::Open => &self.opens,
             Line::Commit => &self.commits,
             Line::Read => &self.reads,
+            // Nobody asks for a login's turn here.
             Line::Backup | Line::Login => &self.backups,
         };
         match queue.try_acquire(key) {

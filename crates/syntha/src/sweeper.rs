@@ -23,6 +23,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// Milliseconds of the boot time.
     looked: u64,
+    /// The user was open when it was last asked.
+    open: bool,
 }
 
 /// How many users of one page of the directory.
@@ -31,6 +33,10 @@ const PAGE: usize = 256;
 const LOOKS: usize = 512;
 /// After how long a user who is not open is looked at again although nothing is due, in milliseconds: another process may have written.
 const AGAIN: u64 = 60 * 60 * 1_000;
+/// The same of one who is open and has written meanwhile.
+const AGAIN_OPEN: u64 = 10 * 60 * 1_000;
+/// So many users more are remembered than there are before all are forgotten: erased ones.
+const SPARE: usize = 1_024;
 /// How often one user's turn comes in one round. A sweep deletes some thousand records each time.
 const TURNS: usize = 64;
 
@@ -91,7 +97,7 @@ impl Sweeper {
 
     /// Looks at every user once, and sweeps those of whom something is due. `None`: the deployment is gone.
     async fn round(&mut self) -> Option<()> {
-        let (mut due, mut after, mut looks) = (Vec::new(), None, LOOKS);
+        let (mut due, mut after, mut looks, mut users) = (Vec::new(), None, LOOKS, 0);
         loop {
             let working = Working::on(&self.deployment)?;
             let deployment = working.deployment()?;
@@ -102,6 +108,7 @@ impl Sweeper {
             let Ok(page) = deployment.directory.page(after, PAGE).await else { return Some(()) };
             let Some(last) = page.last() else { break };
             after = Some(last.tag);
+            users += page.len();
             drop(working);
             for entry in page {
                 let working = Working::on(&self.deployment)?;
@@ -110,6 +117,9 @@ impl Sweeper {
                     due.push((deployment.lines.key(entry.tag), (entry, TURNS)));
                 }
             }
+        }
+        if self.known.len() > users + SPARE {
+            self.known.clear();
         }
         let mut rounds = Rounds::new(due);
         while let Some((group, (entry, turns))) = rounds.next() {
@@ -127,26 +137,34 @@ impl Sweeper {
     /// Whether a user has something that expired more than the grace ago.
     async fn is_due(&mut self, deployment: &Deployment, tag: UserTag, looks: &mut usize) -> bool {
         let (now, open) = (deployment.boot(), deployment.stamp_of_open(tag));
-        let fresh = self.known.get(&tag).copied().filter(|known| match open {
-            // Somebody wrote meanwhile.
-            Some(stamp) => known.stamp == Some(stamp),
-            None => now.saturating_sub(known.looked) < AGAIN,
+        let fresh = self.known.get_mut(&tag).and_then(|known| {
+            let (since, was_open) = (now.saturating_sub(known.looked), known.open);
+            known.open = open.is_some();
+            let holds = match open {
+                // Somebody may have written meanwhile.
+                Some(stamp) => known.stamp == Some(stamp) || since < AGAIN_OPEN,
+                None => !was_open && since < AGAIN,
+            };
+            holds.then_some(*known)
         });
         let next = match fresh {
             Some(known) => known.next,
-            None if open.is_none() && *looks == 0 => return false,
+            None if open.is_none() && *looks == 0 => {
+                self.known.remove(&tag);
+                return false;
+            }
             None => {
                 if open.is_none() {
                     *looks -= 1;
                 }
-                self.look(deployment, tag).await
+                self.look(deployment, tag, open.is_some()).await
             }
         };
         next.is_some_and(|next| deployment.is_over(next))
     }
 
     /// When the user's next record expires.
-    async fn look(&mut self, deployment: &Deployment, tag: UserTag) -> Option<Timestamp> {
+    async fn look(&mut self, deployment: &Deployment, tag: UserTag, open: bool) -> Option<Timestamp> {
         let state = match deployment.store.open(tag).await {
             Ok(user) => user.state().await,
             Err(error) => Err(error),
@@ -158,7 +176,7 @@ impl Sweeper {
             // It is looked at again in the next round.
             Err(error) if error.kind() == StoreErrorKind::Busy => return None,
             // Who has not written, was erased or can't be opened has nothing to sweep.
-            Err(_) => Known { next: None, stamp: None, looked: deployment.boot() },
+            Err(_) => Known { next: None, stamp: None, looked: deployment.boot(), open },
         };
         self.known.insert(tag, known);
         known.next
@@ -170,12 +188,12 @@ impl Sweeper {
         let swept = deployment.sweep(&entry.user).await;
         let more = match swept {
             Ok(deleted) => {
-                let next = self.look(deployment, entry.tag).await;
+                let next = self.look(deployment, entry.tag, was_open).await;
                 deleted > 0 && next.is_some_and(|next| deployment.is_over(next))
             }
             Err(_) => {
                 // One user's failure is looked at again in an hour, and holds nobody up.
-                let known = Known { next: None, stamp: None, looked: deployment.boot() };
+                let known = Known { next: None, stamp: None, looked: deployment.boot(), open: was_open };
                 self.known.insert(entry.tag, known);
                 false
             }
