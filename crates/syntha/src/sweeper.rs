@@ -171,7 +171,8 @@ impl Sweeper {
         };
         let known = match state {
             Ok(state) => {
-                Known { next: state.next_expiry, stamp: Some(state.stamp), looked: deployment.boot() }
+                let (next, stamp) = (state.next_expiry, Some(state.stamp));
+                Known { next, stamp, looked: deployment.boot(), open }
             }
             // It is looked at again in the next round.
             Err(error) if error.kind() == StoreErrorKind::Busy => return None,
