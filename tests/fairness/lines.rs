@@ -334,3 +334,24 @@ async fn fairness_survives_cancellation() {
 fn session_of(sessions: &[Session], round: u64) -> &Session {
     &sessions[usize::try_from(round).unwrap() % sessions.len()]
 }
+
+/// Who waited for a commit that did not begin is told that nothing was written, with the defaults of everything.
+#[tokio::test(start_paused = true)]
+async fn fairness_tells_who_waited_that_nothing_was_written() {
+    let store = Ordered::memory();
+    let (users, host) = open(&store, Fairness::new().commits(1), MeshConfig::default()).await;
+    let both = sessions(&users, &host, ["stuck".to_owned(), "quiet".to_owned()]).await;
+    store.hold();
+    let stuck = tokio::spawn({
+        let session = both[0].clone();
+        async move { session.push("second", 1).await.map(drop) }
+    });
+    settle().await;
+    assert_eq!(store.asked(Asked::Commit), [store.tag("stuck")]);
+    assert_eq!(both[1].push("second", 1).await.unwrap_err().kind(), MeshErrorKind::Busy);
+    assert_eq!(stuck.await.unwrap().unwrap_err().kind(), MeshErrorKind::Unknown);
+    store.let_go();
+    settle().await;
+    assert!(both[1].value("second").await.unwrap().is_none());
+    assert!(both[0].value("second").await.unwrap().is_some());
+}

@@ -86,3 +86,23 @@ async fn sweeper_holds_nobody_and_can_be_left_out() {
         drop((users, host));
     }
 }
+
+/// More users than one round looks at: the next round goes on with the others.
+#[tokio::test(start_paused = true)]
+async fn sweeper_comes_round_to_everybody() {
+    let (store, clock) = (Ordered::memory(), Arc::new(ManualClock::new(Timestamp(1_000_000))));
+    let (users, host) = on(&store, &clock).no_sweeper().open().await.unwrap();
+    let names: Vec<_> = (0..400).map(|n| format!("user-{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    write(&users, &host, &names, Duration::from_secs(10)).await;
+    drop((users, host));
+    // Everybody is closed, and all is due.
+    let (users, _host) = on(&store, &clock).open().await.unwrap();
+    assert_eq!(entries(&users).await, 2_400);
+    pass(&clock, Duration::from_secs(110)).await;
+    let after_one = entries(&users).await;
+    assert!(after_one > 400 && after_one < 2_400, "{after_one}");
+    pass(&clock, Duration::from_secs(300)).await;
+    assert_eq!(entries(&users).await, 400);
+    users.shutdown().await.unwrap();
+}

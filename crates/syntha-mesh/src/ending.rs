@@ -1,6 +1,7 @@
 //! How a mesh ends in order, and what its keeper asks without telling the trail.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use syntha_store::Stamp;
 
@@ -8,6 +9,9 @@ use crate::change::Change;
 use crate::error::ErrorKind;
 use crate::mesh::Mesh;
 use crate::writer;
+
+/// Between two tries to get into a queue that is full.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Mesh {
     /// Takes nothing new on from now on, for whoever holds a handle (`Gone`), and waits until every write that was asked for before was
@@ -23,9 +27,15 @@ impl Mesh {
             if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unknown) {
                 break;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
         true
+    }
+
+    /// Whether the audit trail or the log of interactions is still to be told of something, which is lost if this mesh goes and its store fails.
+    #[must_use]
+    pub fn has_untold(&self) -> bool {
+        self.core.trail.as_ref().is_some_and(|trail| !trail.is_empty()) || !self.core.reads.lock().is_empty()
     }
 
     /// Where the data that this mesh knows stands.

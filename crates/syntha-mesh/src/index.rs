@@ -286,6 +286,7 @@ impl Index {
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
         let key = Arc::clone(&entry.key);
         let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
+        let before = self.cache.bytes;
         if let Some(author) = &entry.author {
             self.share(Arc::clone(author));
         }
@@ -296,7 +297,7 @@ impl Index {
         if value_bytes > 0 && old_bytes == 0 {
             self.cache.hand.push_back(key);
         }
-        let most = self.cache.account.most(self.cache.cap);
+        let most = self.cache.account.most(self.cache.cap, before);
         self.evict(most);
     }
 

@@ -54,9 +54,10 @@ impl CacheBudget {
         }
     }
 
-    /// What a mesh may keep beyond its floor just now: nothing, while there is a quarter too much and who was told has not acted yet.
-    fn most(&self, own: usize) -> usize {
-        if self.used() > self.limit.saturating_add(self.limit / 4) { own.min(self.floor) } else { own }
+    /// What a mesh may keep just now: no more than before, or its floor, while there is a quarter too much and who was told has not acted yet.
+    fn most(&self, own: usize, before: usize) -> usize {
+        let pressed = self.used() > self.limit.saturating_add(self.limit / 4);
+        if pressed { own.min(self.floor.max(before)) } else { own }
     }
 }
 
@@ -72,9 +73,9 @@ impl Account {
         Self { budget, told: 0 }
     }
 
-    /// What the index may keep.
-    pub(crate) fn most(&self, own: usize) -> usize {
-        self.budget.as_ref().map_or(own, |budget| budget.most(own))
+    /// What the index may keep, which kept so much before.
+    pub(crate) fn most(&self, own: usize, before: usize) -> usize {
+        self.budget.as_ref().map_or(own, |budget| budget.most(own, before))
     }
 
     /// Tells how much is kept now.

@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     /// Boxed, since most users have none.
     connection: Arc<AsyncMutex<Option<Box<Open>>>>,
     used: AtomicU64,
+    /// With whom its file was opened: files outlive what is said of their users.
+    group: AtomicU64,
     /// In a shared folder: what the bell said, and the stamp that was verified with it.
     verified: Mutex<Option<(u64, Stamp)>>,
 }
@@ -142,6 +144,7 @@ impl Connections {
             event: Event::new(),
             connection: Arc::default(),
             used: AtomicU64::new(0),
+            group: AtomicU64::new(0),
             verified: Mutex::default(),
         });
         slots.insert(owner, Arc::downgrade(&slot));
@@ -212,12 +215,19 @@ impl Connections {
             Some(permit) => permit,
             None => self.permit(slot).await?,
         };
+        self.check_open()?;
         let since = Instant::now();
         let opened =
             self.open_file(slot, permit, lives).instrument(tracing::debug_span!("syntha_open_file")).await;
         self.meters.opened(since, &opened);
         *held.slot_mut() = Some(Box::new(opened?));
         let mut open = self.open.lock();
+        // INVARIANT: asked under the lock: who closes all has taken the list, or finds this one in it.
+        if let Err(closed) = self.check_open() {
+            drop(open);
+            held.discard();
+            return Err(closed);
+        }
         if !open.iter().any(|other| Arc::ptr_eq(other, slot)) {
             open.push(Arc::clone(slot));
         }
@@ -426,6 +436,7 @@ impl Connections {
     /// The right to one more open file, in the user's turn. For each that is wanted, an idle one is closed.
     async fn permit(&self, slot: &Slot) -> Result<FairPermit> {
         let key = self.config.groups.key(&slot.owner);
+        slot.group.store(key.group, Ordering::Relaxed);
         if let Some(permit) = self.permits.try_acquire(key) {
             return Ok(permit);
         }
@@ -452,7 +463,7 @@ impl Connections {
         let victim = {
             let mut open = self.open.lock();
             let mut counts: HashMap<u64, usize> = HashMap::new();
-            let group = |slot: &Slot| self.config.groups.key(&slot.owner).group;
+            let group = |slot: &Slot| slot.group.load(Ordering::Relaxed);
             for slot in open.iter() {
                 *counts.entry(group(slot)).or_default() += 1;
             }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use syntha_mesh::{CacheBudget, Mesh, MeshConfig, Opening, Permissions};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
-    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, FairPermit, ImportMode,
+    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, FairKey, ImportMode,
     Snapshot, Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
@@ -28,7 +28,10 @@ use crate::turns::{Turn, Turns};
 
 /// What every handle on one deployment shares.
 pub(crate) struct Deployment {
+    /// For the deployment's own work and the host's, which stands in no line but that of backups.
     pub(crate) store: Arc<dyn Store>,
+    /// The same for users' meshes.
+    gated: Arc<GatedStore>,
     pub(crate) directory: Directory,
     key: DeploymentKey,
     pub(crate) config: Arc<MeshConfig>,
@@ -103,8 +106,6 @@ pub(crate) struct Backup {
     /// What seals it, if anything does.
     #[cfg(feature = "encryption")]
     pub(crate) archives: Option<syntha_encryption::UserArchives>,
-    /// Until it is written.
-    _permit: FairPermit,
 }
 
 impl Backup {
@@ -178,9 +179,9 @@ impl Deployment {
         turns: Turns,
         running: Running,
     ) -> Result<Self> {
-        let lines = Lines::new(&running);
-        let own = crate::reserved::accounts(&key).map(|(_, tag)| tag).collect();
-        let store: Arc<dyn Store> = Arc::new(GatedStore::new(base.store, lines.clone(), own));
+        let lines = Lines::new(&running, config.deadline);
+        let gated = Arc::new(GatedStore::new(Arc::clone(&base.store), lines.clone()));
+        let store = base.store;
         let budget = Arc::new(CacheBudget::new(running.memory, CACHE_FLOOR));
         let config = config.cache_budget(Arc::clone(&budget));
         let keeper = Keeper::new(&*config.clock);
@@ -190,6 +191,7 @@ impl Deployment {
         directory.check_key(key.fingerprint()).await?;
         let deployment = Self {
             store,
+            gated,
             directory,
             key,
             config: Arc::new(config),
@@ -234,7 +236,6 @@ impl Deployment {
         self.manager.store(0, Ordering::Release);
     }
 
-    #[cfg(feature = "sqlite")]
     pub(crate) fn is_managed(&self) -> bool {
         self.manager.load(Ordering::Acquire) != 0
     }
@@ -253,21 +254,29 @@ impl Deployment {
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
         self.keep_running();
-        let tag = self.stands(user)?;
-        let place = self.place(tag)?;
+        let (tag, place) = self.place_of(user)?;
         place.used.store(true, Ordering::Relaxed);
         place.at.store(self.boot(), Ordering::Relaxed);
         self.mesh_at(&place, user, tag, create).await
     }
 
-    /// The tag of somebody who is a user, and with what group the user stands in line.
-    pub(crate) fn stands(&self, user: &UserId) -> Result<UserTag> {
+    /// The place of somebody who is a user, who stands in line with the group that the host says.
+    pub(crate) fn place_of(&self, user: &UserId) -> Result<(UserTag, Arc<Place>)> {
         of_a_user(user)?;
         let tag = self.tag(user);
-        if let Some(group_of) = &self.running.group_of {
-            self.lines.groups.set(tag, group_of(user));
+        let group = self.running.group_of.as_ref().map(|group_of| group_of(user));
+        let mut users = self.users.lock();
+        let place = self.place_in(&mut users, tag)?;
+        // INVARIANT: it is forgotten with the place, under the same lock.
+        if let Some(group) = group {
+            self.lines.groups.set(tag, group);
         }
-        Ok(tag)
+        Ok((tag, place))
+    }
+
+    /// How a user stands in line, open or not.
+    pub(crate) fn key_of(&self, user: &UserId, tag: UserTag) -> FairKey {
+        FairKey::of(tag, self.running.group_of.as_ref().map(|group_of| group_of(user)))
     }
 
     /// Milliseconds of the boot time.
@@ -309,7 +318,7 @@ impl Deployment {
         // INVARIANT: the directory and the ledger are asked first. Data that is there alone proves nothing: its user may be
         // erased, or half-way.
         let new = self.enter(user, tag, create).await?;
-        let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+        let (store, newborn): (Arc<dyn UserStore>, _) = match self.gated.open(tag).await {
             Ok(_) if new => {
                 self.directory.remove(tag).await?;
                 return Err(unlisted());
@@ -319,9 +328,14 @@ impl Deployment {
                 let mode = match error.kind() {
                     StoreErrorKind::NotFound => CreateMode::New,
                     StoreErrorKind::Erased => CreateMode::Recreate,
+                    // Nothing was done, as it says.
+                    StoreErrorKind::Busy if new => {
+                        self.directory.remove(tag).await?;
+                        return Err(error.into());
+                    }
                     _ => return Err(error.into()),
                 };
-                let newborn = Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode, None)?);
+                let newborn = Arc::new(Newborn::new(Arc::clone(&self.gated) as _, tag, mode, None)?);
                 (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
@@ -335,19 +349,24 @@ impl Deployment {
         for _ in 0..OPENINGS {
             if create && self.directory.standing(tag).await? == Standing::Absent {
                 // A name is written before its data and goes after it.
-                let orphan = self.store.open(tag).await.is_ok();
+                // INVARIANT: what can't be told now is no answer.
+                let orphan = match self.store.open(tag).await {
+                    Ok(_) => true,
+                    Err(error) if is_busy(&error) => return Err(error.into()),
+                    Err(_) => false,
+                };
                 if orphan && self.directory.standing(tag).await? == Standing::Absent {
                     return Err(unlisted());
                 }
             }
             self.enter(user, tag, create).await?;
             let (_, Some(version)) = self.directory.look(tag).await? else { continue };
-            let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+            let (store, newborn): (Arc<dyn UserStore>, _) = match self.gated.open(tag).await {
                 Ok(opened) => (opened, None),
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     let admission = Admission { directory: self.directory.clone(), version };
                     let newborn =
-                        Newborn::new(Arc::clone(&self.store), tag, CreateMode::New, Some(admission))?;
+                        Newborn::new(Arc::clone(&self.gated) as _, tag, CreateMode::New, Some(admission))?;
                     let newborn = Arc::new(newborn);
                     (Arc::clone(&newborn) as _, Some(newborn))
                 }
@@ -406,9 +425,9 @@ impl Deployment {
 
     /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
-        let tag = self.stands(user)?;
-        let place = self.place(tag)?;
+        let (tag, place) = self.place_of(user)?;
         let _held = place.open.lock().await;
+        self.check_open()?;
         if self.exclusive || mode == CreateMode::New {
             let again = mode == CreateMode::Recreate;
             return self.directory.admit(user, tag, again, self.config.clock.wall()).await;
@@ -432,6 +451,7 @@ impl Deployment {
     async fn erase_now(&self, tag: UserTag) -> Result<Erasure> {
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
+        self.check_open()?;
         let _turn = self.turns.take().await?;
         // A user who never was leaves no intent behind.
         if self.directory.standing(tag).await? == Standing::Absent {
@@ -538,10 +558,10 @@ impl Deployment {
     }
 
     async fn restore_now(&self, user: &UserId, snapshot: Incoming, archived: bool) -> Result<()> {
-        let tag = self.stands(user)?;
-        let _permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
-        let place = self.place(tag)?;
+        let _permit = self.lines.turn(Line::Backup, self.key_of(user, self.tag(user))).await?;
+        let (tag, place) = self.place_of(user)?;
         let mut open = place.open.lock().await;
+        self.check_open()?;
         let _turn = self.turns.take().await?;
         // INVARIANT: what was tightened since the archive was made is tight in the first moment of the new life.
         let present = if archived { None } else { self.permissions(tag).await? };
@@ -596,7 +616,8 @@ impl Deployment {
 
     /// The user's data as of one commit, and what seals its archive.
     pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Backup> {
-        self.snapshot_of(self.stands(user)?).await
+        let (tag, _place) = self.place_of(user)?;
+        self.snapshot_of(tag).await
     }
 
     pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
@@ -606,10 +627,12 @@ impl Deployment {
                 "a backup is written into the audit trail: make it through the process that holds the data",
             ));
         }
-        let permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
+        // Until there is a copy: who writes it out slowly holds nobody up.
+        let _permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
         self.note(Action::Backup, Some(tag.to_string().into()), Verdict::Done).await?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
+        self.check_open()?;
         let _turn = if self.exclusive || self.store.open(tag).await.is_ok() {
             Turn::Alone
         } else {
@@ -625,14 +648,13 @@ impl Deployment {
             if (before.has_key() || archives.has_key()) && !archives.is_same(&before) {
                 return Err(gone());
             }
-            return Ok(Backup { snapshot, archives: Some(archives), _permit: permit });
+            return Ok(Backup { snapshot, archives: Some(archives) });
         }
         let snapshot = self.store.open(tag).await?.snapshot().await?;
         Ok(Backup {
             snapshot,
             #[cfg(feature = "encryption")]
             archives: None,
-            _permit: permit,
         })
     }
 
@@ -660,6 +682,7 @@ impl Deployment {
         let mode = match self.store.open(tag).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => CreateMode::New,
             Err(error) if error.kind() == StoreErrorKind::Erased => CreateMode::Recreate,
+            Err(error) if is_busy(&error) => return Err(error.into()),
             _ => return Ok(()),
         };
         match self.store.create(tag, Batch::new(self.config.clock.wall())?, mode).await {
@@ -679,10 +702,14 @@ impl Deployment {
 
     /// The user's place. Meshes that nobody holds are dropped when there are many.
     pub(crate) fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
+        self.place_in(&mut self.users.lock(), tag)
+    }
+
+    fn place_in(&self, users: &mut HashMap<UserTag, Arc<Place>>, tag: UserTag) -> Result<Arc<Place>> {
+        // INVARIANT: asked under the lock: a shutdown that took the places away finds no more of them.
         self.check_open()?;
-        let mut users = self.users.lock();
         if users.len() >= MESHES_KEPT && !users.contains_key(&tag) {
-            drop_idle(&mut users);
+            drop_idle(users);
             self.lines.groups.retain(|tag| users.contains_key(tag));
         }
         Ok(Arc::clone(users.entry(tag).or_default()))
@@ -723,7 +750,7 @@ fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
 }
 
 pub(crate) fn is_held(open: &Option<Opened>) -> bool {
-    open.as_ref().is_some_and(|opened| opened.mesh.is_shared())
+    open.as_ref().is_some_and(|opened| opened.mesh.is_shared() || opened.mesh.has_untold())
 }
 
 /// Waits for a task that goes on when the caller goes.
@@ -747,6 +774,11 @@ const fn leaves_old(kind: StoreErrorKind) -> bool {
             | Kind::KeyUnavailable
             | Kind::KeyRefused
     )
+}
+
+/// Whether it says nothing of what is there.
+fn is_busy(error: &syntha_store::Error) -> bool {
+    error.kind() == StoreErrorKind::Busy
 }
 
 const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";

@@ -167,6 +167,7 @@ pub(crate) struct Lines {
     backups: FairQueue,
     pub(crate) groups: OwnerGroups,
     deadline: Duration,
+    commit_deadline: Duration,
     meters: Arc<Meters>,
 }
 
@@ -181,7 +182,8 @@ struct Meters {
 const BACKUP_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Lines {
-    pub(crate) fn new(running: &Running) -> Self {
+    /// `patience`: how long a write may take before its caller is answered.
+    pub(crate) fn new(running: &Running, patience: Duration) -> Self {
         let fairness = &running.fairness;
         Self {
             opens: fairness.line(fairness.opens, 4),
@@ -190,6 +192,8 @@ impl Lines {
             backups: fairness.line(fairness.backups, 1),
             groups: running.groups.clone(),
             deadline: fairness.deadline,
+            // INVARIANT: who waits for a commit that did not begin is told so, and not that nobody knows.
+            commit_deadline: fairness.deadline.min(patience / 2),
             meters: Arc::new(Meters {
                 waits: LINES.map(|(_, name)| counter!("syntha_turns_waited_total", "line" => name)),
                 seconds: LINES.map(|(_, name)| histogram!("syntha_turn_wait_seconds", "line" => name)),
@@ -221,7 +225,11 @@ impl Lines {
 
     async fn wait(&self, line: Line, queue: &FairQueue, key: FairKey) -> Result<FairPermit> {
         let (acquire, since) = (queue.acquire(key), Instant::now());
-        let deadline = if line == Line::Backup { BACKUP_DEADLINE } else { self.deadline };
+        let deadline = match line {
+            Line::Backup => BACKUP_DEADLINE,
+            Line::Commit => self.commit_deadline,
+            _ => self.deadline,
+        };
         if acquire.waits()
             && let Some(waits) = self.meters.waits.get(line as usize)
         {

@@ -133,12 +133,16 @@ impl Deployment {
             let (group, bytes) = (self.lines.key(tag).group, mesh.cached_bytes());
             if bytes > 0 {
                 let holder = groups.entry(group).or_default();
+                holder.count += 1;
                 holder.bytes += bytes;
                 holder.meshes.entry(bytes).or_default().push(mesh);
             }
         }
+        // All floors of a group together are no more than its part of the budget.
+        let part = self.budget.limit() / groups.len().max(1);
         let mut by_bytes: BTreeMap<usize, Vec<Holder>> = BTreeMap::new();
-        for holder in groups.into_values() {
+        for mut holder in groups.into_values() {
+            holder.floor = floor.min(part / holder.count.max(1));
             by_bytes.entry(holder.bytes).or_default().push(holder);
         }
         // At each step the largest gives up a half, so that the largest comes down to the next ones and they go on together.
@@ -149,7 +153,7 @@ impl Deployment {
                 largest.remove();
             }
             if let Some(mut holder) = holder
-                && holder.give_up(floor)
+                && holder.give_up()
             {
                 by_bytes.entry(holder.bytes).or_default().push(holder);
             }
@@ -173,13 +177,14 @@ impl Deployment {
                 }
                 let idle = !held && now.saturating_sub(place.at.load(Ordering::Relaxed)) >= after;
                 if idle {
-                    closed.push((*tag, Arc::clone(place)));
+                    self.lines.groups.forget(*tag);
+                    closed.push(Arc::clone(place));
                 }
                 !idle
             });
         }
         // What they keep is freed without the lock.
-        closed.iter().for_each(|(tag, _)| self.lines.groups.forget(*tag));
+        drop(closed);
     }
 
     /// Closes one mesh now, unless somebody has or wants it.
@@ -189,6 +194,9 @@ impl Deployment {
             Arc::strong_count(place) == 1 && place.open.try_lock().is_ok_and(|open| !is_held(&open))
         });
         let closed = if unused { users.remove(&tag) } else { None };
+        if closed.is_some() {
+            self.lines.groups.forget(tag);
+        }
         drop(users);
         drop(closed);
     }
@@ -198,13 +206,17 @@ impl Deployment {
 #[derive(Default)]
 struct Holder {
     bytes: usize,
+    count: usize,
+    /// What each of its meshes keeps.
+    floor: usize,
     /// Its meshes by their bytes.
     meshes: BTreeMap<usize, Vec<Mesh>>,
 }
 
 impl Holder {
     /// Its largest mesh gives up a half. `false`: none has more than the floor.
-    fn give_up(&mut self, floor: usize) -> bool {
+    fn give_up(&mut self) -> bool {
+        let floor = self.floor;
         let Some(mut largest) = self.meshes.last_entry() else { return false };
         let bytes = *largest.key();
         if bytes <= floor {

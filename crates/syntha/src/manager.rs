@@ -561,17 +561,18 @@ impl UserManager {
     /// `Storage`, if a file can't be closed in order, and if some user's work did not come to its end; `AuditUnavailable` if a trail can't be
     /// told of what was done.
     pub async fn shutdown(self) -> Result<()> {
-        let shutdown = self.shutdown_within(SHUTDOWN).await?;
-        if shutdown.is_complete() { Ok(()) } else { Err(unfinished()) }
+        let Shutdown { unfinished, failed } = self.shutdown_within(SHUTDOWN).await;
+        match failed {
+            Some(error) => Err(error),
+            None if unfinished.is_empty() => Ok(()),
+            None => Err(given_up()),
+        }
     }
 
     /// Takes nothing new on from now on, lets what is under way come to its end, and closes everything. Open handles fail. Says whose work did
-    /// not end within this time, which is given up then: closing the files takes at most 5 seconds more.
-    ///
-    /// # Errors
-    ///
-    /// `Storage`, if a file can't be closed in order; `AuditUnavailable` if a trail can't be told of what was done.
-    pub async fn shutdown_within(self, within: Duration) -> Result<Shutdown> {
+    /// not end within this time, which is given up then: closing the files takes at most 5 seconds more. And what failed: `Storage`, if a file
+    /// can't be closed in order; `AuditUnavailable` if a trail can't be told of what was done.
+    pub async fn shutdown_within(self, within: Duration) -> Shutdown {
         let closed = self.deployment.close(within).await;
         #[cfg(feature = "sqlite")]
         crate::registry::folders::forget(&self.deployment).await;
@@ -611,11 +612,11 @@ impl UserManager {
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long what is under way has at a shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(30);
-/// Together one second.
-const TRIES: u32 = 100;
+/// Together ten seconds: what a task holds it holds for one user's sweep.
+const TRIES: u32 = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
-const fn unfinished() -> Error {
+const fn given_up() -> Error {
     Error::new(
         ErrorKind::Storage,
         "some users' work did not end in time and was given up, ask each write's outcome by its operation id",

@@ -12,19 +12,21 @@ use crate::deployment::{Deployment, Place};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What came of a shutdown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Shutdown {
     /// Users whose work did not come to its end in time, in the order of their tags. Whether their last writes happened is not known to who
     /// waits for them; what was acknowledged stands.
     pub unfinished: Vec<UserTag>,
+    /// What could not be told to a trail, or closed in order.
+    pub failed: Option<Error>,
 }
 
 impl Shutdown {
     /// Whether everything that was under way has ended.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.unfinished.is_empty()
+        self.unfinished.is_empty() && self.failed.is_none()
     }
 }
 
@@ -33,7 +35,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 impl Deployment {
     /// Ends every mesh and closes the store. What is under way has until the deadline.
-    pub(crate) async fn close(self: &Arc<Self>, within: Duration) -> Result<Shutdown> {
+    pub(crate) async fn close(self: &Arc<Self>, within: Duration) -> Shutdown {
         let deadline = Instant::now() + within;
         self.closed.store(true, Ordering::Release);
         self.keeper.stop();
@@ -59,24 +61,24 @@ impl Deployment {
                 opened.mesh.retire();
             }
         }
-        let shutdown = Shutdown { unfinished: waiting.into_iter().collect() };
+        let unfinished: Vec<_> = waiting.into_iter().collect();
         let deployment = Arc::clone(self);
-        let late = !shutdown.unfinished.is_empty();
         // A task of its own: a file that is held by late work is closed when that ends, whoever waits for it.
         let closing = tokio::spawn(async move { deployment.close_files(told).await });
         let until = deadline.max(Instant::now()) + CLOSING;
-        match timeout_at(until, closing).await {
-            Ok(Ok(closed)) => closed.map(|()| shutdown),
+        let failed = match timeout_at(until, closing).await {
+            Ok(Ok(closed)) => closed.err(),
             Ok(Err(_)) => {
-                Err(Error::new(ErrorKind::Storage, "the runtime ended meanwhile, open the data again"))
+                Some(Error::new(ErrorKind::Storage, "the runtime ended meanwhile, open the data again"))
             }
             // Who holds a file is told of already.
-            Err(_) if late => Ok(shutdown),
-            Err(_) => Err(Error::new(
+            Err(_) if !unfinished.is_empty() => None,
+            Err(_) => Some(Error::new(
                 ErrorKind::Storage,
                 "the files could not be closed in time, they are closed when what holds them ends",
             )),
-        }
+        };
+        Shutdown { unfinished, failed }
     }
 
     async fn close_files(&self, told: Result<()>) -> Result<()> {

@@ -14,6 +14,10 @@ use crate::keeper::Working;
 pub(crate) struct Sweeper {
     deployment: Weak<Deployment>,
     known: HashMap<UserTag, Known>,
+    /// Where the next round goes on.
+    after: Option<UserTag>,
+    /// The clock was off in the last round.
+    paused: bool,
 }
 
 /// What was found when a user was last looked at.
@@ -30,13 +34,17 @@ struct Known {
 /// How many users of one page of the directory.
 const PAGE: usize = 256;
 /// How many users who are not open are looked at for the first time in one round. Each costs the opening of a file.
-const LOOKS: usize = 512;
+const LOOKS: usize = 128;
+/// How many pages of the directory one round goes through, so that it costs the same however many users there are.
+const PAGES: usize = 16;
+/// How long one user's data is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// After how long a user who is not open is looked at again although nothing is due, in milliseconds: another process may have written.
 const AGAIN: u64 = 60 * 60 * 1_000;
 /// The same of one who is open and has written meanwhile.
 const AGAIN_OPEN: u64 = 10 * 60 * 1_000;
-/// So many users more are remembered than there are before all are forgotten: erased ones.
-const SPARE: usize = 1_024;
+/// So many users are remembered, some of whom were erased, before all are forgotten and looked at again.
+const REMEMBERED: usize = 1 << 20;
 /// How often one user's turn comes in one round. A sweep deletes some thousand records each time.
 const TURNS: usize = 64;
 
@@ -82,7 +90,7 @@ impl<T> Rounds<T> {
 
 impl Sweeper {
     pub(crate) fn new(deployment: Weak<Deployment>) -> Self {
-        Self { deployment, known: HashMap::new() }
+        Self { deployment, known: HashMap::new(), after: None, paused: false }
     }
 
     /// A round now and then, until the deployment is closed or gone.
@@ -95,30 +103,37 @@ impl Sweeper {
         }
     }
 
-    /// Looks at every user once, and sweeps those of whom something is due. `None`: the deployment is gone.
+    /// Looks at some users, from where the last round ended, and sweeps those of whom something is due. `None`: the deployment is gone.
     async fn round(&mut self) -> Option<()> {
-        let (mut due, mut after, mut looks, mut users) = (Vec::new(), None, LOOKS, 0);
-        loop {
+        let (mut due, mut looks) = (Vec::new(), LOOKS);
+        for _ in 0..PAGES {
             let working = Working::on(&self.deployment)?;
             let deployment = working.deployment()?;
-            // INVARIANT: while nobody knows what time it is nothing is deleted, and nothing is told of it for each user.
-            if deployment.keeper.clock_is_off(&*deployment.config.clock) {
+            if !deployment.is_managed() || self.waits_for_the_clock(deployment) {
                 return Some(());
             }
-            let Ok(page) = deployment.directory.page(after, PAGE).await else { return Some(()) };
-            let Some(last) = page.last() else { break };
-            after = Some(last.tag);
-            users += page.len();
+            let Ok(page) = deployment.directory.page(self.after, PAGE).await else { return Some(()) };
             drop(working);
+            let ends = page.len() < PAGE;
             for entry in page {
                 let working = Working::on(&self.deployment)?;
                 let deployment = working.deployment()?;
-                if self.is_due(deployment, entry.tag, &mut looks).await {
-                    due.push((deployment.lines.key(entry.tag), (entry, TURNS)));
+                // Whoever is not looked at in this round is the first of the next one.
+                let Some(is_due) = self.is_due(deployment, entry.tag, &mut looks).await else { break };
+                self.after = Some(entry.tag);
+                if is_due {
+                    due.push((deployment.key_of(&entry.user, entry.tag), (entry, TURNS)));
                 }
             }
+            if looks == 0 {
+                break;
+            }
+            if ends {
+                self.after = None;
+                break;
+            }
         }
-        if self.known.len() > users + SPARE {
+        if self.known.len() > REMEMBERED {
             self.known.clear();
         }
         let mut rounds = Rounds::new(due);
@@ -134,8 +149,20 @@ impl Sweeper {
         Some(())
     }
 
-    /// Whether a user has something that expired more than the grace ago.
-    async fn is_due(&mut self, deployment: &Deployment, tag: UserTag, looks: &mut usize) -> bool {
+    /// INVARIANT: while nobody knows what time it is nothing is deleted, and nothing is told of it for each user.
+    fn waits_for_the_clock(&mut self, deployment: &Deployment) -> bool {
+        let off = deployment.keeper.clock_is_off(&*deployment.config.clock);
+        if off && !self.paused {
+            tracing::warn!(
+                "the wall clock has jumped by more than a minute, nothing is swept until it is right"
+            );
+        }
+        self.paused = off;
+        off
+    }
+
+    /// Whether a user has something that expired more than the grace ago. `None`: too many were looked at already.
+    async fn is_due(&mut self, deployment: &Deployment, tag: UserTag, looks: &mut usize) -> Option<bool> {
         let (now, open) = (deployment.boot(), deployment.stamp_of_open(tag));
         let fresh = self.known.get_mut(&tag).and_then(|known| {
             let (since, was_open) = (now.saturating_sub(known.looked), known.open);
@@ -151,7 +178,7 @@ impl Sweeper {
             Some(known) => known.next,
             None if open.is_none() && *looks == 0 => {
                 self.known.remove(&tag);
-                return false;
+                return None;
             }
             None => {
                 if open.is_none() {
@@ -160,15 +187,19 @@ impl Sweeper {
                 self.look(deployment, tag, open.is_some()).await
             }
         };
-        next.is_some_and(|next| deployment.is_over(next))
+        Some(next.is_some_and(|next| deployment.is_over(next)))
     }
 
     /// When the user's next record expires.
     async fn look(&mut self, deployment: &Deployment, tag: UserTag, open: bool) -> Option<Timestamp> {
-        let state = match deployment.store.open(tag).await {
-            Ok(user) => user.state().await,
-            Err(error) => Err(error),
+        let asked = async {
+            match deployment.store.open(tag).await {
+                Ok(user) => user.state().await,
+                Err(error) => Err(error),
+            }
         };
+        let late = |_| StoreErrorKind::Busy.into();
+        let state = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|late_by| Err(late(late_by)));
         let known = match state {
             Ok(state) => {
                 let (next, stamp) = (state.next_expiry, Some(state.stamp));
@@ -186,13 +217,13 @@ impl Sweeper {
     /// Deletes some of what is due. Says whether there is more.
     async fn sweep(&mut self, deployment: &Deployment, entry: &UserEntry) -> bool {
         let was_open = deployment.stamp_of_open(entry.tag).is_some();
-        let swept = deployment.sweep(&entry.user).await;
+        let swept = tokio::time::timeout(PATIENCE, deployment.sweep(&entry.user)).await;
         let more = match swept {
-            Ok(deleted) => {
+            Ok(Ok(deleted)) => {
                 let next = self.look(deployment, entry.tag, was_open).await;
                 deleted > 0 && next.is_some_and(|next| deployment.is_over(next))
             }
-            Err(_) => {
+            _ => {
                 // One user's failure is looked at again in an hour, and holds nobody up.
                 let known = Known { next: None, stamp: None, looked: deployment.boot(), open: was_open };
                 self.known.insert(entry.tag, known);
@@ -222,8 +253,7 @@ impl Deployment {
 
     /// One sweep of a user, who does not count as used by it.
     async fn sweep(&self, user: &syntha_store::UserId) -> crate::error::Result<u64> {
-        let tag = self.stands(user)?;
-        let place = self.place(tag)?;
+        let (tag, place) = self.place_of(user)?;
         let mesh = self.mesh_at(&place, user, tag, false).await?;
         Ok(mesh.sweep().await?.deleted)
     }
