@@ -31,6 +31,9 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("syntha_open_files", "", &[]),
     ("syntha_operations_total", "operation", OPERATIONS),
     ("syntha_sheds_total", "reason", &["queue_full", "deadline", "rate", "in_flight"]),
+    ("syntha_turn_wait_seconds", "line", LINES),
+    ("syntha_turns_refused_total", "line", LINES),
+    ("syntha_turns_waited_total", "line", LINES),
     ("syntha_write_seconds", "operation", OPERATIONS),
     ("syntha_writes_waiting", "", &[]),
 ];
@@ -66,6 +69,7 @@ const OUTCOMES: &[&str] = &[
     "unavailable",
     "unsupported",
 ];
+const LINES: &[&str] = &["open", "commit", "read", "backup", "login"];
 const OPERATIONS: &[&str] = &[
     "get",
     "get_many",

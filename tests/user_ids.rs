@@ -19,12 +19,13 @@ const CRATES: &[&str] = &[
     "syntha-encryption",
 ];
 
-/// Types whose calls may take one: what opens a mesh, the manager with its accounts and its audit trail, and the identity layer.
+/// Types whose calls may take one: what opens a mesh, the manager with its accounts and its audit trail, the identity layer, and the manager's
+/// builder, which is told how to tell users' groups (`Builder::owner_groups`) and gets at no data.
 const MAY: &[&str] =
-    &["ContextMesh", "UserManager", "Accounts", "AuditTrail", "Identity", "Tokens", "Sessions"];
+    &["ContextMesh", "UserManager", "Builder", "Accounts", "AuditTrail", "Identity", "Tokens", "Sessions"];
 
 /// How many calls take one. A new one is looked at by whoever raises the number.
-const CALLS: usize = 59;
+const CALLS: usize = 60;
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -161,6 +161,20 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_LOGINS",
         count: "2000",
     },
+    Run {
+        what: "fairness",
+        package: "syntha-tests",
+        filter: "test(fairness_behind_a_flood_by_order_and_by_the_clock)",
+        variable: "SYNTHA_FAIR_PUSHES",
+        count: "10000",
+    },
+    Run {
+        what: "scale",
+        package: "syntha-tests",
+        filter: "test(scale_keeps_users_apart_and_memory_flat)",
+        variable: "SYNTHA_SCALE_SECONDS",
+        count: "600",
+    },
 ];
 
 const IMPORT: Run = Run {

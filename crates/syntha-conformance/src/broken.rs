@@ -87,6 +87,7 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
         ("mesh-watch-audience-ignored", Fault::WatchAudienceIgnored),
         ("mesh-watch-stale-decision", Fault::WatchStaleDecision),
         ("mesh-watch-loses-lagged", Fault::WatchLosesLagged),
+        ("mesh-watch-unbounded", Fault::WatchUnbounded),
         ("mesh-watch-removed-forgotten", Fault::WatchRemovedForgotten),
         ("mesh-watch-sleeps-on", Fault::WatchSleepsOn),
         ("mesh-role-widens", Fault::RoleWidens),

@@ -201,7 +201,7 @@ impl Accounts<'_> {
     pub async fn set_password(self, user: &UserId, password: Password, factor: Factor) -> Result<()> {
         password.check(user, factor)?;
         self.0.account(user).await?.ok_or_else(Error::no_account)?;
-        let place = self.0.hasher.queue()?;
+        let place = self.0.hasher.queue(user, None).await?;
         let kept = self.0.hasher.hash(place, password).await?;
         self.0
             .change(user, |row, batch| {

@@ -17,6 +17,8 @@ pub enum Fault {
     GenerationIgnored,
     /// The permit of a hash that runs comes back when its caller gives up.
     PermitFreed,
+    /// Passwords are looked at in the order that they come in, wherever they come from.
+    LoginsFirstCome,
     /// Attempts are counted after the password was looked at.
     ThrottleLate,
     /// Each process counts attempts by itself.

@@ -1,5 +1,6 @@
 //! Passwords by Argon2id (RFC 9106), a few at a time.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,18 +11,23 @@ use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use syntha_store::{FairConfig, FairKey, FairPermit, FairQueue, UserId};
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::Pepper;
 use crate::error::{Error, ErrorKind, Result};
 use crate::password::Password;
 use crate::rows::PasswordRow;
+use crate::throttle::Source;
 
-/// How long a login waits for its turn.
+/// How long a login waits for its turns.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How many may wait for each one that runs.
-const QUEUE: usize = 4;
+/// How many logins are looked at before their password is, and wait for its turn, for each password that is looked at: half of them of one
+/// user from one source.
+const DESKS: usize = 4;
+/// How many wait for that, for each password that is looked at: of one user from one source, and in all.
+const WAITING: (usize, usize) = (32, 128);
 const HASH_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
 
@@ -106,6 +112,8 @@ pub struct HashingLoad {
     pub waiting: usize,
     /// How many passwords were hashed since the start.
     pub hashed: u64,
+    /// How many logins had to wait for others since the start.
+    pub waited: u64,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +131,11 @@ pub(crate) struct Hasher {
     peppers: Arc<[Pepper]>,
     /// What the password of nobody is compared with: random, so nothing equals it.
     dummy: PasswordRow,
-    permits: Arc<Semaphore>,
+    /// Before anything is read for a login; and before its password is looked at.
+    desks: FairQueue,
+    permits: FairQueue,
+    /// Makes of who is named, and of where it comes from, numbers that nobody can aim at.
+    numbers: RandomState,
     size: usize,
     counts: Arc<Counts>,
     memory: Arc<Memory>,
@@ -132,9 +144,18 @@ pub(crate) struct Hasher {
 }
 
 /// A place in the queue. Given back when dropped.
-pub(crate) struct Place(Arc<Counts>);
+pub(crate) struct Place {
+    key: FairKey,
+    /// How long it may still wait.
+    left: Duration,
+    _desk: FairPermit,
+    _counted: Counted,
+}
 
-impl Drop for Place {
+/// Counts one who waits.
+struct Counted(Arc<Counts>);
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -153,6 +174,7 @@ impl Hasher {
         mut peppers: Vec<Pepper>,
         permits: Option<usize>,
         permit_with_caller: bool,
+        first_come: bool,
     ) -> Result<Self> {
         peppers.sort_by_key(|pepper| pepper.number);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -165,7 +187,9 @@ impl Hasher {
             cost,
             peppers: peppers.into(),
             dummy,
-            permits: Arc::new(Semaphore::new(size)),
+            desks: line(FairConfig::new(DESKS * size).each(DESKS * size / 2), size, first_come),
+            permits: line(FairConfig::new(size), size, first_come),
+            numbers: RandomState::new(),
             size,
             counts: Arc::default(),
             memory: Arc::default(),
@@ -181,14 +205,22 @@ impl Hasher {
             peak: counts.peak.load(Ordering::Acquire),
             waiting: counts.waiting.load(Ordering::Acquire),
             hashed: counts.hashed.load(Ordering::Acquire),
+            waited: self.desks.load().waited + self.permits.load().waited,
         }
     }
 
-    /// A place in the queue, before any other work is done for the caller.
-    pub(crate) fn queue(&self) -> Result<Place> {
-        let before = self.counts.waiting.fetch_add(1, Ordering::AcqRel);
-        let place = Place(Arc::clone(&self.counts));
-        if before >= QUEUE * self.size { Err(Error::busy(DEADLINE)) } else { Ok(place) }
+    /// A place in the queue, before any other work is done for the caller. Turns go by where a login comes from, then by who is named: it is
+    /// the same whether there is such a user. `None`: from the host.
+    pub(crate) async fn queue(&self, user: &UserId, source: Option<&Source>) -> Result<Place> {
+        let own = self.numbers.hash_one(("user", user.as_str()));
+        let group = source.map_or(own, |source| self.numbers.hash_one(("source", source.bytes())));
+        let key = FairKey { group, user: own.into() };
+        self.counts.waiting.fetch_add(1, Ordering::AcqRel);
+        let counted = Counted(Arc::clone(&self.counts));
+        let since = Instant::now();
+        let desk = turn(&self.desks, key, DEADLINE).await?;
+        let left = DEADLINE.saturating_sub(since.elapsed());
+        Ok(Place { key, left, _desk: desk, _counted: counted })
     }
 
     /// Hashes a new password.
@@ -229,10 +261,7 @@ impl Hasher {
         place: Place,
         work: impl FnOnce(&Memory) -> T + Send + 'static,
     ) -> Result<T> {
-        let permit = tokio::time::timeout(DEADLINE, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| Error::busy(DEADLINE))?
-            .map_err(|_| unavailable())?;
+        let permit = turn(&self.permits, place.key, place.left).await?;
         drop(place);
         let (inside, outside) =
             if self.permit_with_caller { (None, Some(permit)) } else { (Some(permit), None) };
@@ -248,6 +277,27 @@ impl Hasher {
         let done = tokio::task::spawn_blocking(run).await.map_err(|_| unavailable());
         drop(outside);
         done
+    }
+}
+
+fn line(config: FairConfig, size: usize, first_come: bool) -> FairQueue {
+    let config = config.waiting(WAITING.0 * size, WAITING.1 * size);
+    #[cfg(feature = "faults")]
+    if first_come {
+        return FairQueue::new(config.fault(syntha_store::FairFault::FirstComeFirstServed));
+    }
+    let _ = first_come;
+    FairQueue::new(config)
+}
+
+/// Waits for a turn. Who is sent away is told the same whatever others do.
+async fn turn(line: &FairQueue, key: FairKey, within: Duration) -> Result<FairPermit> {
+    match line.try_acquire(key) {
+        Some(permit) => Ok(permit),
+        None => match tokio::time::timeout(within, line.acquire(key)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::busy(DEADLINE)),
+        },
     }
 }
 

@@ -54,7 +54,8 @@ impl Identity {
         let time = Arc::new(Time::new(Arc::clone(&config.clock), config.has(Fault::ClockFloorIgnored)));
         let spaces = Spaces::open(spaces, config.root.clone(), Arc::clone(&time)).await?;
         let freed = config.has(Fault::PermitFreed);
-        let hasher = Hasher::new(config.cost, config.peppers.clone(), config.permits, freed)?;
+        let first_come = config.has(Fault::LoginsFirstCome);
+        let hasher = Hasher::new(config.cost, config.peppers.clone(), config.permits, freed, first_come)?;
         let apart = if config.has(Fault::ThrottleApart) {
             Arc::as_ptr(&time).addr().to_be_bytes().to_vec()
         } else {

@@ -90,7 +90,7 @@ impl Inner {
         request: &SessionRequest,
     ) -> Result<Opened, Refused> {
         // Before anything is read: a flood costs no more than this.
-        let place = self.hasher.queue()?;
+        let place = self.hasher.queue(user, Some(source)).await?;
         let attempt = Attempt::new(&self.spaces, user, source, &self.apart)?;
         let late = self.config.has(Fault::ThrottleLate);
         if !late {

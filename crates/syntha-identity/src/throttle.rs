@@ -44,6 +44,10 @@ impl Source {
             }
         }
     }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl std::fmt::Debug for Source {

@@ -7,6 +7,7 @@ use crate::destruction::Confirmation;
 use crate::fault::Fault;
 use crate::interactions::InteractionLog;
 use crate::limits::ResourceLimits;
+use crate::memory::CacheBudget;
 use crate::meters::Meters;
 use crate::names::PlanName;
 use crate::trail::AuditPolicy;
@@ -54,6 +55,7 @@ pub struct MeshConfig {
     pub undo_overwrites: UndoOverwrites,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    pub(crate) budget: Option<Arc<CacheBudget>>,
     pub(crate) meters: Arc<Meters>,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
@@ -79,9 +81,18 @@ impl Default for MeshConfig {
             undo_window: Duration::from_secs(24 * 3600),
             undo_overwrites: UndoOverwrites::None,
             clock: Arc::new(SystemClock),
+            budget: None,
             meters: Arc::default(),
             #[cfg(feature = "faults")]
             fault: None,
         }
+    }
+}
+
+impl MeshConfig {
+    /// All meshes of this configuration keep their cached values within one budget.
+    pub fn cache_budget(mut self, budget: Arc<CacheBudget>) -> Self {
+        self.budget = Some(budget);
+        self
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) exclusive: bool,
     /// The user's life that this mesh was opened in has ended.
     pub(crate) retired: AtomicBool,
+    /// Nothing new is taken on; what waits is written.
+    pub(crate) closing: AtomicBool,
     /// Wall and boot time when the mesh was opened.
     pub(crate) opened: (Timestamp, Duration),
 }
@@ -145,6 +147,7 @@ impl Core {
         }
         self.config.meters.reloads.increment(1);
         let fresh = Index::load(&*self.store, self.config.cache_bytes).await?;
+        let fresh = fresh.within(self.config.budget.as_ref());
         let mut index = self.index.write();
         if fresh.stamp.incarnation != index.stamp.incarnation || fresh.stamp.epoch >= index.stamp.epoch {
             *index = fresh;

@@ -195,7 +195,12 @@ impl From<syntha_store::Error> for Error {
             Kind::KeyUnavailable | Kind::KeyRefused => Some(Rule::Key),
             _ => None,
         };
-        let retryable = error.is_retryable();
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, rule, detail: None }
+        let (retryable, after) = (error.is_retryable(), error.retry_after());
+        let message = error.message();
+        let made = Self { kind, message, source: Some(Box::new(error)), retryable, rule, detail: None };
+        match after {
+            Some(after) => made.after(after),
+            None => made,
+        }
     }
 }

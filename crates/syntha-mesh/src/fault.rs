@@ -50,6 +50,8 @@ pub enum Fault {
     WatchStaleDecision,
     /// A watch that can't keep up loses changes and says nothing.
     WatchLosesLagged,
+    /// What waits for a slow reader has no bound.
+    WatchUnbounded,
     /// A watch does not say that something is no longer there.
     WatchRemovedForgotten,
     /// A watch that waits does not wake for the end of its session or its user.

@@ -12,6 +12,7 @@ use syntha_store::{
 use crate::entry::{ByKey, Entry, Member};
 use crate::interactions::InteractionRange;
 use crate::limits::{self, UserLimits};
+use crate::memory::{Account, CacheBudget};
 use crate::roster::{AgentState, Roster};
 use crate::thread::ThreadState;
 use crate::topic_uses::{Of, TopicUses};
@@ -67,6 +68,7 @@ struct Cache {
     hand: VecDeque<Arc<str>>,
     bytes: usize,
     cap: usize,
+    account: Account,
 }
 
 impl Index {
@@ -126,7 +128,7 @@ impl Index {
             entries: HashSet::new(),
             order: BTreeSet::new(),
             authors: VecDeque::new(),
-            cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes },
+            cache: Cache { hand: VecDeque::new(), bytes: 0, cap: cache_bytes, account: Account::default() },
         }
     }
 
@@ -305,20 +307,39 @@ impl Index {
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
         let key = Arc::clone(&entry.key);
         let value_bytes = entry.value.as_ref().map_or(0, |value| value.len());
+        let before = self.cache.bytes;
         if let Some(author) = &entry.author {
             self.share(Arc::clone(author));
         }
         self.order.replace(ByKey(Arc::clone(&entry)));
         let new = Arc::clone(&entry);
         let old = self.entries.replace(ByKey(entry));
-        let before = old.as_ref().map_or(&[][..], |old| &old.0.audience.topics);
-        self.topics.change(Of::Entries, before, &new.audience.topics);
+        let former = old.as_ref().map_or(&[][..], |old| &old.0.audience.topics);
+        self.topics.change(Of::Entries, former, &new.audience.topics);
         let old_bytes = old.as_ref().and_then(|old| old.0.value.as_ref()).map_or(0, |value| value.len());
         self.cache.bytes = (self.cache.bytes + value_bytes).saturating_sub(old_bytes);
         if value_bytes > 0 && old_bytes == 0 {
             self.cache.hand.push_back(key);
         }
-        self.evict();
+        let most = self.cache.account.most(self.cache.cap, before);
+        self.evict(most);
+    }
+
+    /// The same, as a part of a budget.
+    pub(crate) fn within(mut self, budget: Option<&Arc<CacheBudget>>) -> Self {
+        self.cache.account = Account::new(budget.cloned());
+        self.cache.account.tell(self.cache.bytes);
+        self
+    }
+
+    pub(crate) const fn cached_bytes(&self) -> usize {
+        self.cache.bytes
+    }
+
+    /// Keeps at most so many bytes of values for now.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        self.evict(bytes);
+        self.cache.hand.shrink_to(self.cache.hand.len().saturating_mul(2));
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -327,6 +348,7 @@ impl Index {
             self.topics.change(Of::Entries, &old.0.audience.topics, &[]);
             self.cache.bytes =
                 self.cache.bytes.saturating_sub(old.0.value.as_ref().map_or(0, |value| value.len()));
+            self.cache.account.tell(self.cache.bytes);
         }
     }
 
@@ -337,6 +359,7 @@ impl Index {
         self.authors.clear();
         self.cache.hand.clear();
         self.cache.bytes = 0;
+        self.cache.account.tell(0);
     }
 
     /// Drops everything but where the data stands.
@@ -360,9 +383,9 @@ impl Index {
     }
 
     /// INVARIANT: the hand holds each key with a cached value at least once; keys without one are dropped as it passes.
-    fn evict(&mut self) {
+    fn evict(&mut self, most: usize) {
         let mut turns = self.cache.hand.len().saturating_mul(2);
-        while self.cache.bytes > self.cache.cap && turns > 0 {
+        while self.cache.bytes > most && turns > 0 {
             turns -= 1;
             let Some(key) = self.cache.hand.pop_front() else { break };
             let Some(entry) = self.entries.get(&*key).map(|found| &found.0) else { continue };
@@ -376,6 +399,7 @@ impl Index {
                 self.entries.replace(ByKey(bare));
             }
         }
+        self.cache.account.tell(self.cache.bytes);
     }
 }
 

@@ -97,7 +97,7 @@ impl Mesh {
             ));
         }
         let trail = Trail::new(audited, &config);
-        let index = Index::load(&*store, config.cache_bytes).await?;
+        let index = Index::load(&*store, config.cache_bytes).await?.within(config.budget.as_ref());
         let opened = (config.clock.wall(), config.clock.boot());
         let bounds = Bounds::new(&Effective::of(&config, index.limits.as_deref()));
         let core = Core {
@@ -116,6 +116,7 @@ impl Mesh {
             spent: Mutex::default(),
             exclusive,
             retired: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             opened,
         };
         Ok(Self { core: Arc::new(core), guard: Guard::none(), owner: true })
@@ -695,7 +696,7 @@ impl Mesh {
         if !self.core.config.has(Fault::GuardIgnored) {
             self.guard.check()?;
         }
-        if self.is_retired() { Err(gone()) } else { Ok(()) }
+        if self.is_retired() || self.core.closing.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 }
 

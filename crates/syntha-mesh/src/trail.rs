@@ -56,6 +56,8 @@ const KINDS_LOOKED_AT: usize = 256;
 const ROOM_KEPT: usize = 64;
 /// How often the last events of a mesh that ends are tried to be written down.
 const LAST_TRIES: usize = 8;
+/// How often it waits for its turn where others have all of them.
+const LAST_TURNS: usize = 60;
 
 /// Where the events of one mesh wait.
 pub(crate) struct Trail {
@@ -565,7 +567,7 @@ async fn flush_last(store: Arc<dyn UserStore>, config: Arc<MeshConfig>, mut even
             count += 1;
         }
         let some: Vec<_> = events.drain(..count.max(1)).collect();
-        let mut tries = 0;
+        let (mut tries, mut turns) = (0, 0);
         loop {
             let batch = match Batch::new(config.clock.wall()) {
                 Ok(batch) => batch.events(Events::Clear(some.clone())),
@@ -574,6 +576,11 @@ async fn flush_last(store: Arc<dyn UserStore>, config: Arc<MeshConfig>, mut even
             match store.commit(batch).await {
                 Ok(_) => break,
                 Err(error) if error.kind() == StoreErrorKind::Conflict && tries < LAST_TRIES => tries += 1,
+                // Nothing was written, and there will be a turn.
+                Err(error) if error.kind() == StoreErrorKind::Busy && turns < LAST_TURNS => {
+                    turns += 1;
+                    tokio::time::sleep(DELAY).await;
+                }
                 Err(_) => return lost(&config, some.len() + events.len()),
             }
         }

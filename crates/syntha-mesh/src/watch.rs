@@ -166,12 +166,14 @@ impl Watch {
         config.check()?;
         runtime()?;
         let stale = mesh.core.config.has(Fault::WatchStaleDecision);
+        let unbounded = mesh.core.config.has(Fault::WatchUnbounded);
+        let most = if unbounded { Bounds { changes: usize::MAX, bytes: usize::MAX } } else { config.most };
         let watcher = Arc::new(Watcher {
             agent: agent.as_ref().map(|agent| agent.name.clone()),
             narrowed: agent.as_ref().and_then(|agent| agent.life.narrowed.clone()),
             grants: mesh.guard.grants_for(agent.as_ref().map(|agent| agent.name.as_str())),
             wants: config.wants,
-            backlog: Mutex::new(Backlog::new(config.most, stale)),
+            backlog: Mutex::new(Backlog::new(most, stale)),
         });
         {
             // INVARIANT: under the index's lock, so that a retirement either is seen here or finds the watch in the list.

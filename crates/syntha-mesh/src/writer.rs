@@ -491,8 +491,9 @@ const fn moved_on() -> StoreError {
     StoreError::new(StoreErrorKind::Conflict, "the user's data moved on, reload and try again")
 }
 
-const fn busy() -> Error {
+fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the write did not start in time, nothing was written, try again")
+        .after(crate::bounds::RETRY)
 }
 
 const fn unknown() -> Error {

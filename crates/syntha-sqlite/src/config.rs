@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use syntha_store::DeploymentKey;
+use syntha_store::{DeploymentKey, OwnerGroups};
 
 /// Where and how a [`SqliteStore`](crate::SqliteStore) keeps its data.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub struct SqliteConfig {
     pub(crate) synchronous: Synchronous,
     pub(crate) mode: Mode,
     pub(crate) key: Option<GivenKey>,
+    pub(crate) groups: OwnerGroups,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
 }
@@ -81,6 +82,10 @@ pub enum Fault {
     StaleBell,
     /// In a shared folder: commits do not ring.
     RingForgotten,
+    /// The least recently used file is closed, whoever's it is.
+    EvictionIgnoresGroups,
+    /// The right to one more open file goes to who came first, whoever it is.
+    FilesFirstCome,
 }
 
 impl SqliteConfig {
@@ -92,6 +97,7 @@ impl SqliteConfig {
             synchronous: Synchronous::Full,
             mode: Mode::Exclusive,
             key: None,
+            groups: OwnerGroups::new(),
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -119,6 +125,12 @@ impl SqliteConfig {
     /// The most users whose files are open at a time, 1 or more. Default 512. Each costs a thread and 3 descriptors.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
+        self
+    }
+
+    /// Which users stand in line together: open files are given out by these groups first, and the group that has most gives one up first.
+    pub fn owner_groups(mut self, groups: OwnerGroups) -> Self {
+        self.groups = groups;
         self
     }
 

@@ -1,19 +1,22 @@
-//! Open files: at most so many, the least recently used goes first, one opening at a time for each user.
+//! Open files: at most so many, given out in turns; of the group with most of them the least recently used goes first; one opening at a time
+//! for each user.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Instant;
 
 use event_listener::Event;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use syntha_store::{
-    Batch, ChainHead, Commit, DEPLOYMENT_OWNER, Error, ErrorKind, Fence, Incarnation, KeyFingerprint, Result,
-    Stamp,
+    Batch, ChainHead, Commit, DEPLOYMENT_OWNER, Error, ErrorKind, FairConfig, FairPermit, FairQueue, Fence,
+    Incarnation, KeyFingerprint, Result, Stamp,
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tracing::Instrument as _;
 
 use crate::bell::Ring;
@@ -35,7 +38,7 @@ pub(crate) struct Connections {
     pub(crate) images: Images,
     slots: Mutex<HashMap<[u8; 32], Weak<Slot>>>,
     open: Mutex<Vec<Arc<Slot>>>,
-    permits: Arc<Semaphore>,
+    permits: FairQueue,
     idle: Event,
     ticks: AtomicU64,
     closed: AtomicBool,
@@ -51,6 +54,8 @@ pub(crate) struct Slot {
     /// Boxed, since most users have none.
     connection: Arc<AsyncMutex<Option<Box<Open>>>>,
     used: AtomicU64,
+    /// With whom its file was opened: files outlive what is said of their users.
+    group: AtomicU64,
     /// In a shared folder: what the bell said, and the stamp that was verified with it.
     verified: Mutex<Option<(u64, Stamp)>>,
 }
@@ -75,13 +80,13 @@ pub(crate) struct Open {
     fresh: bool,
     /// Something was deleted, and the write-ahead log may still hold it.
     checkpoint_due: bool,
-    _permit: OwnedSemaphorePermit,
+    _permit: FairPermit,
     _counted: OpenFile,
 }
 
 /// What a caller who changes a user's files holds beside the user's place.
 pub(crate) struct Changing {
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<FairPermit>,
     pub(crate) lives: Lives,
 }
 
@@ -93,7 +98,14 @@ pub(crate) struct Held {
 
 impl Connections {
     pub(crate) fn new(root: Root, print: KeyFingerprint, config: SqliteConfig) -> Self {
-        let permits = Arc::new(Semaphore::new(config.connections));
+        let permits = FairConfig::new(config.connections);
+        #[cfg(feature = "faults")]
+        let permits = if config.has(crate::Fault::FilesFirstCome) {
+            permits.fault(syntha_store::FairFault::FirstComeFirstServed)
+        } else {
+            permits
+        };
+        let permits = FairQueue::new(permits);
         Self {
             root,
             print,
@@ -132,6 +144,7 @@ impl Connections {
             event: Event::new(),
             connection: Arc::default(),
             used: AtomicU64::new(0),
+            group: AtomicU64::new(0),
             verified: Mutex::default(),
         });
         slots.insert(owner, Arc::downgrade(&slot));
@@ -165,7 +178,7 @@ impl Connections {
             held.close().await?;
             self.forget(slot);
         }
-        let permit = if held.is_open() { None } else { Some(self.permit().await?) };
+        let permit = if held.is_open() { None } else { Some(self.permit(slot).await?) };
         let lives = self.root.lives(Hold::Changing).await?;
         Ok((held, Changing { permit, lives }))
     }
@@ -200,14 +213,21 @@ impl Connections {
         };
         let permit = match permit {
             Some(permit) => permit,
-            None => self.permit().await?,
+            None => self.permit(slot).await?,
         };
+        self.check_open()?;
         let since = Instant::now();
         let opened =
             self.open_file(slot, permit, lives).instrument(tracing::debug_span!("syntha_open_file")).await;
         self.meters.opened(since, &opened);
         *held.slot_mut() = Some(Box::new(opened?));
         let mut open = self.open.lock();
+        // INVARIANT: asked under the lock: who closes all has taken the list, or finds this one in it.
+        if let Err(closed) = self.check_open() {
+            drop(open);
+            held.discard();
+            return Err(closed);
+        }
         if !open.iter().any(|other| Arc::ptr_eq(other, slot)) {
             open.push(Arc::clone(slot));
         }
@@ -275,12 +295,7 @@ impl Connections {
     }
 
     /// Opens the file of an absent connection: every check that a file must pass before its rows are believed.
-    async fn open_file(
-        &self,
-        slot: &Slot,
-        permit: OwnedSemaphorePermit,
-        lives: Option<&Lives>,
-    ) -> Result<Open> {
+    async fn open_file(&self, slot: &Slot, permit: FairPermit, lives: Option<&Lives>) -> Result<Open> {
         let looked = {
             // So that no file comes or goes between the look and the open.
             let _lives = match (self.config.mode, lives) {
@@ -418,24 +433,48 @@ impl Connections {
         Ok(ring)
     }
 
-    /// The right to one more open file; the least recently used idle one is closed for it.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+    /// The right to one more open file, in the user's turn. For each that is wanted, an idle one is closed.
+    async fn permit(&self, slot: &Slot) -> Result<FairPermit> {
+        let key = self.config.groups.key(&slot.owner);
+        slot.group.store(key.group, Ordering::Relaxed);
+        if let Some(permit) = self.permits.try_acquire(key) {
+            return Ok(permit);
+        }
+        let mut turn = self.permits.acquire(key);
         loop {
-            if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-                return Ok(permit);
-            }
-            let idle = self.idle.listen();
-            if !self.evict().await {
-                idle.await;
+            let mut idle = self.idle.listen();
+            // Whose turn it is may be somebody else, for whom one is closed here: so much the sooner this one's comes.
+            let closed = self.evict().await;
+            let next = std::future::poll_fn(|context| match Pin::new(&mut turn).poll(context) {
+                Poll::Ready(permit) => Poll::Ready(Some(permit)),
+                Poll::Pending if closed => Poll::Ready(None),
+                Poll::Pending => Pin::new(&mut idle).poll(context).map(|()| None),
+            });
+            if let Some(permit) = next.await {
+                return permit;
             }
             self.check_open()?;
         }
     }
 
+    /// Closes an idle file: of the group that has most files open, the least recently used. So a group that opens many loses its own, and
+    /// nobody else's.
     async fn evict(&self) -> bool {
         let victim = {
             let mut open = self.open.lock();
-            open.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.used.load(Ordering::Relaxed)));
+            let mut counts: HashMap<u64, usize> = HashMap::new();
+            let group = |slot: &Slot| slot.group.load(Ordering::Relaxed);
+            for slot in open.iter() {
+                *counts.entry(group(slot)).or_default() += 1;
+            }
+            #[cfg(feature = "faults")]
+            if self.config.has(crate::Fault::EvictionIgnoresGroups) {
+                counts.clear();
+            }
+            open.sort_by_cached_key(|slot| {
+                let many = counts.get(&group(slot)).copied().unwrap_or(0);
+                (many, std::cmp::Reverse(slot.used.load(Ordering::Relaxed)))
+            });
             let found = open.iter().enumerate().rev().find_map(|(place, slot)| {
                 let guard = Arc::clone(&slot.connection).try_lock_owned().ok()?;
                 Some((place, guard))

@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// The result of every call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -113,6 +114,7 @@ pub struct Error {
     kind: ErrorKind,
     message: &'static str,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    after: Option<Duration>,
 }
 
 impl Error {
@@ -120,7 +122,7 @@ impl Error {
     /// something to do. The text is `'static` so that nobody formats user data into it.
     #[must_use]
     pub const fn new(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, message, source: None }
+        Self { kind, message, source: None, after: None }
     }
 
     /// Adds the cause. The caller sees to it that the cause's text holds no user data.
@@ -128,6 +130,19 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub const fn after(mut self, after: Duration) -> Self {
+        self.after = Some(after);
+        self
+    }
+
+    /// How long to wait before a retry can succeed, where that is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.after
     }
 
     /// What went wrong.

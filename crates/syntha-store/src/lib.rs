@@ -11,6 +11,7 @@ mod batch;
 mod clock;
 mod error;
 mod event;
+mod fair;
 mod image;
 mod keyspace;
 mod memory;
@@ -29,6 +30,9 @@ pub use error::{Error, ErrorKind, Result, Retry, TrailFull};
 pub use event::{
     Action, EVENT_BYTES, EVENTS_BYTES, Event, Events, Rule, Subject, Verdict, decode_events, encode_events,
 };
+#[cfg(feature = "faults")]
+pub use fair::FairFault;
+pub use fair::{Acquire, FairConfig, FairKey, FairLoad, FairPermit, FairQueue, OwnerGroups};
 pub use image::{Image, Step};
 pub use keyspace::{Keyspace, Writer};
 pub use memory::MemoryStore;

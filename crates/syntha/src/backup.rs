@@ -363,7 +363,7 @@ impl Backup<'_> {
             let there = self.deployment.directory.standing(archived.tag).await? == Standing::There;
             let life = match self.life(archived.tag).await {
                 // It was readable a moment ago, and what was read is in the archive.
-                Err(_) if there => Some(archived.stamp.incarnation),
+                Err(error) if there && error.kind() != ErrorKind::Busy => Some(archived.stamp.incarnation),
                 life => life?,
             };
             if there && life == Some(archived.stamp.incarnation) && !self.deployment.is_own(archived.tag) {

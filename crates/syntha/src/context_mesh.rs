@@ -77,8 +77,9 @@ impl ContextMesh {
 
         use crate::error::{Error, ErrorKind};
 
-        let deployment =
-            crate::registry::folders::open(config, syntha_mesh::MeshConfig::default(), layers).await?;
+        let running = crate::fairness::Running::default();
+        let mesh = syntha_mesh::MeshConfig::default();
+        let deployment = crate::registry::folders::open(config, mesh, layers, running).await?;
         if deployment.is_managed() {
             return Err(Error::new(
                 ErrorKind::Locked,

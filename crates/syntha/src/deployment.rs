@@ -7,28 +7,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use syntha_mesh::{KeptLimits, Mesh, MeshConfig, Opening, Permissions, Tally};
+use syntha_mesh::{CacheBudget, KeptLimits, Mesh, MeshConfig, Opening, Permissions, Tally};
 use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
-    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, ImportMode, Snapshot,
-    Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
+    Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, FairKey, ImportMode,
+    Snapshot, Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::directory::{Directory, Standing, erased};
 use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fairness::{Line, Lines, Running};
+use crate::gated::GatedStore;
 use crate::incoming::{Expected, Incoming, Restricted};
+use crate::keeper::Keeper;
 use crate::layers::{Layers, Place as DataPlace, Trailed};
 use crate::newborn::{Admission, Newborn};
 use crate::turns::{Turn, Turns};
 
 /// What every handle on one deployment shares.
 pub(crate) struct Deployment {
+    /// For the deployment's own work and the host's, which stands in no line but that of backups.
     pub(crate) store: Arc<dyn Store>,
+    /// The same for users' meshes.
+    gated: Arc<GatedStore>,
     pub(crate) directory: Directory,
     key: DeploymentKey,
-    config: Arc<MeshConfig>,
+    pub(crate) config: Arc<MeshConfig>,
     turns: Turns,
     /// What it is sealed with, if it is.
     #[cfg(feature = "encryption")]
@@ -45,11 +51,16 @@ pub(crate) struct Deployment {
     exclusive: bool,
     /// The store keeps an audit trail.
     pub(crate) audited: bool,
-    users: Mutex<HashMap<UserTag, Arc<Place>>>,
+    pub(crate) users: Mutex<HashMap<UserTag, Arc<Place>>>,
+    pub(crate) lines: Lines,
+    pub(crate) running: Running,
+    pub(crate) budget: Arc<CacheBudget>,
+    /// What goes on beside the users: see `keeper.rs`.
+    pub(crate) keeper: Keeper,
     /// The number of the user manager that owns it, beside whom nobody gets in; 0 for none.
     manager: AtomicU64,
     managers: AtomicU64,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
 }
 
 /// What a deployment stands on: a store with the layers that were asked for.
@@ -136,15 +147,17 @@ impl<W: Write> Write for Counting<'_, W> {
 
 /// Where a user's mesh is while it is open.
 #[derive(Default)]
-struct Place {
-    open: AsyncMutex<Option<Opened>>,
-    /// Asked for since idle meshes were last dropped.
+pub(crate) struct Place {
+    pub(crate) open: AsyncMutex<Option<Opened>>,
+    /// Asked for since idle meshes were last dropped for their number.
     used: AtomicBool,
+    /// When it was last asked for, or held by somebody, in milliseconds of the boot time.
+    pub(crate) at: AtomicU64,
 }
 
 /// A user's open mesh.
-struct Opened {
-    mesh: Mesh,
+pub(crate) struct Opened {
+    pub(crate) mesh: Mesh,
     /// The version of the user's row in the directory, if other processes may change it.
     admitted: Option<Version>,
     /// Its store, if it had no data when it was opened.
@@ -153,6 +166,8 @@ struct Opened {
 
 /// How many users' meshes are kept before those that nobody holds are dropped: 4 KiB each, if they hold ten entries.
 const MESHES_KEPT: usize = 16_384;
+/// What every user keeps in memory of its values whatever others do, in bytes.
+const CACHE_FLOOR: usize = 64 * 1024;
 /// How often a user is opened again because another process changed who is there meanwhile.
 const OPENINGS: usize = 16;
 
@@ -162,14 +177,21 @@ impl Deployment {
         key: DeploymentKey,
         config: MeshConfig,
         turns: Turns,
+        running: Running,
     ) -> Result<Self> {
+        let lines = Lines::new(&running, config.deadline);
+        let gated = Arc::new(GatedStore::new(Arc::clone(&base.store), lines.clone()));
         let store = base.store;
+        let budget = Arc::new(CacheBudget::new(running.memory, CACHE_FLOOR));
+        let config = config.cache_budget(Arc::clone(&budget));
+        let keeper = Keeper::new(&*config.clock);
         let capabilities = store.capabilities();
         let (exclusive, audited) = (capabilities.exclusive, capabilities.audited && !base.trailed.beside);
         let directory = Directory::new(store.deployment().await?).audited(audited);
         directory.check_key(key.fingerprint()).await?;
         let deployment = Self {
             store,
+            gated,
             directory,
             key,
             config: Arc::new(config),
@@ -186,6 +208,10 @@ impl Deployment {
             exclusive,
             audited,
             users: Mutex::default(),
+            lines,
+            running,
+            budget,
+            keeper,
             manager: AtomicU64::new(0),
             managers: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -210,7 +236,6 @@ impl Deployment {
         self.manager.store(0, Ordering::Release);
     }
 
-    #[cfg(feature = "sqlite")]
     pub(crate) fn is_managed(&self) -> bool {
         self.manager.load(Ordering::Acquire) != 0
     }
@@ -228,10 +253,44 @@ impl Deployment {
 
     /// The user's mesh: opened once, then shared. Other users' meshes open meanwhile.
     pub(crate) async fn mesh(&self, user: &UserId, create: bool) -> Result<Mesh> {
+        self.keep_running();
+        let (tag, place) = self.place_of(user)?;
+        place.used.store(true, Ordering::Relaxed);
+        place.at.store(self.boot(), Ordering::Relaxed);
+        self.mesh_at(&place, user, tag, create).await
+    }
+
+    /// The place of somebody who is a user, who stands in line with the group that the host says.
+    pub(crate) fn place_of(&self, user: &UserId) -> Result<(UserTag, Arc<Place>)> {
         of_a_user(user)?;
         let tag = self.tag(user);
-        let place = self.place(tag)?;
-        place.used.store(true, Ordering::Relaxed);
+        let group = self.running.group_of.as_ref().map(|group_of| group_of(user));
+        let mut users = self.users.lock();
+        let place = self.place_in(&mut users, tag)?;
+        // INVARIANT: it is forgotten with the place, under the same lock.
+        if let Some(group) = group {
+            self.lines.groups.set(tag, group);
+        }
+        Ok((tag, place))
+    }
+
+    /// How a user stands in line, open or not.
+    pub(crate) fn key_of(&self, user: &UserId, tag: UserTag) -> FairKey {
+        FairKey::of(tag, self.running.group_of.as_ref().map(|group_of| group_of(user)))
+    }
+
+    /// Milliseconds of the boot time.
+    pub(crate) fn boot(&self) -> u64 {
+        u64::try_from(self.config.clock.boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) async fn mesh_at(
+        &self,
+        place: &Place,
+        user: &UserId,
+        tag: UserTag,
+        create: bool,
+    ) -> Result<Mesh> {
         let mut open = place.open.lock().await;
         self.check_open()?;
         if let Some(opened) = open.as_ref().filter(|opened| !opened.mesh.is_retired()) {
@@ -259,7 +318,7 @@ impl Deployment {
         // INVARIANT: the directory and the ledger are asked first. Data that is there alone proves nothing: its user may be
         // erased, or half-way.
         let new = self.enter(user, tag, create).await?;
-        let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+        let (store, newborn): (Arc<dyn UserStore>, _) = match self.gated.open(tag).await {
             Ok(_) if new => {
                 self.directory.remove(tag).await?;
                 return Err(unlisted());
@@ -269,9 +328,14 @@ impl Deployment {
                 let mode = match error.kind() {
                     StoreErrorKind::NotFound => CreateMode::New,
                     StoreErrorKind::Erased => CreateMode::Recreate,
+                    // Nothing was done, as it says.
+                    StoreErrorKind::Busy if new => {
+                        self.directory.remove(tag).await?;
+                        return Err(error.into());
+                    }
                     _ => return Err(error.into()),
                 };
-                let newborn = Arc::new(Newborn::new(Arc::clone(&self.store), tag, mode, None)?);
+                let newborn = Arc::new(Newborn::new(Arc::clone(&self.gated) as _, tag, mode, None)?);
                 (Arc::clone(&newborn) as _, Some(newborn))
             }
         };
@@ -285,19 +349,24 @@ impl Deployment {
         for _ in 0..OPENINGS {
             if create && self.directory.standing(tag).await? == Standing::Absent {
                 // A name is written before its data and goes after it.
-                let orphan = self.store.open(tag).await.is_ok();
+                // INVARIANT: what can't be told now is no answer.
+                let orphan = match self.store.open(tag).await {
+                    Ok(_) => true,
+                    Err(error) if is_busy(&error) => return Err(error.into()),
+                    Err(_) => false,
+                };
                 if orphan && self.directory.standing(tag).await? == Standing::Absent {
                     return Err(unlisted());
                 }
             }
             self.enter(user, tag, create).await?;
             let (_, Some(version)) = self.directory.look(tag).await? else { continue };
-            let (store, newborn): (Arc<dyn UserStore>, _) = match self.store.open(tag).await {
+            let (store, newborn): (Arc<dyn UserStore>, _) = match self.gated.open(tag).await {
                 Ok(opened) => (opened, None),
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     let admission = Admission { directory: self.directory.clone(), version };
                     let newborn =
-                        Newborn::new(Arc::clone(&self.store), tag, CreateMode::New, Some(admission))?;
+                        Newborn::new(Arc::clone(&self.gated) as _, tag, CreateMode::New, Some(admission))?;
                     let newborn = Arc::new(newborn);
                     (Arc::clone(&newborn) as _, Some(newborn))
                 }
@@ -356,10 +425,9 @@ impl Deployment {
 
     /// Makes a user. The user's data is made with the first write.
     pub(crate) async fn create(&self, user: &UserId, mode: CreateMode) -> Result<()> {
-        of_a_user(user)?;
-        let tag = self.tag(user);
-        let place = self.place(tag)?;
+        let (tag, place) = self.place_of(user)?;
         let _held = place.open.lock().await;
+        self.check_open()?;
         if self.exclusive || mode == CreateMode::New {
             let again = mode == CreateMode::Recreate;
             return self.directory.admit(user, tag, again, self.config.clock.wall()).await;
@@ -383,6 +451,7 @@ impl Deployment {
     async fn erase_now(&self, tag: UserTag) -> Result<Erasure> {
         let place = self.place(tag)?;
         let mut open = place.open.lock().await;
+        self.check_open()?;
         let _turn = self.turns.take().await?;
         // A user who never was leaves no intent behind.
         if self.directory.standing(tag).await? == Standing::Absent {
@@ -489,9 +558,10 @@ impl Deployment {
     }
 
     async fn restore_now(&self, user: &UserId, snapshot: Incoming, archived: bool) -> Result<()> {
-        let tag = self.tag(user);
-        let place = self.place(tag)?;
+        let _permit = self.lines.turn(Line::Backup, self.key_of(user, self.tag(user))).await?;
+        let (tag, place) = self.place_of(user)?;
         let mut open = place.open.lock().await;
+        self.check_open()?;
         let _turn = self.turns.take().await?;
         // INVARIANT: an open mesh commits nothing meanwhile, also not what its trail is told of reads: the import would be of data that moved
         // on, and what is kept over it older than what was acknowledged.
@@ -559,8 +629,8 @@ impl Deployment {
 
     /// The user's data as of one commit, and what seals its archive.
     pub(crate) async fn snapshot(&self, user: &UserId) -> Result<Backup> {
-        of_a_user(user)?;
-        self.snapshot_of(self.tag(user)).await
+        let (tag, _place) = self.place_of(user)?;
+        self.snapshot_of(tag).await
     }
 
     pub(crate) async fn snapshot_of(&self, tag: UserTag) -> Result<Backup> {
@@ -570,9 +640,12 @@ impl Deployment {
                 "a backup is written into the audit trail: make it through the process that holds the data",
             ));
         }
+        // Until there is a copy: who writes it out slowly holds nobody up.
+        let _permit = self.lines.turn(Line::Backup, self.lines.key(tag)).await?;
         self.note(Action::Backup, Some(tag.to_string().into()), Verdict::Done).await?;
         let place = self.place(tag)?;
         let _held = place.open.lock().await;
+        self.check_open()?;
         let _turn = if self.exclusive || self.store.open(tag).await.is_ok() {
             Turn::Alone
         } else {
@@ -609,30 +682,7 @@ impl Deployment {
         }
     }
 
-    /// Ends every mesh and closes the store.
-    pub(crate) async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
-        let places: Vec<_> = self.users.lock().drain().map(|(_, place)| place).collect();
-        let mut told = Ok(());
-        for place in places {
-            if let Some(opened) = place.open.lock().await.take() {
-                // What can't be written down now is lost, and the trail says that this run did not end in order.
-                told = told.and(opened.mesh.flush_audit().await.map_err(Error::from));
-                opened.mesh.retire();
-            }
-        }
-        #[cfg(feature = "audit")]
-        if self.tells() {
-            told = told.and(self.tell_refusals().await);
-        }
-        #[cfg(feature = "audit")]
-        let told = told.and(self.end_run().await);
-        let closed = self.store.close().await;
-        told?;
-        Ok(closed?)
-    }
-
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Storage, "the deployment was shut down, open it again"));
         }
@@ -645,6 +695,7 @@ impl Deployment {
         let mode = match self.store.open(tag).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => CreateMode::New,
             Err(error) if error.kind() == StoreErrorKind::Erased => CreateMode::Recreate,
+            Err(error) if is_busy(&error) => return Err(error.into()),
             _ => return Ok(()),
         };
         match self.store.create(tag, Batch::new(self.config.clock.wall())?, mode).await {
@@ -663,11 +714,16 @@ impl Deployment {
     }
 
     /// The user's place. Meshes that nobody holds are dropped when there are many.
-    fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
+    pub(crate) fn place(&self, tag: UserTag) -> Result<Arc<Place>> {
+        self.place_in(&mut self.users.lock(), tag)
+    }
+
+    fn place_in(&self, users: &mut HashMap<UserTag, Arc<Place>>, tag: UserTag) -> Result<Arc<Place>> {
+        // INVARIANT: asked under the lock: a shutdown that took the places away finds no more of them.
         self.check_open()?;
-        let mut users = self.users.lock();
         if users.len() >= MESHES_KEPT && !users.contains_key(&tag) {
-            drop_idle(&mut users);
+            drop_idle(users);
+            self.lines.groups.retain(|tag| users.contains_key(tag));
         }
         Ok(Arc::clone(users.entry(tag).or_default()))
     }
@@ -706,8 +762,8 @@ fn drop_idle(users: &mut HashMap<UserTag, Arc<Place>>) {
     }
 }
 
-fn is_held(open: &Option<Opened>) -> bool {
-    open.as_ref().is_some_and(|opened| opened.mesh.is_shared())
+pub(crate) fn is_held(open: &Option<Opened>) -> bool {
+    open.as_ref().is_some_and(|opened| opened.mesh.is_shared() || opened.mesh.has_untold())
 }
 
 /// Waits for a task that goes on when the caller goes.
@@ -747,6 +803,11 @@ fn unreadable(error: syntha_store::Error) -> Error {
     }
 }
 
+/// Whether it says nothing of what is there.
+fn is_busy(error: &syntha_store::Error) -> bool {
+    error.kind() == StoreErrorKind::Busy
+}
+
 const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";
 
 #[cfg(feature = "encryption")]
@@ -773,9 +834,10 @@ const fn not_found() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such user, create it first")
 }
 
-#[cfg(feature = "audit")]
 impl Drop for Deployment {
     fn drop(&mut self) {
+        self.keeper.stop();
+        #[cfg(feature = "audit")]
         if let Some(background) = self.background.lock().take() {
             background.stop();
         }

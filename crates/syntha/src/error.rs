@@ -128,17 +128,11 @@ impl From<syntha_store::Error> for Error {
             Kind::Corrupt => ErrorKind::Corrupt,
             Kind::Gone => ErrorKind::Gone,
             Kind::AuditUnavailable => ErrorKind::AuditUnavailable,
+            Kind::Busy => ErrorKind::Busy,
             _ => ErrorKind::Storage,
         };
-        let retryable = error.is_retryable();
-        Self {
-            kind,
-            message: error.message(),
-            source: Some(Box::new(error)),
-            retryable,
-            after: None,
-            exceeded: None,
-        }
+        let (retryable, after) = (error.is_retryable(), error.retry_after());
+        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after, exceeded: None }
     }
 }
 

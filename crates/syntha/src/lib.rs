@@ -16,15 +16,18 @@ mod directory;
 mod encryption;
 mod erasure;
 mod error;
+mod fairness;
 #[cfg(any(feature = "encryption", feature = "audit"))]
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "encryption")),
     allow(dead_code, reason = "a build without some layers needs some only")
 )]
 mod files;
+mod gated;
 #[cfg(feature = "identity")]
 mod identity;
 mod incoming;
+mod keeper;
 #[cfg(feature = "encryption")]
 mod keys_admin;
 mod layers;
@@ -44,6 +47,8 @@ mod reserved;
 #[cfg(feature = "encryption")]
 mod sealed_export;
 mod session;
+mod shutdown;
+mod sweeper;
 mod turns;
 
 #[cfg(feature = "identity")]
@@ -60,6 +65,7 @@ pub use directory::UserEntry;
 pub use encryption::Encryption;
 pub use erasure::Erasure;
 pub use error::{Error, ErrorKind, Result};
+pub use fairness::Fairness;
 #[cfg(feature = "encryption")]
 pub use keys_admin::RotatedAll;
 #[cfg(all(feature = "sqlite", feature = "encryption"))]
@@ -74,6 +80,7 @@ pub use recovery::{RestoreReport, restore_all, restore_keys};
 #[cfg(feature = "encryption")]
 pub use sealed_export::open_export;
 pub use session::Session;
+pub use shutdown::Shutdown;
 /// An error of a mesh's calls, for applications that turn it into something of their own.
 pub use syntha_mesh::Error as MeshError;
 pub use syntha_mesh::{

@@ -6,6 +6,7 @@ use syntha_identity::{Opened, Password, Scopes, Secret, SessionRequest, Source};
 use syntha_store::{Action, Event, UserId};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fairness::Line;
 use crate::manager::{HostAuthority, UserManager};
 use crate::session::Session;
 
@@ -43,7 +44,13 @@ impl UserManager {
     {
         let user = user.try_into()?;
         let identity = &self.deployment.identity().await?.identity;
-        let opened = identity.login(&user, password, source, request).await?;
+        let opened = identity.login(&user, password, source, request).await;
+        let lines = &self.deployment.lines;
+        lines.logins_waited(identity.hashing().waited);
+        if opened.as_ref().is_err_and(|error| error.kind() == syntha_identity::ErrorKind::Busy) {
+            lines.refused(Line::Login);
+        }
+        let opened = opened?;
         self.logged_in(opened, Action::Login).await
     }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use syntha_mesh::{Guard, MeshConfig, PlanName, ResourceLimits, UsageReport, UserLimits};
 use syntha_store::archive::ArchiveInfo;
@@ -13,9 +14,11 @@ use crate::deployment::{Base, Deployment};
 use crate::directory::UserEntry;
 use crate::erasure::Erasure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fairness::{Fairness, Running};
 use crate::incoming::{Incoming, LIMIT};
 use crate::layers::Layers;
 use crate::session::Session;
+use crate::shutdown::Shutdown;
 use crate::turns::Turns;
 
 /// The users of a deployment: who there is, their sessions, archives and erasure.
@@ -89,6 +92,9 @@ pub struct Builder {
     limits: Option<ResourceLimits>,
     plans: Vec<(Result<PlanName>, ResourceLimits)>,
     layers: Layers,
+    running: Running,
+    /// `None`: as the backend is.
+    sweep_every: Option<Option<Duration>>,
     #[cfg(feature = "identity")]
     accounts: Option<crate::identity::Configure>,
 }
@@ -197,6 +203,47 @@ impl Builder {
         self
     }
 
+    /// How much is done at once for all users, and how long who waits for a turn waits.
+    pub const fn fairness(mut self, fairness: Fairness) -> Self {
+        self.running.fairness = fairness;
+        self
+    }
+
+    /// Which users are of one owner, such as the customer whose users they are: what users share is given out by these groups first, and in each
+    /// by its users, so that a thousand users of one owner get what one user of another does. It is asked whenever a user is opened, and has to
+    /// say the same each time. Without it every user is a group of its own.
+    pub fn owner_groups(mut self, group: impl Fn(&UserId) -> u64 + Send + Sync + 'static) -> Self {
+        self.running.group_of = Some(Arc::new(group));
+        self
+    }
+
+    /// At most so many bytes of cached values of all users together. Default 256 MiB. Over it, the largest cache of the group that holds the
+    /// most shrinks first, and none below 64 KiB: with so many users active that these alone are more, so much more is kept.
+    pub const fn memory_budget(mut self, bytes: usize) -> Self {
+        self.running.memory = bytes;
+        self
+    }
+
+    /// After how long a user's mesh that nobody holds is closed. Default 5 minutes, at least 200 milliseconds. The next session opens it again.
+    pub const fn idle_after(mut self, idle: Duration) -> Self {
+        self.running.idle_after = idle;
+        self
+    }
+
+    /// How often expired entries, retry records and what can't be undone any more are looked for and deleted, of users who are open and of those
+    /// who are not. Default every minute on SQLite files; data in memory, a store of one's own and what is opened beside another process are not
+    /// swept by themselves. Nothing is deleted while the wall clock is off by more than a minute.
+    pub const fn sweep_every(mut self, every: Duration) -> Self {
+        self.sweep_every = Some(Some(every));
+        self
+    }
+
+    /// Sweeps nobody by itself: the host calls [`Mesh::sweep`](syntha_mesh::Mesh::sweep).
+    pub const fn no_sweeper(mut self) -> Self {
+        self.sweep_every = Some(None);
+        self
+    }
+
     /// How every user's mesh works.
     pub fn mesh(mut self, config: MeshConfig) -> Self {
         self.mesh = config;
@@ -241,6 +288,15 @@ impl Builder {
         if let Some(policy) = self.layers.auditing.policy() {
             mesh.audit = policy;
         }
+        let mut running = self.running;
+        running.sweep_every = match (self.sweep_every, &self.backend) {
+            (Some(said), _) => said,
+            #[cfg(feature = "sqlite")]
+            (None, Backend::Sqlite(config)) if config.chosen_mode() != syntha_sqlite::Mode::Beside => {
+                Some(SWEEP_EVERY)
+            }
+            (None, _) => None,
+        };
         let deployment = match self.backend {
             Backend::Unnamed => {
                 return Err(Error::new(
@@ -249,18 +305,30 @@ impl Builder {
                 ));
             }
             Backend::Store(store, key) => {
-                crate::registry::stores::open(store, key, mesh, self.layers).await?
+                crate::registry::stores::open(store, key, mesh, self.layers, running).await?
             }
             Backend::Memory => {
                 let store = MemoryStore::new()?;
                 let key = store.deployment_key().clone();
                 let base = Base::of(Arc::new(store), &key, self.layers).await?;
-                Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?)
+                Deployment::new(base, key, mesh, Turns::Alone, running).await?.started()
             }
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite(config) => crate::registry::folders::open(config, mesh, self.layers).await?,
+            Backend::Sqlite(config) => {
+                crate::registry::folders::open(config, mesh, self.layers, running).await?
+            }
         };
-        let Some(number) = deployment.manage() else {
+        let mut tries = 0;
+        let number = loop {
+            let number = deployment.manage();
+            // A task of its own may hold it for a moment.
+            if number.is_some() || !deployment.keeper.is_working() || tries == TRIES {
+                break number;
+            }
+            tries += 1;
+            tokio::time::sleep(PAUSE).await;
+        };
+        let Some(number) = number else {
             return Err(Error::new(
                 ErrorKind::Locked,
                 "this process uses the data already: shut its manager down, and drop the meshes, sessions and authority of it",
@@ -282,6 +350,8 @@ impl UserManager {
             limits: None,
             plans: Vec::new(),
             layers: Layers::default(),
+            running: Running::default(),
+            sweep_every: None,
             #[cfg(feature = "identity")]
             accounts: None,
         }
@@ -542,16 +612,35 @@ impl UserManager {
         Ok(self.deployment.store.verify().await?)
     }
 
-    /// Closes everything. Open handles fail from now on.
+    /// Closes everything: as [`shutdown_within`](Self::shutdown_within) 30 seconds.
     ///
     /// # Errors
     ///
-    /// `Storage`, if a file can't be closed in order.
+    /// `Storage`, if a file can't be closed in order, and if some user's work did not come to its end; `AuditUnavailable` if a trail can't be
+    /// told of what was done.
     pub async fn shutdown(self) -> Result<()> {
-        let closed = self.deployment.close().await;
+        let Shutdown { unfinished, failed } = self.shutdown_within(SHUTDOWN).await;
+        match failed {
+            Some(error) => Err(error),
+            None if unfinished.is_empty() => Ok(()),
+            None => Err(given_up()),
+        }
+    }
+
+    /// Takes nothing new on from now on, lets what is under way come to its end, and closes everything. Open handles fail. Says whose work did
+    /// not end within this time, which is given up then: closing the files takes at most 5 seconds more. And what failed: `Storage`, if a file
+    /// can't be closed in order; `AuditUnavailable` if a trail can't be told of what was done.
+    pub async fn shutdown_within(self, within: Duration) -> Shutdown {
+        let closed = self.deployment.close(within).await;
         #[cfg(feature = "sqlite")]
         crate::registry::folders::forget(&self.deployment).await;
         closed
+    }
+
+    /// How many bytes of values all users' meshes keep in memory, and how many they may: see [`Builder::memory_budget`].
+    #[must_use]
+    pub fn cached_bytes(&self) -> (usize, usize) {
+        (self.deployment.budget.used(), self.deployment.budget.limit())
     }
 
     async fn session(&self, host: &HostAuthority, user: &UserId, create: bool) -> Result<Session> {
@@ -577,6 +666,21 @@ impl UserManager {
         self.deployment.refused(user, &error);
         Err(error)
     }
+}
+
+/// How often expired data is looked for in folders.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long what is under way has at a shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+/// Together ten seconds: what a task holds it holds for one user's sweep.
+const TRIES: u32 = 1_000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+const fn given_up() -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        "some users' work did not end in time and was given up, ask each write's outcome by its operation id",
+    )
 }
 
 impl Drop for UserManager {

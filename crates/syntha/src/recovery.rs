@@ -368,7 +368,12 @@ impl Recovery {
             return Ok(());
         }
         if self.built {
-            let is_there = deployment.store.open(tag).await.is_ok();
+            let is_there = match deployment.store.open(tag).await {
+                Ok(_) => true,
+                // It says nothing of what is there.
+                Err(error) if error.kind() == StoreErrorKind::Busy => return Err(error.into()),
+                Err(_) => false,
+            };
             self.report.restored += u64::from(is_there && !deployment.is_own(tag));
             return Ok(());
         }

@@ -10,6 +10,7 @@ pub(crate) mod stores {
 
     use crate::deployment::{Base, Deployment};
     use crate::error::Result;
+    use crate::fairness::Running;
     use crate::layers::Layers;
     use crate::turns::Turns;
 
@@ -22,6 +23,7 @@ pub(crate) mod stores {
         key: DeploymentKey,
         mesh: MeshConfig,
         layers: Layers,
+        running: Running,
     ) -> Result<Arc<Deployment>> {
         let mut stores = STORES.lock().await;
         stores.retain(|(_, deployment)| deployment.strong_count() > 0);
@@ -31,7 +33,7 @@ pub(crate) mod stores {
         }
         let known = Arc::downgrade(&store);
         let base = Base::of(store, &key, layers).await?;
-        let deployment = Arc::new(Deployment::new(base, key, mesh, Turns::Alone).await?);
+        let deployment = Deployment::new(base, key, mesh, Turns::Alone, running).await?.started();
         stores.push((known, Arc::downgrade(&deployment)));
         Ok(deployment)
     }
@@ -50,6 +52,7 @@ pub(crate) mod folders {
 
     use crate::deployment::{Base, Deployment};
     use crate::error::{Error, ErrorKind, Result};
+    use crate::fairness::Running;
     use crate::layers::Layers;
     use crate::turns::Turns;
 
@@ -66,6 +69,7 @@ pub(crate) mod folders {
         config: SqliteConfig,
         mesh: MeshConfig,
         layers: Layers,
+        running: Running,
     ) -> Result<Arc<Deployment>> {
         let mut folders = FOLDERS.lock().await;
         folders.retain(|_, (deployment, _)| deployment.strong_count() > 0);
@@ -85,10 +89,11 @@ pub(crate) mod folders {
             crate::encryption::sqlite::prove(&deployment.sealed, &name, layers.sealing).await?;
             return Ok(deployment);
         }
+        let config = config.owner_groups(running.groups.clone());
         let (files, base) = released(config, layers).await?;
         let key = files.deployment_key().clone();
         let turns = if mode == Mode::Shared { Turns::Shared(files) } else { Turns::Alone };
-        let deployment = Arc::new(Deployment::new(base, key, mesh, turns).await?);
+        let deployment = Deployment::new(base, key, mesh, turns, running).await?.started();
         let name = name.canonicalize().unwrap_or(name);
         folders.insert(name, (Arc::downgrade(&deployment), wanted));
         Ok(deployment)

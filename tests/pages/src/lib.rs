@@ -12,6 +12,9 @@ mod context_mesh {}
 #[doc = include_str!("../../../docs/encryption.md")]
 mod encryption {}
 
+#[doc = include_str!("../../../docs/fairness.md")]
+mod fairness {}
+
 #[doc = include_str!("../../../docs/limits.md")]
 mod limits {}
 

@@ -109,6 +109,8 @@ fn settings(opening: &Opening, folder: &Folder) -> Settings {
         audit: own.audit,
         audit_key_file: None,
         audit_limit: own.audit_limit,
+        limits: own.limits.clone(),
+        plans: own.plans.clone(),
     }
 }
 

@@ -29,6 +29,7 @@ found! {
     a_late_revoke_is_found: RevokeLate by |fault| sessions::revocations_end_sessions(fault);
     a_forgotten_generation_is_found: GenerationIgnored by |fault| sessions::revocations_end_sessions(fault);
     a_freed_permit_is_found: PermitFreed by |fault| hashing::permits_stay_with_the_work(fault);
+    logins_in_the_order_they_come_are_found: LoginsFirstCome by |fault| hashing::a_flood_waits_behind_itself(fault);
     a_late_throttle_is_found: ThrottleLate by |fault| throttle::guesses_are_bounded(fault, 2_000);
     throttles_apart_are_found: ThrottleApart by |fault| throttle::guesses_are_bounded(fault, 20_000);
     a_compared_prefix_is_found: PrefixCompared by |fault| tokens::a_look_alike_is_refused(fault);

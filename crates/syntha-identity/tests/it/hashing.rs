@@ -43,19 +43,51 @@ async fn a_hash_keeps_its_permit_when_nobody_waits() {
     permits_stay_with_the_work(None).await.unwrap();
 }
 
+/// While many logins of one source wait, one of another comes after one or two of them, whoever is named.
+pub(crate) async fn a_flood_waits_behind_itself(fault: Option<Fault>) -> Check {
+    let bed = with(1, HashingCost::weak(), fault).await;
+    let order = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut attempt = |number: usize, name: String, source: &str| {
+        let (identity, order, source) = (bed.identity.clone(), order.clone(), Source::new(source));
+        tasks.spawn(async move {
+            let request = SessionRequest::default();
+            let answer = identity.login(&user(&name), password(WRONG), &source, &request).await;
+            order.lock().push(number);
+            kind(answer)
+        });
+    };
+    // One of them is of the same user as the one that comes from elsewhere.
+    (0..40).for_each(|number| attempt(number, format!("name {number}"), "flood"));
+    attempt(1_000, "name 39".into(), "elsewhere");
+    let answers = tasks.join_all().await;
+    ensure(answers.iter().all(|kind| *kind == Some(ErrorKind::Denied)), "a login was not looked at")?;
+    let order = order.lock();
+    let place = order.iter().position(|number| *number == 1_000).unwrap();
+    // Those that were under way when it came, and one at each of two turns.
+    ensure(place <= 1 + 4 + 2, &format!("{place} logins of another source were before it"))
+}
+
+#[tokio::test]
+async fn one_source_waits_behind_another_no_longer_than_for_itself() {
+    a_flood_waits_behind_itself(None).await.unwrap();
+}
+
 #[tokio::test]
 async fn more_than_the_queue_holds_is_busy_at_once() {
     let bed = with(1, HashingCost::weak(), None).await;
     let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..20 {
+    for n in 0..200 {
         let identity = bed.identity.clone();
         tasks.spawn(async move { kind(login(&identity, &user(&format!("name {n}")), WRONG).await).unwrap() });
     }
     let answers = tasks.join_all().await;
     let busy = answers.iter().filter(|kind| **kind == ErrorKind::Busy).count();
     let denied = answers.iter().filter(|kind| **kind == ErrorKind::Denied).count();
-    // One that runs and four that wait; more if one was done before the last was begun.
-    assert!(denied >= 5 && busy >= 10 && busy + denied == 20, "{busy} busy, {denied} denied");
+    let throttled = answers.iter().filter(|kind| **kind == ErrorKind::Throttled).count();
+    // One that runs, four that are looked at and 128 that wait, but for those of one source too many; more if one was done before the last
+    // was begun. What comes of those is the throttle's.
+    assert!(busy >= 50 && denied >= 5 && busy + denied + throttled == 200, "{busy} busy, {denied} denied");
     let load = bed.identity.hashing();
     assert_eq!((load.running, load.waiting, load.peak), (0, 0, 1));
     assert!(bed.told.lock().iter().any(|event| event.reason == Some(Reason::Busy)));

@@ -7,6 +7,7 @@ mod files;
 mod links;
 mod lives;
 mod shared;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
