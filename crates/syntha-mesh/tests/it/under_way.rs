@@ -144,3 +144,15 @@ async fn who_is_too_fast_waits_for_no_trail() {
     assert_eq!(bed.count(Action::Read, Verdict::Denied).await, 50);
     assert_eq!(bed.count(Action::Push, Verdict::Denied).await, 50);
 }
+
+/// A place is free before the caller learns that its write is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_call_at_a_time_is_never_too_many() {
+    let mut config = MeshConfig::default();
+    config.limits = ResourceLimits::new().max_in_flight(1);
+    let bed = Bed::new(config).await;
+    for n in 0..500 {
+        bed.mesh.push("k", n).await.unwrap();
+        bed.mesh.remove("k").await.unwrap();
+    }
+}

@@ -2,8 +2,10 @@
 
 use std::io::Cursor;
 
+use syntha::store::archive::{Reader, write};
+use syntha::store::{ChainHead, Incarnation, Snapshot, StoredRecord, UserState};
 use syntha::{
-    ContextMesh, ErrorKind, Limit, MeshErrorKind, ResourceLimits, Restore, UserLimits, UserManager,
+    ContextMesh, ErrorKind, Limit, MeshErrorKind, ResourceLimits, Restore, UserLimits, UserManager, UserTag,
 };
 
 use crate::{data, open};
@@ -150,4 +152,51 @@ async fn a_new_life_begins_without_limits() {
     let session = users.open(&host, "alice").await.unwrap();
     session.agent("ann").unwrap().push("k", 1).await.unwrap();
     assert_eq!(users.limits("alice").await.unwrap().given, UserLimits::new());
+}
+
+/// An archive that says it holds nothing.
+struct Lying<S>(S);
+
+#[async_trait::async_trait]
+impl<S: Snapshot> Snapshot for Lying<S> {
+    fn owner(&self) -> UserTag {
+        self.0.owner()
+    }
+
+    fn state(&self) -> UserState {
+        let mut state = self.0.state();
+        state.usage.contexts = 0;
+        state
+    }
+
+    fn life(&self) -> Option<Incarnation> {
+        self.0.life()
+    }
+
+    fn follows(&self) -> Option<ChainHead> {
+        self.0.follows()
+    }
+
+    async fn next(&mut self) -> syntha::store::Result<Option<Vec<StoredRecord>>> {
+        self.0.next().await
+    }
+}
+
+#[tokio::test]
+async fn an_archive_that_says_less_than_it_holds_is_refused() {
+    let (_folder, data) = data();
+    let (users, host) = UserManager::builder().sqlite(&data).plain().no_audit().open().await.unwrap();
+    let session = users.create_user_session(&host, "alice").await.unwrap();
+    users.set_limits("alice", own(1)).await.unwrap();
+    session.agent("ann").unwrap().push("k", 1).await.unwrap();
+    let mut whole = Vec::new();
+    users.backup("alice", &mut whole).await.unwrap();
+    let mut lying = Lying(Reader::open(Cursor::new(whole.clone())).unwrap());
+    let mut less = Vec::new();
+    write(&mut lying, &mut less).await.unwrap();
+    let refused = users.restore("alice", Cursor::new(less)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert_eq!(users.limits("alice").await.unwrap().of(Limit::Contexts).unwrap().used, Some(1));
+    users.restore("alice", Cursor::new(whole)).await.unwrap();
+    assert_eq!(users.limits("alice").await.unwrap().of(Limit::Contexts).unwrap().used, Some(1));
 }
