@@ -283,14 +283,14 @@ async fn fairness_sheds_with_a_hint_and_loses_nothing() {
     drop(sessions(&users, &host, ["flood".to_owned(), "quiet".to_owned()]).await);
     drop((users, host));
     let (users, host) = open(&none, one_by_one(None).waiting(0, 0), patient()).await;
-    let users = Arc::new(users);
+    let (users, host) = (Arc::new(users), Arc::new(host));
     none.hold();
     let first = tokio::spawn({
-        let (users, host) = (Arc::clone(&users), host);
+        let (users, host) = (Arc::clone(&users), Arc::clone(&host));
         async move { users.open(&host, "flood").await.map(drop) }
     });
     settle().await;
-    let error = users.backup("quiet", &mut Vec::new()).await.unwrap_err();
+    let error = users.open(&host, "quiet").await.unwrap_err();
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Busy, Some(Duration::from_secs(1))));
     none.let_go();
     first.await.unwrap().unwrap();

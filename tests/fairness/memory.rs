@@ -62,7 +62,8 @@ async fn memory_budget_is_kept_by_the_group_that_holds_the_most() {
     let session = few.create_user_session(&host, "one").await.unwrap();
     fill(&session, 200).await;
     settle_memory(&few).await;
-    assert!(session.cached_bytes() <= FLOOR && session.cached_bytes() >= FLOOR - 2_000);
+    // One group's floors together are no more than its part of the budget.
+    assert!(session.cached_bytes() <= 1_000);
 }
 
 /// The budget's task has run.

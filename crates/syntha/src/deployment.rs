@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use syntha_mesh::{CacheBudget, KeptLimits, Mesh, MeshConfig, Opening, Permissions, Tally};
-use syntha_store::archive::{self, ArchiveInfo};
 use syntha_store::{
     Action, Batch, CreateMode, DeploymentKey, Erased, ErrorKind as StoreErrorKind, FairKey, ImportMode,
-    Snapshot, Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
+    Store, Usage, UserId, UserStore, UserTag, Verdict, Version,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -24,6 +22,7 @@ use crate::incoming::{Expected, Incoming, Restricted};
 use crate::keeper::Keeper;
 use crate::layers::{Layers, Place as DataPlace, Trailed};
 use crate::newborn::{Admission, Newborn};
+use crate::outgoing::Backup;
 use crate::turns::{Turn, Turns};
 
 /// What every handle on one deployment shares.
@@ -97,51 +96,6 @@ impl Base {
             return Ok(Self::sealed(trailed, sealed));
         }
         Ok(Self::plain(trailed))
-    }
-}
-
-/// A user's data on its way into an archive.
-pub(crate) struct Backup {
-    pub(crate) snapshot: Box<dyn Snapshot>,
-    /// What seals it, if anything does.
-    #[cfg(feature = "encryption")]
-    pub(crate) archives: Option<syntha_encryption::UserArchives>,
-}
-
-impl Backup {
-    /// Writes the archive.
-    pub(crate) async fn write<W: Write + Send>(self, sink: &mut W) -> syntha_store::Result<ArchiveInfo> {
-        let mut snapshot = self.snapshot;
-        #[cfg(feature = "encryption")]
-        if let Some(archives) = self.archives {
-            let mut sink = Counting { sink, bytes: 0 };
-            let mut writer = archives.writer(&mut sink)?;
-            let mut info = archive::write(&mut *snapshot, &mut writer).await?;
-            writer.finish()?;
-            info.bytes = sink.bytes;
-            return Ok(info);
-        }
-        archive::write(&mut *snapshot, sink).await
-    }
-}
-
-/// Counts what goes through.
-#[cfg(feature = "encryption")]
-struct Counting<'s, W> {
-    sink: &'s mut W,
-    bytes: u64,
-}
-
-#[cfg(feature = "encryption")]
-impl<W: Write> Write for Counting<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.sink.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.sink.flush()
     }
 }
 

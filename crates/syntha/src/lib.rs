@@ -40,6 +40,7 @@ mod newborn;
 mod notes;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod old_trail;
+mod outgoing;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod recovery;
 mod registry;
