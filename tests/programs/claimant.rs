@@ -7,18 +7,20 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use syntha::{MeshErrorKind, UserManager};
+use syntha::{HostAuthority, MeshErrorKind, UserManager};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const TASKS: usize = 50;
+/// How often the folder is opened again that is busy.
+const TRIES: u32 = 20;
 
 #[tokio::main]
 async fn main() -> Result {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("give folder and name");
     let (folder, name) = (PathBuf::from(next()?), next()?);
-    let (users, host) = UserManager::builder().sqlite_shared(folder).open().await?;
+    let (users, host) = open(&folder).await?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -27,9 +29,18 @@ async fn main() -> Result {
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..TASKS {
             let agent = if kind == "agents" { format!("{name}-{task}") } else { "ann".to_owned() };
-            let push = session.agent(agent)?.push(format!("{name}-{task:02}"), "x".repeat(40));
-            let push = if kind == "topics" { push.topic(format!("{name}-{task}")) } else { push };
-            tasks.spawn(async move { push.await });
+            let (agent, key) = (session.agent(agent)?, format!("{name}-{task:02}"));
+            let topic = (kind == "topics").then(|| format!("{name}-{task}"));
+            tasks.spawn(async move {
+                loop {
+                    let push = agent.push(key.as_str(), "x".repeat(40)).topics(topic.as_deref());
+                    match push.await {
+                        // On a busy machine: nothing was written.
+                        Err(error) if error.kind() == MeshErrorKind::Busy => {}
+                        pushed => return pushed,
+                    }
+                }
+            });
         }
         let (mut admitted, mut refused) = (0, 0);
         while let Some(pushed) = tasks.join_next().await {
@@ -45,4 +56,15 @@ async fn main() -> Result {
     }
     users.shutdown().await?;
     Ok(())
+}
+
+/// Opens the folder, also where others are slow to let go of a file.
+async fn open(folder: &PathBuf) -> Result<(UserManager, HostAuthority)> {
+    let mut tries = 0;
+    loop {
+        match UserManager::builder().sqlite_shared(folder).open().await {
+            Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
+            opened => return Ok(opened?),
+        }
+    }
 }

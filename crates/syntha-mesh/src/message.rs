@@ -181,10 +181,8 @@ fn text(value: &impl Serialize) -> Result<String, Unmade> {
 impl NewMessage {
     fn encoded(mut self) -> Result<Self, Unmade> {
         // INVARIANT: what was appended can be read, or its page and the user's export could not be. An export nests it once more.
-        if !self.metadata.is_empty() {
-            if !readable::is_readable(&text(&[[&self.metadata]])?) {
-                return Err(Unmade::UNREADABLE);
-            }
+        if !self.metadata.is_empty() && !readable::is_readable(&text(&[[&self.metadata]])?) {
+            return Err(Unmade::UNREADABLE);
         }
         if !readable::is_readable(self.content.get()) {
             return Err(Unmade::UNREADABLE);
