@@ -23,6 +23,7 @@ use crate::keeper::Keeper;
 use crate::layers::{Layers, Place as DataPlace, Trailed};
 use crate::newborn::{Admission, Newborn};
 use crate::outgoing::Backup;
+use crate::restoring::{is_lost, leaves_old, unreadable};
 use crate::turns::{Turn, Turns};
 
 /// What every handle on one deployment shares.
@@ -727,42 +728,10 @@ async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     })
 }
 
-/// Whether an import that failed so has not touched the old data.
-const fn leaves_old(kind: StoreErrorKind) -> bool {
-    use StoreErrorKind as Kind;
-    matches!(
-        kind,
-        Kind::Invalid
-            | Kind::Corrupt
-            | Kind::Unsupported
-            | Kind::AlreadyExists
-            | Kind::Erased
-            | Kind::Tampered
-            | Kind::KeyUnavailable
-            | Kind::KeyRefused
-    )
-}
-
-/// Whether what is there can't be read by anybody any more.
-const fn is_lost(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::Denied)
-}
-
-fn unreadable(error: syntha_store::Error) -> Error {
-    match error.kind() {
-        StoreErrorKind::Corrupt => Error::new(ErrorKind::Corrupt, UNREADABLE),
-        StoreErrorKind::Tampered => Error::new(ErrorKind::Tampered, UNREADABLE),
-        StoreErrorKind::KeyRefused => Error::new(ErrorKind::Denied, UNREADABLE),
-        _ => error.into(),
-    }
-}
-
 /// Whether it says nothing of what is there.
 fn is_busy(error: &syntha_store::Error) -> bool {
     error.kind() == StoreErrorKind::Busy
 }
-
-const UNREADABLE: &str = "the user's present permissions can't be read, so they can't be kept: restore with the archive's permissions";
 
 #[cfg(feature = "encryption")]
 const fn gone() -> Error {

@@ -132,7 +132,14 @@ impl From<syntha_store::Error> for Error {
             _ => ErrorKind::Storage,
         };
         let (retryable, after) = (error.is_retryable(), error.retry_after());
-        Self { kind, message: error.message(), source: Some(Box::new(error)), retryable, after, exceeded: None }
+        Self {
+            kind,
+            message: error.message(),
+            source: Some(Box::new(error)),
+            retryable,
+            after,
+            exceeded: None,
+        }
     }
 }
 

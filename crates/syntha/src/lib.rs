@@ -45,6 +45,7 @@ mod outgoing;
 mod recovery;
 mod registry;
 mod reserved;
+mod restoring;
 #[cfg(feature = "encryption")]
 mod sealed_export;
 mod session;
