@@ -20,6 +20,13 @@ fn main() -> ExitCode {
             trials.push(trial(table, syntha_conformance::SqliteHarness { fault: None }, check));
             #[cfg(feature = "sqlite")]
             trials.push(trial(table, syntha_conformance::SharedSqliteHarness { fault: None }, check));
+            #[cfg(feature = "postgres")]
+            for mode in [
+                syntha_conformance::syntha_postgres::Mode::Schema,
+                syntha_conformance::syntha_postgres::Mode::Rls,
+            ] {
+                trials.push(trial(table, syntha_conformance::PostgresHarness { mode }, check));
+            }
             #[cfg(feature = "encryption")]
             trials.push(trial(table, encrypted("memory-sealed", MemoryHarness, Mode::Sealed), check));
             #[cfg(feature = "encryption")]

@@ -1,0 +1,270 @@
+//! A PostgreSQL server of the tests' own: made from the installed programs, on a socket in a temporary folder, gone with the process.
+//!
+//! One for a process, with a database for each test. If `SYNTHA_POSTGRES_URL` names a server (a superuser of it, with `%` in the place of the
+//! database's name), that one is used, and its databases are dropped as the tests end.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use syntha_store::{DeploymentKey, Error, ErrorKind, Result};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::config::{Mode, PostgresConfig, Secret, options};
+use crate::error::{Sent, from_sqlx};
+use crate::install::{InstallConfig, install};
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct TestServer {
+    /// With `%` for the database, and `@` before the host with no role.
+    url: String,
+    templates: [OnceCell<String>; 2],
+    making: Mutex<()>,
+    next: AtomicU64,
+    /// Whoever holds the other end stops the server when this one is closed, however that comes.
+    _watch: Option<ChildStdin>,
+}
+
+/// A database of a test's own.
+#[derive(Debug)]
+pub struct TestDatabase {
+    server: &'static TestServer,
+    name: String,
+    mode: Mode,
+}
+
+/// The account that runs the server when the tests run as root: `nobody`, by number.
+const NOBODY: u32 = 65_534;
+/// The key of every test's deployment.
+const KEY: [u8; 32] = [7; 32];
+
+static SERVER: OnceCell<TestServer> = OnceCell::const_new();
+
+impl TestServer {
+    /// The process's server, started at the first call.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if there are no programs of PostgreSQL, or they fail.
+    pub async fn get() -> Result<&'static Self> {
+        SERVER.get_or_try_init(Self::start).await
+    }
+
+    async fn start() -> Result<Self> {
+        if let Ok(url) = std::env::var("SYNTHA_POSTGRES_URL") {
+            let server = Self::at(url, None);
+            server.make_roles().await?;
+            return Ok(server);
+        }
+        let started = tokio::task::spawn_blocking(start_cluster).await;
+        let (url, watch) = started.map_err(|_| failed("the runtime ended"))??;
+        let server = Self::at(url, Some(watch));
+        server.make_roles().await?;
+        Ok(server)
+    }
+
+    fn at(url: String, watch: Option<ChildStdin>) -> Self {
+        Self {
+            url,
+            templates: [OnceCell::new(), OnceCell::new()],
+            making: Mutex::new(()),
+            next: AtomicU64::new(0),
+            _watch: watch,
+        }
+    }
+
+    /// An installed database of one's own.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the server fails.
+    pub async fn database(&'static self, mode: Mode) -> Result<TestDatabase> {
+        let [schema, rls] = &self.templates;
+        let template = match mode {
+            Mode::Schema => schema,
+            Mode::Rls => rls,
+        };
+        let template = template.get_or_try_init(|| self.make_template(mode)).await?;
+        let name = self.name();
+        // The template may have no connection while it is copied.
+        let making = self.making.lock().await;
+        self.admin("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template} OWNER syntha_owner"))
+            .await?;
+        drop(making);
+        self.admin(&name, RIGHTS).await?;
+        self.admin("postgres", &format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC")).await?;
+        self.admin("postgres", &format!("GRANT CONNECT ON DATABASE {name} TO syntha_app")).await?;
+        Ok(TestDatabase { server: self, name, mode })
+    }
+
+    /// A name that no other process on a shared server takes.
+    fn name(&self) -> String {
+        format!("syntha_{}_{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn make_template(&self, mode: Mode) -> Result<String> {
+        let name = self.name();
+        self.admin("postgres", &format!("CREATE DATABASE {name} OWNER syntha_owner")).await?;
+        self.admin(&name, RIGHTS).await?;
+        let owner = InstallConfig::new(self.url_of("syntha_owner", &name)).mode(mode);
+        install(&owner, &DeploymentKey::from_bytes(KEY)).await?;
+        Ok(name)
+    }
+
+    async fn make_roles(&self) -> Result<()> {
+        self.admin(
+            "postgres",
+            "SELECT pg_advisory_xact_lock(6025748292);
+             DO $$ BEGIN
+                 IF to_regrole('syntha_owner') IS NULL THEN CREATE ROLE syntha_owner LOGIN NOINHERIT; END IF;
+                 IF to_regrole('syntha_app') IS NULL THEN CREATE ROLE syntha_app LOGIN NOINHERIT; END IF;
+             END $$",
+        )
+        .await
+    }
+
+    /// Runs statements as the superuser.
+    async fn admin(&self, database: &str, statements: &str) -> Result<()> {
+        let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
+        let url = Secret(self.url.replace('%', database).into());
+        let mut connection = PgConnection::connect_with(&options(&url)?).await.map_err(wrong)?;
+        connection.execute(AssertSqlSafe(statements.to_owned())).await.map_err(wrong)?;
+        connection.close().await.map_err(wrong)
+    }
+
+    /// The URL for another role, which the server must trust.
+    fn url_of(&self, role: &str, database: &str) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("postgres", &self.url));
+        let host = rest.split_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{role}@{}", host.replace('%', database))
+    }
+}
+
+/// What everybody may do by default, and nobody needs.
+const RIGHTS: &str = "REVOKE ALL ON SCHEMA public FROM PUBLIC";
+
+impl TestDatabase {
+    /// The configuration of a store in it.
+    pub fn config(&self) -> PostgresConfig {
+        PostgresConfig::new(self.url("syntha_app"), DeploymentKey::from_bytes(KEY)).mode(self.mode)
+    }
+
+    /// The URL for a role.
+    #[must_use]
+    pub fn url(&self, role: &str) -> String {
+        self.server.url_of(role, &self.name)
+    }
+
+    /// Runs statements as the superuser.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    pub async fn admin(&self, statements: &str) -> Result<()> {
+        self.server.admin(&self.name, statements).await
+    }
+
+    /// Removes it, with every connection to it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the server fails.
+    pub async fn remove(self) -> Result<()> {
+        self.server.admin("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await
+    }
+}
+
+fn failed(text: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, text)
+}
+
+/// The folder of the server's programs.
+fn programs() -> Result<PathBuf> {
+    let has_both = |folder: &Path| folder.join("initdb").is_file() && folder.join("postgres").is_file();
+    let mut folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        let mut versions: Vec<_> = versions.flatten().map(|entry| entry.path().join("bin")).collect();
+        versions.sort();
+        folders.extend(versions.into_iter().rev());
+    }
+    folders.into_iter().find(|folder| has_both(folder)).ok_or_else(|| {
+        failed(
+            "there is no PostgreSQL server here: install it (Debian: apt-get install postgresql), or set SYNTHA_POSTGRES_URL",
+        )
+    })
+}
+
+fn start_cluster() -> Result<(String, ChildStdin)> {
+    let programs = programs()?;
+    // A socket's path has at most 107 bytes, so the folder is not where a long TMPDIR says.
+    let folder = tempfile::Builder::new()
+        .prefix("sy-")
+        .tempdir_in("/tmp")
+        .map_err(|error| failed("no folder can be made in /tmp").with_source(error))?
+        .keep();
+    let account = is_root().then_some(NOBODY);
+    if let Some(account) = account {
+        std::os::unix::fs::chown(&folder, Some(account), Some(account))
+            .map_err(|error| failed("the server's folder can't be given away").with_source(error))?;
+    }
+    let command = |program: &Path| {
+        let mut command = Command::new(program);
+        command.current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(account) = account {
+            command.gid(account).uid(account);
+        }
+        command
+    };
+    let run = |command: &mut Command, text: &'static str| match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(failed(text)),
+        Err(error) => Err(failed(text).with_source(error)),
+    };
+    // A process group of its own: what ends the tests' group does not end who cleans up after them.
+    let mut watch = command(Path::new("/bin/sh"))
+        .args(["-c", "read line; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\""])
+        .arg(programs.join("pg_ctl"))
+        .arg(&folder)
+        .stdin(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed("the watcher of the server can't be started").with_source(error))?;
+    let held = watch.stdin.take().ok_or_else(|| failed("the watcher of the server has no input"))?;
+    run(
+        command(&programs.join("initdb")).args([
+            "-D",
+            "data",
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]),
+        "initdb failed",
+    )?;
+    let options = format!(
+        "-k {} -c listen_addresses='' -c fsync={} -c max_connections=200 -c shared_buffers=32MB -c log_parameter_max_length=0",
+        folder.display(),
+        if std::env::var_os("SYNTHA_POSTGRES_FSYNC").is_some() { "on" } else { "off" },
+    );
+    run(
+        command(&programs.join("pg_ctl")).args(["-D", "data", "-l", "log", "-w", "-o", &options, "start"]),
+        "pg_ctl could not start the server",
+    )?;
+    Ok((format!("postgres://postgres@localhost/%?host={}", folder.display()), held))
+}
+
+/// Whether the process is root's.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
+}
