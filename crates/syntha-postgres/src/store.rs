@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use event_listener::Event;
@@ -41,6 +42,10 @@ impl PostgresStore {
         verify::server(&connections, &config).await?;
         let store = Self { connections, config, events: Mutex::default() };
         verify::walls(&store.connections, store.config.mode).await?;
+        // What an earlier process left.
+        if drop_erased(&store.connections).await.is_err() {
+            tokio::spawn(drop_later(Arc::downgrade(&store.connections)));
+        }
         Ok(store)
     }
 
@@ -207,6 +212,10 @@ impl Store for PostgresStore {
         let row = row?;
         rows::check(&row)?;
         let removed = rows::number(&row, "o_removed")?;
+        // The user is erased. An archive that is read at the moment holds empty tables for as long.
+        if drop_erased(&self.connections).await.is_err() {
+            tokio::spawn(drop_later(Arc::downgrade(&self.connections)));
+        }
         Ok(Erased::new(removed > 0, removed))
     }
 
@@ -258,6 +267,31 @@ impl Store for PostgresStore {
         Ok(())
     }
 }
+
+/// Drops the tables of users who were erased.
+async fn drop_erased(connections: &Connections) -> Result<()> {
+    loop {
+        let statement = sqlx::query("SELECT o_dropped FROM syntha.drop_erased()");
+        if rows::number(&connections.one(statement, Sent::Read).await?, "o_dropped")? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// The same, when whoever holds the tables has gone.
+async fn drop_later(connections: Weak<Connections>) {
+    for _ in 0..DROPS {
+        tokio::time::sleep(DROP_PAUSE).await;
+        let Some(connections) = connections.upgrade() else { return };
+        if connections.check_open().is_err() || drop_erased(&connections).await.is_ok() {
+            return;
+        }
+    }
+}
+
+const DROP_PAUSE: Duration = Duration::from_secs(5);
+/// Longer than an archive may rest between two pages.
+const DROPS: u32 = 24;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const LOCK_PATIENCE: &str = "SET LOCAL lock_timeout = '5s'";

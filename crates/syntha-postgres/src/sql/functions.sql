@@ -18,8 +18,8 @@ DECLARE
     v_place text := syntha.place(p_tag);
 BEGIN
     IF (SELECT d.mode FROM syntha.deployment AS d) = 'schema' THEN
-        -- A reader who stays long must not hold up everybody who comes after this lock.
-        PERFORM set_config('lock_timeout', '5s', true);
+        -- Whoever waits for this lock holds up everybody who comes after.
+        PERFORM set_config('lock_timeout', '1s', true);
         EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', v_place);
     ELSE
         PERFORM set_config('search_path', v_place || ', pg_temp', true);
@@ -220,7 +220,7 @@ DECLARE
 BEGIN
     SELECT m.fence, m.present INTO v_fence, v_present FROM syntha.member AS m WHERE m.tag = p_tag;
     o_status := CASE
-        WHEN NOT FOUND OR (v_present = 0 AND v_fence <> 1) THEN 6
+        WHEN NOT FOUND OR (v_present <> 1 AND v_fence <> 1) THEN 6
         WHEN v_fence = 1 THEN 7
         WHEN v_fence <> 0 THEN 1
         ELSE 0 END;
@@ -263,7 +263,7 @@ DECLARE
     v_present bigint;
 BEGIN
     SELECT m.present INTO v_present FROM syntha.member AS m WHERE m.tag = p_tag FOR UPDATE;
-    IF NOT FOUND OR v_present = 0 THEN
+    IF NOT FOUND OR v_present <> 1 THEN
         o_status := 6;
         RETURN;
     END IF;
@@ -281,23 +281,46 @@ BEGIN
     PERFORM set_config('syntha.user', '', true);
 END $$;
 
+-- Takes every row and leaves the mark. Tables go afterwards, in `drop_erased`: an archive that is read at the moment holds them, but not the rows.
 CREATE FUNCTION syntha.erase_user(p_tag bytea, OUT o_status bigint, OUT o_removed bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    v_place text := syntha.place(p_tag);
     v_fence bigint;
     v_present bigint;
 BEGIN
     o_removed := 0;
     SELECT m.fence, m.present INTO v_fence, v_present FROM syntha.member AS m WHERE m.tag = p_tag FOR UPDATE;
-    IF NOT FOUND OR (v_present = 0 AND v_fence <> 1) THEN
+    IF NOT FOUND OR (v_present <> 1 AND v_fence <> 1) THEN
         o_status := 6;
         RETURN;
     END IF;
     o_status := 0;
-    IF v_present = 1 THEN
-        o_removed := 1;
-        PERFORM syntha.destroy(p_tag);
-        UPDATE syntha.member AS m SET fence = 1, present = 0 WHERE m.tag = p_tag;
+    IF v_present <> 1 THEN
+        RETURN;
+    END IF;
+    o_removed := 1;
+    PERFORM set_config('search_path', v_place || ', pg_temp', true);
+    PERFORM set_config('syntha.user', encode(p_tag, 'hex'), true);
+    DELETE FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place;
+    DELETE FROM user_record AS r WHERE r.tenant = p_tag AND current_schema() = v_place;
+    DELETE FROM user_deleted AS d WHERE d.tenant = p_tag AND current_schema() = v_place;
+    UPDATE syntha.member AS m SET fence = 1, present = 2 WHERE m.tag = p_tag;
+    PERFORM set_config('syntha.user', '', true);
+END $$;
+
+-- Drops the tables of one user who was erased. `o_dropped`: 0 if there is none.
+CREATE FUNCTION syntha.drop_erased(OUT o_dropped bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_tag bytea;
+BEGIN
+    o_dropped := 0;
+    SELECT m.tag INTO v_tag FROM syntha.member AS m WHERE m.present = 2 LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        PERFORM syntha.destroy(v_tag);
+        UPDATE syntha.member AS m SET present = 0 WHERE m.tag = v_tag;
+        o_dropped := 1;
     END IF;
 END $$;
 

@@ -9,13 +9,15 @@ CREATE TABLE syntha.deployment (
     key_print bytea NOT NULL
 );
 
--- Who there is. `present`: 1 while there is data. `fence`: as in the user's own row; 1 stays after an erase.
+-- Who there is. `present`: 1 while there is data, 2 while tables without rows are to be dropped, else 0. `fence`: as in the user's own row; 1 stays
+-- after an erase.
 CREATE TABLE syntha.member (
     tag bytea PRIMARY KEY CHECK (octet_length(tag) = 32),
     fence bigint NOT NULL,
     present bigint NOT NULL,
     format bigint NOT NULL
 );
+CREATE INDEX member_to_drop ON syntha.member (tag) WHERE present = 2;
 
 -- Makes the tables of one user (mode `schema`) or of all (mode `rls`). The tenant is first in every key in both, so that a wrong path finds nothing.
 CREATE FUNCTION syntha.make_tables(p_place text) RETURNS void
