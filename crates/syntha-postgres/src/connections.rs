@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection, Postgres};
+use sqlx::{Connection, Postgres, Row};
 use syntha_store::Result;
 
 use crate::config::{PostgresConfig, Statements};
@@ -25,8 +25,8 @@ pub(crate) struct Connections {
 /// A connection that was not used for so long is asked whether it still lives.
 const STALE: Duration = Duration::from_secs(5);
 
-/// What a connection must say when it is given back: that no transaction is open (its time would be the first statement's then), and that no setting
-/// of a user's is left.
+/// What a connection must say when it is given back: that no transaction is open (its time would be an earlier statement's then), and that no setting
+/// of a user's is left. It goes as one message of the simple protocol: in the other one, a statement's time is never its transaction's.
 const IS_CLEAN: &str = "SELECT now() = statement_timestamp() AND current_user = session_user
     AND coalesce(current_setting('syntha.user', true), '') = '' AND current_setting('search_path') = boot_val
     FROM (SELECT coalesce(reset_val, boot_val) AS boot_val FROM pg_catalog.pg_settings WHERE name = 'search_path') AS s";
@@ -47,12 +47,11 @@ impl Connections {
                     Ok(true)
                 })
             })
-            .after_release(move |connection, _| {
+            .after_release(|connection, _| {
                 Box::pin(async move {
-                    let clean =
-                        sqlx::query_scalar::<_, bool>(IS_CLEAN).persistent(keep).fetch_one(connection);
                     // A connection that is not clean is closed, which rolls back what it holds.
-                    Ok(clean.await.unwrap_or(false))
+                    let row = sqlx::raw_sql(IS_CLEAN).fetch_one(connection).await;
+                    Ok(row.and_then(|row| row.try_get(0)).unwrap_or(false))
                 })
             });
         let pool = options.connect_lazy_with(config.options()?);
@@ -70,19 +69,12 @@ impl Connections {
 
     /// Runs a statement that gives one row.
     pub(crate) async fn one(&self, statement: Statement, sent: Sent) -> Result<PgRow> {
-        let mut lent = self.lend().await?;
-        let row = statement.persistent(self.keep).fetch_one(&mut *lent).await;
-        match row {
-            Ok(row) => {
-                lent.give_back();
-                Ok(row)
-            }
-            Err(error) => {
-                if matches!(error, sqlx::Error::Database(_)) {
-                    lent.give_back();
-                }
-                Err(from_sqlx(&error, sent))
-            }
+        let lent = self.lend().await?;
+        let statement = statement.persistent(self.keep);
+        // A task of its own: a caller who goes does not leave a statement half-read, and the connection can be used again.
+        match tokio::spawn(lent.run(statement, sent)).await {
+            Ok(row) => row,
+            Err(_) => Err(from_sqlx(&sqlx::Error::WorkerCrashed, sent)),
         }
     }
 
@@ -100,14 +92,19 @@ impl Connections {
     }
 }
 
-/// A lent connection. If its holder goes before the statement has ended, it is closed: what it was doing must not meet the next holder.
+/// A lent connection. If the runtime ends before the statement has, it is closed: what it was doing must not meet the next holder.
 struct Lent {
     connection: Option<PoolConnection<Postgres>>,
 }
 
 impl Lent {
-    fn give_back(mut self) {
-        drop(self.connection.take());
+    async fn run(mut self, statement: Statement, sent: Sent) -> Result<PgRow> {
+        let row = statement.fetch_one(&mut *self).await;
+        // What the server answered, it has ended.
+        if matches!(row, Ok(_) | Err(sqlx::Error::Database(_))) {
+            drop(self.connection.take());
+        }
+        row.map_err(|error| from_sqlx(&error, sent))
     }
 }
 
