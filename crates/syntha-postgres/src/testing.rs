@@ -129,11 +129,7 @@ impl TestServer {
 
     /// Runs statements as the superuser.
     async fn admin(&self, database: &str, statements: &str) -> Result<()> {
-        let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
-        let url = Secret(self.url.replace('%', database).into());
-        let mut connection = PgConnection::connect_with(&options(&url)?).await.map_err(wrong)?;
-        connection.execute(AssertSqlSafe(statements.to_owned())).await.map_err(wrong)?;
-        connection.close().await.map_err(wrong)
+        run(&self.url.replace('%', database), statements).await
     }
 
     /// The URL for another role, which the server must trust.
@@ -168,6 +164,30 @@ impl TestDatabase {
         self.server.admin(&self.name, statements).await
     }
 
+    /// Runs statements as a role.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statements.
+    pub async fn run(&self, role: &str, statements: &str) -> Result<()> {
+        run(&self.url(role), statements).await
+    }
+
+    /// Asks the superuser's question, whose answer is a number.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    pub async fn number(&self, question: &str) -> Result<i64> {
+        let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
+        let url = Secret(self.server.url.replace('%', &self.name).into());
+        let mut connection = PgConnection::connect_with(&options(&url)?).await.map_err(wrong)?;
+        let question = sqlx::query_scalar(AssertSqlSafe(question.to_owned()));
+        let number = question.fetch_one(&mut connection).await.map_err(wrong)?;
+        connection.close().await.map_err(wrong)?;
+        Ok(number)
+    }
+
     /// Removes it, with every connection to it.
     ///
     /// # Errors
@@ -176,6 +196,13 @@ impl TestDatabase {
     pub async fn remove(self) -> Result<()> {
         self.server.admin("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await
     }
+}
+
+async fn run(url: &str, statements: &str) -> Result<()> {
+    let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
+    let mut connection = PgConnection::connect_with(&options(&Secret(url.into()))?).await.map_err(wrong)?;
+    connection.execute(AssertSqlSafe(statements.to_owned())).await.map_err(wrong)?;
+    connection.close().await.map_err(wrong)
 }
 
 fn failed(text: &'static str) -> Error {

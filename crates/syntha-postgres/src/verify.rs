@@ -50,11 +50,11 @@ struct Wall {
     refusal: &'static str,
 }
 
-/// In every mode. Each query gives one boolean.
+/// In every mode. Each query gives one boolean. `bool_and` passes over what is unknown, so each of its arguments says what that means.
 const WALLS: &[Wall] = &[
     Wall {
         name: "the application role is nobody special",
-        query: "SELECT bool_and(NOT (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication))
+        query: "SELECT bool_and(coalesce(NOT (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication), false))
                     AND session_user = current_user
                 FROM pg_catalog.pg_roles AS r WHERE pg_has_role(current_user, r.oid, 'MEMBER')",
         refusal: "the application role, or one that it is a member of, is a superuser, bypasses row-level security or may make roles: \
@@ -92,18 +92,18 @@ const WALLS: &[Wall] = &[
     },
     Wall {
         name: "functions are as they were installed",
-        query: "SELECT coalesce(bool_and(p.proowner = n.nspowner AND l.lanname = 'plpgsql' AND p.provolatile = 'v' AND p.proparallel = 'u'
+        query: "SELECT coalesce(bool_and(coalesce(p.proowner = n.nspowner AND l.lanname = 'plpgsql' AND p.provolatile = 'v' AND p.proparallel = 'u'
                         AND NOT p.proretset AND p.prokind = 'f' AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp']
                         AND NOT EXISTS (
                             SELECT 1 FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a WHERE a.grantee = 0)
-                        AND (p.prosecdef OR NOT has_function_privilege(p.oid, 'EXECUTE'))), false)
+                        AND (p.prosecdef OR NOT has_function_privilege(p.oid, 'EXECUTE')), false)), false)
                 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
                 JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang WHERE n.nspname = 'syntha'",
         refusal: "a function of the schema syntha was changed, has another path, or may be called by everybody: install it anew",
     },
     Wall {
         name: "the tenant is first in every key",
-        query: "SELECT coalesce(bool_and(a.attname = 'tenant'), true)
+        query: "SELECT coalesce(bool_and(coalesce(a.attname = 'tenant', false)), true)
                 FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                 LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
@@ -135,19 +135,19 @@ const WALLS: &[Wall] = &[
 const RLS_WALLS: &[Wall] = &[
     Wall {
         name: "policies are enabled and forced",
-        query: "SELECT count(*) = 3 AND bool_and(c.relrowsecurity AND c.relforcerowsecurity)
+        query: "SELECT count(*) = 3 AND bool_and(coalesce(c.relrowsecurity AND c.relforcerowsecurity, false))
                 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                 WHERE n.nspname = 'syntha_rows' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')",
         refusal: "a table of the schema syntha_rows has no forced row-level security: enable and force it",
     },
     Wall {
         name: "policies are as they were installed",
-        query: "SELECT count(*) = 6 AND bool_and(p.polcmd = '*' AND p.polroles = ARRAY[0::oid] AND CASE
+        query: "SELECT count(*) = 6 AND bool_and(coalesce(p.polcmd = '*' AND p.polroles = ARRAY[0::oid] AND CASE
                     WHEN p.polpermissive THEN p.polname = 'everyone'
                         AND pg_get_expr(p.polqual, p.polrelid) = 'true' AND pg_get_expr(p.polwithcheck, p.polrelid) = 'true'
                     ELSE p.polname = 'tenant'
                         AND pg_get_expr(p.polqual, p.polrelid) = $q$(tenant = decode(NULLIF(current_setting('syntha.user'::text, true), ''::text), 'hex'::text))$q$
-                        AND pg_get_expr(p.polwithcheck, p.polrelid) = pg_get_expr(p.polqual, p.polrelid) END)
+                        AND pg_get_expr(p.polwithcheck, p.polrelid) = pg_get_expr(p.polqual, p.polrelid) END, false))
                     AND count(*) FILTER (WHERE NOT p.polpermissive) = 3
                 FROM pg_catalog.pg_policy AS p JOIN pg_catalog.pg_class AS c ON c.oid = p.polrelid
                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'syntha_rows'",
