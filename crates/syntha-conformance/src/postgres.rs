@@ -7,11 +7,13 @@ use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
 
-/// The PostgreSQL backend in a database of its own, on the process's server.
+/// The PostgreSQL backend in a database of its own, on the process's server, whole or broken.
 #[derive(Clone, Copy, Debug)]
 pub struct PostgresHarness {
     /// How users are kept apart.
     pub mode: Mode,
+    /// The fault, if any: its name, and the statements that plant it.
+    pub fault: Option<(&'static str, &'static str)>,
 }
 
 struct PostgresInstance {
@@ -23,16 +25,21 @@ struct PostgresInstance {
 #[async_trait]
 impl Harness for PostgresHarness {
     fn name(&self) -> &'static str {
-        match self.mode {
-            Mode::Schema => "postgres-schema",
-            Mode::Rls => "postgres-rls",
+        match (self.fault, self.mode) {
+            (Some((name, _)), _) => name,
+            (None, Mode::Schema) => "postgres-schema",
+            (None, Mode::Rls) => "postgres-rls",
         }
     }
 
     async fn fresh(&self) -> Box<dyn Instance> {
         let server = TestServer::get().await.unwrap();
         let database = server.database(self.mode).await.unwrap();
-        let config = database.config().connections(8);
+        let mut config = database.config().connections(8);
+        if let Some((_, statements)) = self.fault {
+            database.admin(statements).await.unwrap();
+            config = config.unverified();
+        }
         let store = Arc::new(PostgresStore::open(config.clone()).await.unwrap());
         Box::new(PostgresInstance { config, store, database: Some(database) })
     }

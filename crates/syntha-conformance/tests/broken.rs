@@ -127,6 +127,18 @@ async fn broken_shared_sqlite_fails_as_it_should() {
     compare("broken-sqlite-shared.txt", &found);
 }
 
+/// The table of stores alone: a database for each of a mesh's checks takes minutes.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_postgres_fails_as_it_should() {
+    let mut found = BTreeMap::new();
+    for (name, mode, statements) in syntha_conformance::broken::postgres_faults() {
+        let harness = syntha_conformance::PostgresHarness { mode, fault: Some((name, statements)) };
+        found.insert(name, run(&harness, &store_checks()).await.failed());
+    }
+    compare("broken-postgres.txt", &found);
+}
+
 #[tokio::test]
 async fn broken_meshes_fail_as_they_should() {
     let mut found = BTreeMap::new();

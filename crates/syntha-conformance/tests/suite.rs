@@ -25,7 +25,7 @@ fn main() -> ExitCode {
                 syntha_conformance::syntha_postgres::Mode::Schema,
                 syntha_conformance::syntha_postgres::Mode::Rls,
             ] {
-                trials.push(trial(table, syntha_conformance::PostgresHarness { mode }, check));
+                trials.push(trial(table, syntha_conformance::PostgresHarness { mode, fault: None }, check));
             }
             #[cfg(feature = "encryption")]
             trials.push(trial(table, encrypted("memory-sealed", MemoryHarness, Mode::Sealed), check));

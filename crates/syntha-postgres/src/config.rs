@@ -47,6 +47,8 @@ pub struct PostgresConfig {
     pub(crate) connections: u32,
     pub(crate) acquire: Duration,
     pub(crate) statements: Statements,
+    #[cfg(feature = "faults")]
+    pub(crate) unverified: bool,
 }
 
 /// A URL may hold a password.
@@ -79,6 +81,8 @@ impl PostgresConfig {
             connections: 10,
             acquire: Duration::from_secs(10),
             statements: Statements::default(),
+            #[cfg(feature = "faults")]
+            unverified: false,
         }
     }
 
@@ -104,6 +108,26 @@ impl PostgresConfig {
     pub const fn statements(mut self, statements: Statements) -> Self {
         self.statements = statements;
         self
+    }
+
+    /// Opens whatever it finds: for databases that were broken on purpose.
+    #[cfg(feature = "faults")]
+    pub const fn unverified(mut self) -> Self {
+        self.unverified = true;
+        self
+    }
+
+    /// Whether the walls are looked at when it opens.
+    #[cfg(feature = "faults")]
+    pub(crate) const fn verifies(&self) -> bool {
+        !self.unverified
+    }
+
+    /// Whether the walls are looked at when it opens.
+    #[cfg(not(feature = "faults"))]
+    #[allow(clippy::unused_self, reason = "a build with planted faults asks it")]
+    pub(crate) const fn verifies(&self) -> bool {
+        true
     }
 
     pub(crate) fn options(&self) -> Result<PgConnectOptions> {

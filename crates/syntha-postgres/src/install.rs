@@ -79,14 +79,9 @@ async fn first(
         .persistent(false)
         .execute(&mut *connection)
         .await?;
-    connection.execute(include_str!("sql/tables.sql")).await?;
-    connection
-        .execute(match config.mode {
-            Mode::Schema => include_str!("sql/place_schema.sql"),
-            Mode::Rls => include_str!("sql/place_rls.sql"),
-        })
-        .await?;
-    connection.execute(include_str!("sql/functions.sql")).await?;
+    for texts in sources(config.mode) {
+        connection.execute(texts).await?;
+    }
     if config.mode == Mode::Rls {
         connection.execute(include_str!("sql/rls.sql")).await?;
     }
@@ -99,6 +94,27 @@ async fn first(
         .execute(connection)
         .await
         .map(drop)
+}
+
+/// The tables and functions of a mode, in the order of their making.
+const fn sources(mode: Mode) -> [&'static str; 3] {
+    let place = match mode {
+        Mode::Schema => include_str!("sql/place_schema.sql"),
+        Mode::Rls => include_str!("sql/place_rls.sql"),
+    };
+    [include_str!("sql/tables.sql"), place, include_str!("sql/functions.sql")]
+}
+
+/// The name and the body of each function of a mode, in order of names.
+pub(crate) fn functions(mode: Mode) -> Vec<(&'static str, &'static str)> {
+    let mut found = Vec::new();
+    for part in sources(mode).into_iter().flat_map(|text| text.split("CREATE FUNCTION syntha.").skip(1)) {
+        if let (Some((name, _)), Some(body)) = (part.split_once('('), part.split("$$").nth(1)) {
+            found.push((name, body));
+        }
+    }
+    found.sort_unstable();
+    found
 }
 
 async fn check(connection: &mut PgConnection, mode: Mode, key: &DeploymentKey) -> Result<()> {

@@ -7,7 +7,7 @@ use syntha_store::{Error, ErrorKind, Incarnation, Result};
 use crate::config::{Mode, PostgresConfig};
 use crate::connections::Connections;
 use crate::error::{Sent, corrupt};
-use crate::install::matches;
+use crate::install::{functions, matches};
 use crate::rows;
 use crate::user_store::{STATE, bound};
 
@@ -169,7 +169,28 @@ pub(crate) async fn walls(connections: &Connections, mode: Mode) -> Result<Vec<&
         }
         passed.push(wall.name);
     }
+    passed.push(bodies(connections, mode).await?);
     Ok(passed)
+}
+
+/// The functions' bodies, which hold the scope and the tenant of every statement, are those of this build.
+async fn bodies(connections: &Connections, mode: Mode) -> Result<&'static str> {
+    let statement = sqlx::query(
+        "SELECT array_agg(p.proname::text ORDER BY p.proname) AS names, array_agg(p.prosrc ORDER BY p.proname) AS bodies
+         FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'syntha'",
+    );
+    let row = connections.one(statement, Sent::Read).await?;
+    let (names, bodies): (Vec<String>, Vec<String>) =
+        (rows::list(&row, "names")?, rows::list(&row, "bodies")?);
+    let mut found: Vec<_> = names.iter().map(String::as_str).zip(bodies.iter().map(String::as_str)).collect();
+    found.sort_unstable();
+    if found == functions(mode) {
+        return Ok("the text of every function");
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        "the functions of the schema syntha are not those of this build: install them anew",
+    ))
 }
 
 /// No answer is no.

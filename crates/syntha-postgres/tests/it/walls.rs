@@ -13,6 +13,12 @@ struct Sabotage {
     undo: &'static str,
 }
 
+/// Sets the scope for the whole session, in one function.
+const LASTING: &str =
+    "DO $$ BEGIN EXECUTE replace(pg_get_functiondef('syntha.state'::regproc), ', true)', ', false)'); END $$";
+const NOT_LASTING: &str =
+    "DO $$ BEGIN EXECUTE replace(pg_get_functiondef('syntha.state'::regproc), ', false)', ', true)'); END $$";
+
 const BOTH: &[Mode] = &MODES;
 const RLS: &[Mode] = &[Mode::Rls];
 
@@ -82,6 +88,7 @@ const SABOTAGES: &[Sabotage] = &[
         harm: "ALTER FUNCTION syntha.list_users(bytea, bigint) RESET search_path",
         undo: "ALTER FUNCTION syntha.list_users(bytea, bigint) SET search_path = pg_catalog, pg_temp",
     },
+    Sabotage { name: "a scope that lasts", modes: BOTH, harm: LASTING, undo: NOT_LASTING },
     Sabotage {
         name: "a function that everybody may call",
         modes: BOTH,
