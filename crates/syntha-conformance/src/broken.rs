@@ -154,14 +154,8 @@ pub fn postgres_faults() -> Vec<(&'static str, syntha_postgres::Mode, &'static s
         (
             "postgres-name-cut",
             Mode::Schema,
-            edit!(
-                "place",
-                "RETURN 'u_' ||",
-                "RETURN 'u_' || substr(v_letters, 1, 0) || left(encode(p_tag, 'hex'), 8); RETURN"
-            ),
+            edit!("place", "RETURN 'u_' ||", "RETURN 'u_' || left(encode(p_tag, 'hex'), 8); RETURN"),
         ),
-        // Everybody's writes wait for nobody.
-        ("postgres-row-not-locked", Mode::Schema, edit!("commit", " FOR UPDATE", "")),
         ("postgres-stamp-ignored", Mode::Schema, edit!("commit", "WHEN p_epoch <> o_epoch THEN 2", "")),
         (
             "postgres-outcome-lost",
@@ -170,12 +164,15 @@ pub fn postgres_faults() -> Vec<(&'static str, syntha_postgres::Mode, &'static s
         ),
         ("postgres-life-ignored", Mode::Schema, edit!("state", "AND s.life = p_life AND s.fence = 0", "")),
         (
-            "postgres-erase-keeps-rows",
+            "postgres-erase-keeps-row",
             Mode::Rls,
-            edit!(
-                "erase_user",
-                "DELETE FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place;",
-                ""
+            concat!(
+                edit!(
+                    "erase_user",
+                    "DELETE FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place;",
+                    ""
+                ),
+                edit!("destroy", "DELETE FROM user_state AS s WHERE s.tenant = p_tag;", "")
             ),
         ),
         (

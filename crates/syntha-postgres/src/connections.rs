@@ -28,8 +28,7 @@ const STALE: Duration = Duration::from_secs(5);
 /// What a connection must say when it is given back: that no transaction is open (its time would be an earlier statement's then), and that no setting
 /// of a user's is left. It goes as one message of the simple protocol: in the other one, a statement's time is never its transaction's.
 const IS_CLEAN: &str = "SELECT now() = statement_timestamp() AND current_user = session_user
-    AND coalesce(current_setting('syntha.user', true), '') = '' AND current_setting('search_path') = boot_val
-    FROM (SELECT coalesce(reset_val, boot_val) AS boot_val FROM pg_catalog.pg_settings WHERE name = 'search_path') AS s";
+    AND coalesce(current_setting('syntha.user', true), '') = '' AND current_setting('search_path') !~ '(^|[ ,])(u_|syntha_rows|pg_temp)'";
 
 impl Connections {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self> {

@@ -14,7 +14,16 @@ use crate::user_store::{STATE, bound};
 /// The server's version, and what the database was installed with.
 pub(crate) async fn server(connections: &Connections, config: &PostgresConfig) -> Result<Vec<&'static str>> {
     let hello = sqlx::query("SELECT o_mode, o_version, o_print, o_server FROM syntha.hello()");
-    let row = connections.one(hello, Sent::Read).await?;
+    let row = match connections.one(hello, Sent::Read).await {
+        // The schema of the functions is not there.
+        Err(error) if error.kind() == ErrorKind::Gone => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the database is not prepared, run the installation",
+            ));
+        }
+        row => row?,
+    };
     let get = |_| corrupt();
     check_version(row.try_get("o_server").map_err(get)?)?;
     let (mode, version): (&str, i64) =

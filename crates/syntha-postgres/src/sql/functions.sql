@@ -57,7 +57,8 @@ DECLARE
 BEGIN
     PERFORM set_config('search_path', v_place || ', pg_temp', true);
     PERFORM set_config('syntha.user', encode(p_tag, 'hex'), true);
-    -- The row is the lock of all that writes to this user.
+    -- The row is the lock of all that writes to this user. An import may hold it for long.
+    PERFORM set_config('lock_timeout', '10s', true);
     SELECT s.life, s.fence, s.epoch, s.chain_seq, s.chain_head, s.buried
         INTO v_life, v_fence, o_epoch, o_chain_seq, o_chain_head, v_buried
         FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place FOR UPDATE;
@@ -262,6 +263,7 @@ DECLARE
     v_place text := syntha.place(p_tag);
     v_present bigint;
 BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
     SELECT m.present INTO v_present FROM syntha.member AS m WHERE m.tag = p_tag FOR UPDATE;
     IF NOT FOUND OR v_present <> 1 THEN
         o_status := 6;
@@ -289,6 +291,7 @@ DECLARE
     v_fence bigint;
     v_present bigint;
 BEGIN
+    PERFORM set_config('lock_timeout', '10s', true);
     o_removed := 0;
     SELECT m.fence, m.present INTO v_fence, v_present FROM syntha.member AS m WHERE m.tag = p_tag FOR UPDATE;
     IF NOT FOUND OR (v_present <> 1 AND v_fence <> 1) THEN

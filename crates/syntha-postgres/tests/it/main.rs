@@ -1,8 +1,9 @@
 //! What is PostgreSQL's own: the walls, what a store leaves behind, and servers that go away.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod connections;
+mod install;
 mod walls;
 
 use syntha_postgres::testing::{TestDatabase, TestServer};

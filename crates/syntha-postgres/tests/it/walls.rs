@@ -264,3 +264,31 @@ async fn a_missing_schema_falls_through_to_nothing() {
     store.close().await.unwrap();
     database.remove().await.unwrap();
 }
+
+/// The policies are off, or a statement forgets the tenant: the other wall still stands. Both at once is what `broken-postgres.txt` shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_wall_alone_holds() {
+    const NO_POLICIES: &str = "ALTER TABLE syntha_rows.user_record DISABLE ROW LEVEL SECURITY";
+    const NO_TENANT: &str = "DO $do$ BEGIN EXECUTE replace(pg_get_functiondef('syntha.scan'::regproc), 'r.tenant = p_tag AND', ''); END $do$";
+    for (harm, other) in [(NO_POLICIES, NO_TENANT), (NO_TENANT, NO_POLICIES)] {
+        let database = database(Mode::Rls).await;
+        let store = PostgresStore::open(database.config()).await.unwrap();
+        let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
+        let records = async || {
+            let mut counts = Vec::new();
+            for user in [&alice, &bob] {
+                let page = user.scan(syntha_store::Scan::records(syntha_store::Keyspace::Context, 9)).await;
+                counts.push(page.map(|page| page.value.records.len()).map_err(|error| error.kind()));
+            }
+            counts
+        };
+        database.admin(harm).await.unwrap();
+        assert_eq!(records().await, [Ok(1), Ok(1)], "after {harm}");
+        assert_eq!(who(&*alice).await.as_deref(), Some("alice"));
+        // The planted fault is one: without both walls the rows of all come, and not even the order of names holds.
+        database.admin(other).await.unwrap();
+        assert_ne!(records().await, [Ok(1), Ok(1)]);
+        store.close().await.unwrap();
+        database.remove().await.unwrap();
+    }
+}
