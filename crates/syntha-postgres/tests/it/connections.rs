@@ -143,3 +143,22 @@ async fn ask(user: &dyn UserStore, id: syntha_store::BatchId, since: syntha_stor
         }
     }
 }
+
+/// A function sets its path for the session: the connection that it was called on serves nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_keeps_a_users_path_is_closed() {
+    let database = database(Mode::Schema).await;
+    let store = PostgresStore::open(database.config().connections(1)).await.unwrap();
+    let (alice, bob) = (user(&store, "alice").await, user(&store, "bob").await);
+    let lasting = "DO $$ BEGIN EXECUTE replace(pg_get_functiondef('syntha.state'::regproc), ', true)', ', false)'); END $$";
+    database.admin(lasting).await.unwrap();
+    let stamps = [alice.state().await.unwrap().stamp, bob.state().await.unwrap().stamp];
+    let before = database.number(CONNECTED).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!([alice.state().await.unwrap().stamp, bob.state().await.unwrap().stamp], stamps);
+    }
+    store.close().await.unwrap();
+    let connected = database.number(CONNECTED).await.unwrap() - before;
+    assert!(connected >= 20, "only {connected} connections for 40 calls");
+    database.remove().await.unwrap();
+}
