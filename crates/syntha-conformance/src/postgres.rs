@@ -77,9 +77,13 @@ impl Instance for PostgresInstance {
 
 impl Drop for PostgresInstance {
     fn drop(&mut self) {
-        // Where there is no runtime any more, the server ends with the process all the same.
-        if let (Some(database), Ok(runtime)) = (self.database.take(), tokio::runtime::Handle::try_current()) {
-            drop(runtime.spawn(database.remove()));
+        // On a thread of its own, and waited for: the check's runtime ends at once, and a database has megabytes.
+        if let Some(database) = self.database.take() {
+            let remove = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                drop(runtime.block_on(database.remove()));
+            };
+            drop(std::thread::spawn(remove).join());
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A PostgreSQL server of the tests' own: made from the installed programs, on a socket in a temporary folder, gone with the process.
 //!
-//! One for a process, with a database for each test. If `SYNTHA_POSTGRES_URL` names a server (a superuser of it, with `%` in the place of the
+//! One for a process, or under nextest, which runs each test in a process of its own, one for a run; with a database for each test. If `SYNTHA_POSTGRES_URL` names a server (a superuser of it, with `%` in the place of the
 //! database's name), that one is used, and its databases are dropped as the tests end.
 
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
@@ -25,8 +27,16 @@ pub struct TestServer {
     templates: [OnceCell<String>; 2],
     making: Mutex<()>,
     next: AtomicU64,
-    /// Whoever holds the other end stops the server when this one is closed, however that comes.
-    _watch: Option<ChildStdin>,
+    held: Option<Held>,
+}
+
+/// What keeps the server running: when the process ends, however that comes, it is let go of.
+#[derive(Debug)]
+enum Held {
+    /// The other end stops the server when this one is closed.
+    Alone(#[allow(dead_code, reason = "it is held, never read")] ChildStdin),
+    /// A lock shared by the processes of a run, and the folder of their server. It is stopped when nobody has held the lock for a while.
+    Shared(#[allow(dead_code, reason = "it is held, never read")] File, PathBuf),
 }
 
 /// A database of a test's own.
@@ -61,19 +71,19 @@ impl TestServer {
             return Ok(server);
         }
         let started = tokio::task::spawn_blocking(start_cluster).await;
-        let (url, watch) = started.map_err(|_| failed("the runtime ended"))??;
-        let server = Self::at(url, Some(watch));
+        let (url, held) = started.map_err(|_| failed("the runtime ended"))??;
+        let server = Self::at(url, Some(held));
         server.make_roles().await?;
         Ok(server)
     }
 
-    fn at(url: String, watch: Option<ChildStdin>) -> Self {
+    fn at(url: String, held: Option<Held>) -> Self {
         Self {
             url,
             templates: [OnceCell::new(), OnceCell::new()],
             making: Mutex::new(()),
             next: AtomicU64::new(0),
-            _watch: watch,
+            held,
         }
     }
 
@@ -108,11 +118,29 @@ impl TestServer {
 
     async fn make_template(&self, mode: Mode) -> Result<String> {
         let name = self.name();
+        let Some(Held::Shared(_, folder)) = &self.held else {
+            self.fill_template(&name, mode).await?;
+            return Ok(name);
+        };
+        // One process of the run makes it, and it gets its name when it is complete.
+        let making = folder.join("making");
+        let lock = tokio::task::spawn_blocking(move || locked(&making)).await;
+        let lock = lock.map_err(|_| failed("the runtime ended"))??;
+        let shared = format!("syntha_template_{}", mode.name());
+        let question = format!("SELECT count(*) FROM pg_database WHERE datname = '{shared}'");
+        if number(&self.url.replace('%', "postgres"), &question).await? == 0 {
+            self.fill_template(&name, mode).await?;
+            self.admin("postgres", &format!("ALTER DATABASE {name} RENAME TO {shared}")).await?;
+        }
+        drop(lock);
+        Ok(shared)
+    }
+
+    async fn fill_template(&self, name: &str, mode: Mode) -> Result<()> {
         self.admin("postgres", &format!("CREATE DATABASE {name} OWNER syntha_owner")).await?;
-        self.admin(&name, RIGHTS).await?;
-        let owner = InstallConfig::new(self.url_of("syntha_owner", &name)).mode(mode);
-        install(&owner, &DeploymentKey::from_bytes(KEY)).await?;
-        Ok(name)
+        self.admin(name, RIGHTS).await?;
+        let owner = InstallConfig::new(self.url_of("syntha_owner", name)).mode(mode);
+        install(&owner, &DeploymentKey::from_bytes(KEY)).await
     }
 
     async fn make_roles(&self) -> Result<()> {
@@ -179,13 +207,7 @@ impl TestDatabase {
     ///
     /// Those of the statement.
     pub async fn number(&self, question: &str) -> Result<i64> {
-        let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
-        let url = Secret(self.server.url.replace('%', &self.name).into());
-        let mut connection = PgConnection::connect_with(&options(&url)?).await.map_err(wrong)?;
-        let question = sqlx::query_scalar(AssertSqlSafe(question.to_owned()));
-        let number = question.fetch_one(&mut connection).await.map_err(wrong)?;
-        connection.close().await.map_err(wrong)?;
-        Ok(number)
+        number(&self.server.url.replace('%', &self.name), question).await
     }
 
     /// Removes it, with every connection to it.
@@ -203,6 +225,23 @@ async fn run(url: &str, statements: &str) -> Result<()> {
     let mut connection = PgConnection::connect_with(&options(&Secret(url.into()))?).await.map_err(wrong)?;
     connection.execute(AssertSqlSafe(statements.to_owned())).await.map_err(wrong)?;
     connection.close().await.map_err(wrong)
+}
+
+async fn number(url: &str, question: &str) -> Result<i64> {
+    let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
+    let mut connection = PgConnection::connect_with(&options(&Secret(url.into()))?).await.map_err(wrong)?;
+    let question = sqlx::query_scalar(AssertSqlSafe(question.to_owned()));
+    let number = question.fetch_one(&mut connection).await.map_err(wrong)?;
+    connection.close().await.map_err(wrong)?;
+    Ok(number)
+}
+
+/// A file that this process has alone until it is dropped.
+fn locked(path: &Path) -> Result<File> {
+    let failed = |error| failed("a lock of the tests' server can't be taken").with_source(error);
+    let file = File::options().create(true).append(true).open(path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 fn failed(text: &'static str) -> Error {
@@ -228,22 +267,53 @@ fn programs() -> Result<PathBuf> {
     })
 }
 
-fn start_cluster() -> Result<(String, ChildStdin)> {
+fn start_cluster() -> Result<(String, Held)> {
     let programs = programs()?;
+    let unmade = |error| failed("no folder can be made in /tmp").with_source(error);
     // A socket's path has at most 107 bytes, so the folder is not where a long TMPDIR says.
-    let folder = tempfile::Builder::new()
-        .prefix("sy-")
-        .tempdir_in("/tmp")
-        .map_err(|error| failed("no folder can be made in /tmp").with_source(error))?
-        .keep();
+    match std::env::var("NEXTEST_RUN_ID") {
+        Ok(run) if Path::new("/usr/bin/flock").is_file() => {
+            let run: String = run.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+            let folder = PathBuf::from(format!("/tmp/sy-{run}"));
+            std::fs::create_dir_all(&folder).map_err(unmade)?;
+            // The server trusts whoever reaches its socket.
+            std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).map_err(unmade)?;
+            let starting = locked(&folder.join("starting"))?;
+            let users =
+                File::options().create(true).append(true).open(folder.join("users")).map_err(unmade)?;
+            users.lock_shared().map_err(unmade)?;
+            let url = folder.join("url");
+            if let Ok(url) = std::fs::read_to_string(&url) {
+                return Ok((url, Held::Shared(users, folder)));
+            }
+            let (made, _) = start_in(&programs, &folder, WATCH_RUN)?;
+            std::fs::write(&url, &made).map_err(unmade)?;
+            drop(starting);
+            Ok((made, Held::Shared(users, folder)))
+        }
+        _ => {
+            let folder = tempfile::Builder::new().prefix("sy-").tempdir_in("/tmp").map_err(unmade)?.keep();
+            let (made, held) = start_in(&programs, &folder, WATCH_PROCESS)?;
+            Ok((made, Held::Alone(held)))
+        }
+    }
+}
+
+/// Waits for the end of the process that started it.
+const WATCH_PROCESS: &str = "read line; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\"";
+/// Waits until no process of the run has used the server for ten seconds.
+const WATCH_RUN: &str = "idle=0; while [ $idle -lt 10 ]; do sleep 1; if flock -n -x users true; then idle=$((idle+1)); else idle=0; fi; done; \
+    rm -f url; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\"";
+
+fn start_in(programs: &Path, folder: &Path, watch: &str) -> Result<(String, ChildStdin)> {
     let account = is_root().then_some(NOBODY);
     if let Some(account) = account {
-        std::os::unix::fs::chown(&folder, Some(account), Some(account))
+        std::os::unix::fs::chown(folder, Some(account), Some(account))
             .map_err(|error| failed("the server's folder can't be given away").with_source(error))?;
     }
     let command = |program: &Path| {
         let mut command = Command::new(program);
-        command.current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(account) = account {
             command.gid(account).uid(account);
@@ -257,9 +327,9 @@ fn start_cluster() -> Result<(String, ChildStdin)> {
     };
     // A process group of its own: what ends the tests' group does not end who cleans up after them.
     let mut watch = command(Path::new("/bin/sh"))
-        .args(["-c", "read line; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\""])
+        .args(["-c", watch])
         .arg(programs.join("pg_ctl"))
-        .arg(&folder)
+        .arg(folder)
         .stdin(Stdio::piped())
         .process_group(0)
         .spawn()
