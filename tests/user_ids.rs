@@ -14,6 +14,7 @@ const CRATES: &[&str] = &[
     "syntha-mesh",
     "syntha-tools",
     "syntha-identity",
+    "syntha-postgres",
     "syntha-sqlite",
     "syntha-audit",
     "syntha-encryption",

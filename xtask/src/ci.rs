@@ -14,6 +14,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("syntha-encryption", &["sqlx", "rusqlite", "openssl", "reqwest", "rustls"]),
     ("syntha-identity", &["sqlx", "rusqlite", "aes-gcm", "openssl"]),
     ("syntha-sqlite", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2"]),
+    ("syntha-postgres", &["sqlx-sqlite", "sqlx-mysql", "openssl", "aes-gcm", "argon2"]),
     ("syntha", &["sqlx-postgres", "sqlx-mysql", "openssl", "aes-gcm", "argon2", "reqwest"]),
 ];
 

@@ -17,6 +17,8 @@ pub mod broken;
 mod encrypted;
 mod harness;
 mod mesh;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod report;
 #[cfg(feature = "encryption")]
 mod sealed;
@@ -34,6 +36,8 @@ pub use audited::AuditedHarness;
 pub use encrypted::EncryptedHarness;
 pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
 pub use mesh::mesh_checks;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresHarness;
 pub use report::{Report, Row};
 #[cfg(feature = "encryption")]
 pub use sealed::sealed_checks;
@@ -51,5 +55,8 @@ pub use syntha_audit;
 pub use syntha_encryption;
 /// The mesh, whose configuration a run may set.
 pub use syntha_mesh;
+/// The PostgreSQL backend, whose mode a run may set.
+#[cfg(feature = "postgres")]
+pub use syntha_postgres;
 /// The storage contract, which is checked.
 pub use syntha_store;

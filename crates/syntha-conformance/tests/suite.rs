@@ -20,6 +20,13 @@ fn main() -> ExitCode {
             trials.push(trial(table, syntha_conformance::SqliteHarness { fault: None }, check));
             #[cfg(feature = "sqlite")]
             trials.push(trial(table, syntha_conformance::SharedSqliteHarness { fault: None }, check));
+            #[cfg(feature = "postgres")]
+            for mode in [
+                syntha_conformance::syntha_postgres::Mode::Schema,
+                syntha_conformance::syntha_postgres::Mode::Rls,
+            ] {
+                trials.push(trial(table, syntha_conformance::PostgresHarness { mode, fault: None }, check));
+            }
             #[cfg(feature = "encryption")]
             trials.push(trial(table, encrypted("memory-sealed", MemoryHarness, Mode::Sealed), check));
             #[cfg(feature = "encryption")]
@@ -31,6 +38,8 @@ fn main() -> ExitCode {
                 let shared = syntha_conformance::SharedSqliteHarness { fault: None };
                 trials.push(trial(table, encrypted("shared-sealed", shared, Mode::Sealed), check));
             }
+            #[cfg(feature = "postgres")]
+            layered_postgres(table, check, &mut trials);
             #[cfg(feature = "audit")]
             audited_trials(table, check, false, &mut trials);
         }
@@ -63,6 +72,25 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A check over the layers above PostgreSQL. The modes have one text of functions, so each layer is over one of them, and both over the default.
+#[cfg(feature = "postgres")]
+fn layered_postgres(table: &str, check: Check, trials: &mut Vec<Trial>) {
+    use syntha_conformance::PostgresHarness;
+    use syntha_conformance::syntha_postgres::Mode as Walls;
+    let harness = |mode| PostgresHarness { mode, fault: None };
+    #[cfg(not(any(feature = "encryption", feature = "audit")))]
+    let _ = (table, check, trials, harness(Walls::Schema));
+    #[cfg(feature = "encryption")]
+    trials.push(trial(table, encrypted("postgres-sealed", harness(Walls::Rls), Mode::Sealed), check));
+    #[cfg(feature = "audit")]
+    trials.push(trial(table, audited("postgres-audited", harness(Walls::Rls)), check));
+    #[cfg(all(feature = "encryption", feature = "audit"))]
+    {
+        let schema = audited("postgres-audited", harness(Walls::Schema));
+        trials.push(trial(table, encrypted("postgres-both", schema, Mode::Sealed), check));
+    }
 }
 
 #[cfg(feature = "encryption")]

@@ -1,0 +1,149 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use syntha_store::{DeploymentKey, Error, ErrorKind, Result};
+
+/// How users' data is kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// A schema for each user. The default.
+    #[default]
+    Schema,
+    /// Shared tables with row-level security.
+    Rls,
+}
+
+impl Mode {
+    /// Its name, as the database keeps it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Rls => "rls",
+        }
+    }
+}
+
+/// Whether the server keeps the text of a statement for the next time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Statements {
+    /// It does: one round trip an operation. The texts are the same for all users and hold nothing of anybody. The default.
+    #[default]
+    Kept,
+    /// It does not: two round trips an operation.
+    Unnamed,
+}
+
+/// Where and how a [`PostgresStore`](crate::PostgresStore) keeps its data.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PostgresConfig {
+    url: Secret,
+    pub(crate) key: Key,
+    pub(crate) mode: Mode,
+    pub(crate) connections: u32,
+    pub(crate) acquire: Duration,
+    pub(crate) statements: Statements,
+    #[cfg(feature = "faults")]
+    pub(crate) unverified: bool,
+}
+
+/// A URL may hold a password.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) Arc<str>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Key(pub(crate) Arc<DeploymentKey>);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+impl PostgresConfig {
+    /// A store in the database of a URL, as `postgres://syntha_app@host/database`, with the key that users' tags are derived with. The
+    /// role is the application's: it owns nothing.
+    pub fn new(url: impl Into<String>, key: DeploymentKey) -> Self {
+        Self {
+            url: Secret(url.into().into()),
+            key: Key(Arc::new(key)),
+            mode: Mode::default(),
+            connections: 10,
+            acquire: Duration::from_secs(10),
+            statements: Statements::default(),
+            #[cfg(feature = "faults")]
+            unverified: false,
+        }
+    }
+
+    /// How users' data is kept apart. It must be what the database was [installed](crate::install()) with.
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The most connections, at least 1; 10 if not set.
+    pub const fn connections(mut self, connections: u32) -> Self {
+        self.connections = if connections == 0 { 1 } else { connections };
+        self
+    }
+
+    /// How long an operation waits for a connection before it is `Busy`; 10 seconds if not set.
+    pub const fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.acquire = timeout;
+        self
+    }
+
+    /// Whether the server keeps the texts of statements.
+    pub const fn statements(mut self, statements: Statements) -> Self {
+        self.statements = statements;
+        self
+    }
+
+    /// Opens whatever it finds: for databases that were broken on purpose.
+    #[cfg(feature = "faults")]
+    pub const fn unverified(mut self) -> Self {
+        self.unverified = true;
+        self
+    }
+
+    /// Whether the walls are looked at when it opens.
+    #[cfg(feature = "faults")]
+    pub(crate) const fn verifies(&self) -> bool {
+        !self.unverified
+    }
+
+    /// Whether the walls are looked at when it opens.
+    #[cfg(not(feature = "faults"))]
+    #[allow(clippy::unused_self, reason = "a build with planted faults asks it")]
+    pub(crate) const fn verifies(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn options(&self) -> Result<PgConnectOptions> {
+        options(&self.url)
+    }
+}
+
+/// How every connection is made. Statements hold names and values; nothing of them goes to a log.
+pub(crate) fn options(url: &Secret) -> Result<PgConnectOptions> {
+    let parsed: Result<PgConnectOptions, sqlx::Error> = url.0.parse();
+    // INVARIANT: the parser's own text can hold parts of the URL, so it is not taken over.
+    let wrong = |_| {
+        Error::new(
+            ErrorKind::Invalid,
+            "the server's URL is not understood, write postgres://role@host/database",
+        )
+    };
+    Ok(parsed.map_err(wrong)?.application_name("syntha").disable_statement_logging())
+}

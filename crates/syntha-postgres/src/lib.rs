@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+mod config;
+mod connections;
+mod error;
+mod install;
+mod plan;
+mod rows;
+mod snapshot;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod user_store;
+mod verify;
+
+pub use config::{Mode, PostgresConfig, Statements};
+pub use install::{InstallConfig, install};
+pub use store::PostgresStore;
+
+/// The storage contract, which this crate implements.
+pub use syntha_store;
