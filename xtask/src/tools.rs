@@ -35,6 +35,15 @@ const TOOLS: &[Tool] = &[
             "(apt-get update && apt-get install -y python3-cryptography) || python3 -m pip install cryptography",
         ],
     },
+    Tool {
+        name: "PostgreSQL's server, for the tests on it",
+        probe: &[
+            "sh",
+            "-c",
+            "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb || ls \"$(pg_config --bindir)/initdb\"",
+        ],
+        install: &["sh", "-c", "apt-get update && apt-get install -y postgresql"],
+    },
     #[cfg(target_os = "linux")]
     Tool {
         name: "strace, which records system calls",

@@ -21,12 +21,7 @@ fn main() -> ExitCode {
             #[cfg(feature = "sqlite")]
             trials.push(trial(table, syntha_conformance::SharedSqliteHarness { fault: None }, check));
             #[cfg(feature = "postgres")]
-            for mode in [
-                syntha_conformance::syntha_postgres::Mode::Schema,
-                syntha_conformance::syntha_postgres::Mode::Rls,
-            ] {
-                trials.push(trial(table, syntha_conformance::PostgresHarness { mode, fault: None }, check));
-            }
+            postgres(table, check, &mut trials);
             #[cfg(feature = "encryption")]
             trials.push(trial(table, encrypted("memory-sealed", MemoryHarness, Mode::Sealed), check));
             #[cfg(feature = "encryption")]
@@ -38,8 +33,6 @@ fn main() -> ExitCode {
                 let shared = syntha_conformance::SharedSqliteHarness { fault: None };
                 trials.push(trial(table, encrypted("shared-sealed", shared, Mode::Sealed), check));
             }
-            #[cfg(feature = "postgres")]
-            layered_postgres(table, check, &mut trials);
             #[cfg(feature = "audit")]
             audited_trials(table, check, false, &mut trials);
         }
@@ -74,14 +67,24 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// A check over the layers above PostgreSQL. The modes have one text of functions, so each layer is over one of them, and both over the default.
+/// Set, every check runs on PostgreSQL in both modes, and over the layers above it: ten minutes more. Without it, the store's own run on a schema for each user.
 #[cfg(feature = "postgres")]
-fn layered_postgres(table: &str, check: Check, trials: &mut Vec<Trial>) {
+const ALL_ON_POSTGRES: &str = "SYNTHA_POSTGRES_ALL";
+
+/// A check on PostgreSQL. The modes have one text of functions, so each layer is over one of them, and both over the default.
+#[cfg(feature = "postgres")]
+fn postgres(table: &str, check: Check, trials: &mut Vec<Trial>) {
     use syntha_conformance::PostgresHarness;
     use syntha_conformance::syntha_postgres::Mode as Walls;
     let harness = |mode| PostgresHarness { mode, fault: None };
-    #[cfg(not(any(feature = "encryption", feature = "audit")))]
-    let _ = (table, check, trials, harness(Walls::Schema));
+    let all = std::env::var_os(ALL_ON_POSTGRES).is_some();
+    if all || table == "store" {
+        trials.push(trial(table, harness(Walls::Schema), check));
+    }
+    if !all {
+        return;
+    }
+    trials.push(trial(table, harness(Walls::Rls), check));
     #[cfg(feature = "encryption")]
     trials.push(trial(table, encrypted("postgres-sealed", harness(Walls::Rls), Mode::Sealed), check));
     #[cfg(feature = "audit")]
