@@ -669,6 +669,7 @@ impl UserManager {
 }
 
 /// How often expired data is looked for in folders.
+#[cfg(feature = "sqlite")]
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long what is under way has at a shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(30);
