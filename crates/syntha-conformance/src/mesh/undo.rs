@@ -30,7 +30,7 @@ checks![
     undo_keeps_nothing_of_the_hosts,
     undo_is_bounded,
     undo_lists_by_pages,
-    undo_waits_for_its_turn,
+    undo_of_racing_callers_is_done_once,
 ];
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -623,7 +623,7 @@ async fn undo_lists_by_pages(bed: Bed) {
 }
 
 /// Two handles, and calls that meet in one commit.
-async fn undo_waits_for_its_turn(bed: Bed) {
+async fn undo_of_racing_callers_is_done_once(bed: Bed) {
     let (mesh, other) = (bed.mesh("a").await, bed.mesh("a").await);
     let root = admin(&mesh).await;
     mesh.push("k", "old").await.unwrap();
