@@ -10,12 +10,14 @@ use crate::bare::value;
 use crate::pair::Report;
 
 const FEW: u64 = 100;
+/// The names of the rows say so, too.
+const MANY: u64 = 1_000_000;
 const BATCH: u64 = 250;
 const READS: u64 = 200_000;
 const COLD_READS: u64 = 2_000;
 const PUSHES: u64 = 200;
 
-pub(crate) async fn run(report: &mut Report, many: u64) {
+pub(crate) async fn run(report: &mut Report) {
     let (get, cold, push, open) = (
         "get, of 1,000,000 entries",
         "get, of 1,000,000 entries, any of them",
@@ -29,7 +31,7 @@ pub(crate) async fn run(report: &mut Report, many: u64) {
     let data = folder.path().join("data");
     let (users, host) = opened(&data).await;
     let small = filled(&users, &host, "small", FEW).await;
-    let large = filled(&users, &host, "large", many).await;
+    let large = filled(&users, &host, "large", MANY).await;
     let (few, lot) = (small.agent("agent").unwrap(), large.agent("agent").unwrap());
     let budget = "0.8 to 1.2× of a user with 100 entries";
     report
@@ -40,11 +42,11 @@ pub(crate) async fn run(report: &mut Report, many: u64) {
     let warm = |turn| read(few.clone(), FEW, cold_reads(turn));
     report
         .pair(cold, "shown: values that are not in memory", warm, |turn| {
-            read(lot.clone(), many, cold_reads(turn))
+            read(lot.clone(), MANY, cold_reads(turn))
         })
         .await;
     report
-        .pair_of(4, push, budget, |turn| write(few.clone(), FEW, turn), |turn| write(lot.clone(), many, turn))
+        .pair_of(4, push, budget, |turn| write(few.clone(), FEW, turn), |turn| write(lot.clone(), MANY, turn))
         .await;
     drop((few, lot, small, large));
     users.shutdown().await.unwrap();
@@ -53,8 +55,8 @@ pub(crate) async fn run(report: &mut Report, many: u64) {
     let start = Instant::now();
     let large = users.open(&host, "large").await.unwrap();
     let took = start.elapsed().as_secs_f64() * 1e6;
-    let note = format!("{many} entries in {:.2} s", took / 1e6);
-    report.add(open, "µs", &[took / many as f64], None, "linear", note);
+    let note = format!("{MANY} entries in {:.2} s", took / 1e6);
+    report.add(open, "µs", &[took / MANY as f64], None, "linear", note);
     drop(large);
     users.shutdown().await.unwrap();
 }

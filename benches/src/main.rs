@@ -31,9 +31,6 @@ struct Arguments {
     /// Pairs of each row
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
-    /// Entries of the rows with many entries
-    #[arg(long, default_value_t = 1_000_000)]
-    entries: u64,
     /// Users of the rows with many users
     #[arg(long, default_value_t = 10_000)]
     users: usize,
@@ -90,7 +87,7 @@ async fn main() {
         sealed::run(&mut report).await;
         audited::run(&mut report).await;
         crowd::run(&mut report, arguments.users).await;
-        large::run(&mut report, arguments.entries).await;
+        large::run(&mut report).await;
         report
     });
     let report = run.await.unwrap();

@@ -36,7 +36,9 @@ async fn main() -> Result {
                     let push = agent.push(key.as_str(), "x".repeat(40)).topics(topic.as_deref());
                     match push.await {
                         // On a busy machine: nothing was written.
-                        Err(error) if error.kind() == MeshErrorKind::Busy => {}
+                        Err(error) if error.kind() == MeshErrorKind::Busy => {
+                            tokio::time::sleep(error.retry_after().unwrap_or_default()).await;
+                        }
                         pushed => return pushed,
                     }
                 }

@@ -198,8 +198,8 @@ impl Sweeper {
                 Err(error) => Err(error),
             }
         };
-        let late = |_| StoreErrorKind::Busy.into();
-        let state = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|late_by| Err(late(late_by)));
+        let state =
+            tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(StoreErrorKind::Busy.into()));
         let known = match state {
             Ok(state) => {
                 let (next, stamp) = (state.next_expiry, Some(state.stamp));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use syntha::{Agent, Filter, HostAuthority, Session, UserManager};
+use syntha::{Agent, Filter, HostAuthority, UserManager};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -113,7 +113,7 @@ impl Load {
             while let Some(one) = agents.join_next().await {
                 one?;
             }
-            end(session);
+            session.end();
             user = self.next.fetch_add(1, Ordering::Relaxed) % self.plan.users;
         }
         Ok(())
@@ -174,13 +174,9 @@ impl Load {
         while let Some(one) = tasks.join_next().await {
             one?;
         }
-        end(session);
+        session.end();
         Ok(())
     }
-}
-
-fn end(session: Session) {
-    session.end();
 }
 
 /// What an agent writes and reads: keys of its own, and values that say whose they are.
