@@ -31,6 +31,8 @@ pub(crate) struct Plan {
 
 /// How many calls each of a user's agents makes before the next user takes the place.
 const VISIT: usize = 50;
+/// What a timer may be late by itself, which is not counted: tokio's has a resolution of a millisecond.
+const TICK: Duration = Duration::from_millis(1);
 /// How many pictures of the process are taken, at most.
 const SAMPLES: u32 = 120;
 
@@ -130,7 +132,7 @@ impl Load {
             let begun = match (&mut due, self.plan.pause) {
                 (Some(due), Some(pause)) => {
                     tokio::time::sleep_until(*due).await;
-                    std::mem::replace(due, *due + pause)
+                    Instant::now().min(std::mem::replace(due, *due + pause) + TICK)
                 }
                 _ => Instant::now(),
             };
