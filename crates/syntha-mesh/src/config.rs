@@ -10,6 +10,7 @@ use crate::limits::ResourceLimits;
 use crate::memory::CacheBudget;
 use crate::meters::Meters;
 use crate::names::PlanName;
+use crate::pacing::Pacing;
 use crate::trail::AuditPolicy;
 use crate::undo::UndoOverwrites;
 use syntha_store::{Clock, SystemClock};
@@ -56,6 +57,7 @@ pub struct MeshConfig {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     pub(crate) budget: Option<Arc<CacheBudget>>,
+    pub(crate) pacing: Arc<Pacing>,
     pub(crate) meters: Arc<Meters>,
     #[cfg(feature = "faults")]
     pub(crate) fault: Option<Fault>,
@@ -82,6 +84,7 @@ impl Default for MeshConfig {
             undo_overwrites: UndoOverwrites::None,
             clock: Arc::new(SystemClock),
             budget: None,
+            pacing: Arc::default(),
             meters: Arc::default(),
             #[cfg(feature = "faults")]
             fault: None,

@@ -36,6 +36,7 @@ mod message;
 mod meters;
 mod names;
 mod narrow;
+mod pacing;
 mod permissions;
 mod permit;
 mod push;

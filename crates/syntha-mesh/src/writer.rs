@@ -24,6 +24,7 @@ use crate::guard::Guard;
 use crate::history::{self, Lookup};
 use crate::index::Index;
 use crate::meters::Shed;
+use crate::pacing::{SHARED_OPS, rest};
 
 const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -177,10 +178,14 @@ impl Run {
             if !self.is_alone() {
                 self.gather().await;
             }
+            let begun = tokio::time::Instant::now();
+            let who = Arc::as_ptr(&self.core).addr();
+            let shared = self.core.config.pacing.is_shared(who, begun);
+            let most = if shared { SHARED_OPS } else { BATCH_OPS };
             let taken = {
                 let mut queue = self.core.writer.queue.lock();
                 let before = queue.waiting.len();
-                let (taken, withdrawn) = take(&mut queue);
+                let (taken, withdrawn) = take(&mut queue, most);
                 self.core.config.meters.waiting.decrement(count(before - queue.waiting.len()));
                 if taken.is_empty() {
                     queue.running = false;
@@ -193,7 +198,11 @@ impl Run {
                 }
                 taken
             };
+            let changes = taken.len();
             commit_all(&self.core, taken).await;
+            if let Some(rest) = rest(changes, begun.elapsed()).filter(|_| shared) {
+                tokio::time::sleep(rest).await;
+            }
         }
     }
 
@@ -239,14 +248,14 @@ const fn count(of: usize) -> f64 {
 }
 
 /// What goes into the next commit, and what nobody waits for any more.
-fn take(queue: &mut Queue) -> (VecDeque<Waiting>, Vec<Waiting>) {
+fn take(queue: &mut Queue, most: usize) -> (VecDeque<Waiting>, Vec<Waiting>) {
     let Queue { waiting, bytes: waiting_bytes, .. } = queue;
     let (mut taken, mut withdrawn, mut ops, mut bytes) = (VecDeque::new(), Vec::new(), 0_usize, 0_usize);
     while let Some(next) = waiting.front() {
         ops = ops.saturating_add(next.change.weight());
         let own = next.change.bytes();
         bytes = bytes.saturating_add(own);
-        if !taken.is_empty() && (ops > BATCH_OPS || bytes > BATCH_BYTES) {
+        if !taken.is_empty() && (ops > most || bytes > BATCH_BYTES) {
             break;
         }
         let Some(next) = waiting.pop_front() else { break };

@@ -14,6 +14,7 @@ mod changes;
 mod faults;
 mod full;
 mod limit_model;
+mod pacing;
 mod permission_calls;
 mod permission_model;
 mod reads;
