@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) keys: usize,
     /// How much later each agent's next call is due than its last; `None`: at once.
     pub(crate) pause: Option<Duration>,
-    /// How many writes of one more user wait at all times in the second half.
+    /// How many writes of one more user wait at all times in every second part of the time.
     pub(crate) flood: Option<usize>,
 }
 
@@ -33,6 +33,8 @@ pub(crate) struct Plan {
 const VISIT: usize = 50;
 /// What a timer may be late by itself, which is not counted: tokio's has a resolution of a millisecond.
 const TICK: Duration = Duration::from_millis(1);
+/// In so many parts the time is cut where somebody floods.
+const PARTS: u32 = 8;
 /// How many pictures of the process are taken, at most.
 const SAMPLES: u32 = 120;
 
@@ -94,9 +96,17 @@ impl Load {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// The half of the time that it is; always the first where nobody floods.
-    fn half(&self) -> usize {
-        usize::from(self.plan.flood.is_some() && self.started.elapsed() >= self.plan.time / 2)
+    /// Whether somebody floods just now, and when that changes. The parts take turns, so that what changes with time (caches fill, keys come to
+    /// be there) is the same in both.
+    fn part(&self) -> (bool, Instant) {
+        let part = self.plan.time / PARTS;
+        let mut end = self.started + part;
+        let (now, mut floods) = (Instant::now(), false);
+        while end <= now {
+            end += part;
+            floods = !floods;
+        }
+        (floods && self.plan.flood.is_some(), end)
     }
 
     /// One place: a user after the other works there, or one the whole time if there is a place for everybody.
@@ -136,7 +146,7 @@ impl Load {
                 }
                 _ => Instant::now(),
             };
-            let (half, kind) = (self.half(), self.plan.mix.draw(&mut random));
+            let (half, kind) = (usize::from(self.part().0), self.plan.mix.draw(&mut random));
             let called = own.call(kind, &agent, &mut random).await;
             let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             match called {
@@ -157,7 +167,6 @@ impl Load {
 
     /// The user who floods.
     async fn flood(self: Arc<Self>, writes: usize) -> Result<()> {
-        tokio::time::sleep_until(self.started + self.plan.time / 2).await;
         let session = self.users.create_user_session(&self.host, "flood").await?;
         let mut tasks = JoinSet::new();
         for number in 0..writes {
@@ -166,6 +175,11 @@ impl Load {
             tasks.spawn(async move {
                 let mut random = fastrand::Rng::new();
                 while !load.is_over() {
+                    let (floods, end) = load.part();
+                    if !floods {
+                        tokio::time::sleep_until(end).await;
+                        continue;
+                    }
                     match own.call(Kind::Push, &agent, &mut random).await {
                         Ok(_) => drop(load.recorder.flooded.fetch_add(1, Ordering::Relaxed)),
                         Err(_) => tokio::task::yield_now().await,

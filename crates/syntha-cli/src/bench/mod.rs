@@ -49,7 +49,7 @@ pub(crate) struct Bench {
     /// How many calls each agent makes in a second. Without it, each makes the next as soon as the last is answered
     #[arg(long, value_name = "CALLS")]
     rate: Option<f64>,
-    /// In the second half of the time, one more user writes as fast as it can, with so many writes waiting at all times: what that does to
+    /// In every second eighth of the time, one more user writes as fast as it can, with so many writes waiting at all times: what that does to
     /// the others is shown. Best with --rate
     #[arg(long, value_name = "WRITES")]
     flood: Option<NonZeroUsize>,
