@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::step::{Result, cargo, output, root, run, run_last, timed};
+use crate::step::{Result, build_once, cargo, output, root, run, run_last, timed};
 use crate::{consumers, tidy, tools};
 
 /// What a crate's dependency tree must never hold.
@@ -64,6 +64,10 @@ fn run_tests(packages: &[Package]) -> Result {
 
 pub(crate) fn run_ci(install: bool) -> Result {
     tools::check(install)?;
+    // Who lets it install is a fresh machine, as a rule.
+    if install {
+        build_once();
+    }
     run_all_lints()?;
     run_tests(&packages()?)
 }

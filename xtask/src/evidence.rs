@@ -254,14 +254,15 @@ fn write(rows: &[String], bench: &str) -> Result {
 
 fn row(run: &Run, count: &str) -> Result<String> {
     println!("\n== {}: {}={count}", run.what, run.variable);
+    // The whole workspace, so that what was built for other tests is used.
+    let filter = format!("package({}) & ({})", run.package, run.filter);
     let arguments = [
         "nextest",
         "run",
-        "-p",
-        run.package,
+        "--workspace",
         "--all-features",
         "-E",
-        run.filter,
+        &filter,
         "--no-capture",
         "--profile",
         "evidence",
@@ -273,10 +274,8 @@ fn row(run: &Run, count: &str) -> Result<String> {
     let found =
         found.last().ok_or_else(|| format!("{}: the test said nothing of what it found", run.what))?;
     println!("{found} ({took} s)");
-    let command = format!(
-        "{}={count} cargo nextest run -p {} --all-features -E '{}'",
-        run.variable, run.package, run.filter
-    );
+    let command =
+        format!("{}={count} cargo nextest run --workspace --all-features -E '{filter}'", run.variable);
     Ok(format!("| {} | {} | `{command}` | {count} | {took} s | {found} |\n", run.what, commit()?))
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// The result of a step; its text says what failed.
@@ -13,10 +14,21 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// Whether everything is built once, and never again after a change.
+static ONCE: AtomicBool = AtomicBool::new(false);
+
+/// Nothing is kept for a next build that does only what changed: writing that down takes time.
+pub(crate) fn build_once() {
+    ONCE.store(true, Ordering::Relaxed);
+}
+
 /// A cargo command in the workspace's root.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    if ONCE.load(Ordering::Relaxed) {
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     command
 }
 
