@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures_core::Stream;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::{Arguments, Either, Encode, Postgres, Row, Type};
+use sqlx::{Arguments, Either, Encode, Executor, Postgres, Row, Type};
 use syntha_store::Result;
 
 use crate::error::{Sent, corrupt, from_sqlx};
@@ -80,8 +80,7 @@ impl Statement {
     }
 
     fn query(self, keep: bool) -> Query<'static, Postgres, PgArguments> {
-        let arguments = if self.wrong { Err("an argument is too long".into()) } else { Ok(self.arguments) };
-        sqlx::query_with_result(self.text, arguments).persistent(keep)
+        sqlx::query_with(self.text, self.arguments).persistent(keep)
     }
 }
 
@@ -122,8 +121,11 @@ pub(crate) async fn send(
     keep: bool,
 ) -> Result<Told, Failed> {
     let proves = statement.proves;
+    if statement.wrong {
+        return Err(Failed { error: sqlx::Error::Encode("an argument is too long".into()), answered: false });
+    }
     let mut row: Option<PgRow> = None;
-    let mut answer = statement.query(keep).fetch_many(connection);
+    let mut answer = connection.fetch_many(statement.query(keep));
     loop {
         match std::future::poll_fn(|cx| Pin::new(&mut answer).poll_next(cx)).await {
             Some(Ok(Either::Right(next))) if row.is_none() => row = Some(next),

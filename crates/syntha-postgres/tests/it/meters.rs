@@ -25,8 +25,19 @@ const METRICS: &[(&str, &str, &[&str])] = &[
 
 type Found = BTreeMap<(String, String), f64>;
 
-/// Counters and histograms are of the time since the last look.
-fn look(snapshots: &Snapshotter) -> Found {
+struct Looks {
+    snapshots: Snapshotter,
+    gauges: Found,
+}
+
+impl Looks {
+    /// What was told since the last look; of gauges, where they stand.
+    fn look(&mut self) -> Found {
+        look(&self.snapshots, &mut self.gauges)
+    }
+}
+
+fn look(snapshots: &Snapshotter, gauges: &mut Found) -> Found {
     let mut found = Found::new();
     for (key, _, _, value) in snapshots.snapshot().into_vec() {
         let (name, labels) = key.key().clone().into_parts();
@@ -37,7 +48,12 @@ fn look(snapshots: &Snapshotter) -> Found {
         assert!(allowed.contains(&of.as_str()), "{} of {of}", name.as_str());
         let value = match value {
             DebugValue::Counter(count) => count as f64,
-            DebugValue::Gauge(value) => value.0,
+            // The recorder sets it to 0 at each look.
+            DebugValue::Gauge(more) => {
+                let stands = gauges.entry((name.as_str().to_owned(), of.clone())).or_default();
+                *stands += more.0;
+                *stands
+            }
             DebugValue::Histogram(values) => values.len() as f64,
         };
         found.insert((name.as_str().to_owned(), of), value);
@@ -53,18 +69,18 @@ fn of(found: &Found, name: &str, label: &str) -> f64 {
 #[tokio::test]
 async fn metrics_are_of_closed_sets_and_right() {
     let recorder = DebuggingRecorder::new();
-    let snapshots = recorder.snapshotter();
+    let mut looks = Looks { snapshots: recorder.snapshotter(), gauges: Found::new() };
     let _here = metrics::set_default_local_recorder(&recorder);
     let database = database(Mode::Rls).await;
     let config = database.config().connections(2).notifications(false);
     let store = PostgresStore::open(config).await.unwrap();
-    look(&snapshots);
+    looks.look();
     let alice = user(&store, "CANARY").await;
     for n in 0..5 {
         alice.commit(put("CANARY-key", &n.to_string())).await.unwrap();
         alice.state().await.unwrap();
     }
-    let found = look(&snapshots);
+    let found = looks.look();
     let expected: Vec<_> = METRICS.iter().map(|(.., of)| of.len()).collect();
     assert_eq!(found.len(), expected.iter().sum::<usize>());
     for (name, label, expected) in [
@@ -84,7 +100,7 @@ async fn metrics_are_of_closed_sets_and_right() {
     let read = || alice.read(Keyspace::Context, &ids);
     let all = tokio::join!(read(), read(), read());
     assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
-    let found = look(&snapshots);
+    let found = looks.look();
     assert_eq!(of(&found, "connection_waits_total", ""), 1.0);
     assert_eq!(of(&found, "connection_wait_seconds", ""), 1.0);
     assert_eq!(of(&found, "connections", "idle"), 2.0);
@@ -94,10 +110,10 @@ async fn metrics_are_of_closed_sets_and_right() {
         .unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     alice.state().await.unwrap();
-    let found = look(&snapshots);
+    let found = looks.look();
     assert_eq!(of(&found, "connections_closed_total", "lost"), 1.0);
     store.close().await.unwrap();
-    let found = look(&snapshots);
+    let found = looks.look();
     assert_eq!((of(&found, "connections", "idle"), of(&found, "connections", "in_use")), (0.0, 0.0));
     database.remove().await.unwrap();
 }

@@ -53,7 +53,7 @@ async fn old(mode: Mode, users: usize) -> TestDatabase {
         calls += &format!(
             "SELECT syntha.create_user(decode('{tag}', 'hex'), decode(repeat('0{}', 16), 'hex'), decode('{print}', 'hex'), 0,
                 decode(repeat('01', 16), 'hex'), NULL, NULL, NULL, 1, NULL,
-                ARRAY[1, 1]::bigint[], ARRAY[1, 1]::bigint[], ARRAY['who', 'gone']::bytea[], ARRAY[0, 0]::bigint[],
+                ARRAY[1, 1]::bigint[], ARRAY[2, 2]::bigint[], ARRAY['who', 'gone']::bytea[], ARRAY[0, 0]::bigint[],
                 ARRAY[NULL, NULL]::bigint[], ARRAY['head', 'head']::bytea[], ARRAY['user-{n}', 'old']::bytea[]);",
             1 + n % 9
         );
@@ -73,7 +73,7 @@ fn old_commit(tag: &str, life: usize, kind: u8, name: &str) -> String {
     format!(
         "SELECT syntha.commit(decode('{tag}', 'hex'), decode(repeat('0{life}', 16), 'hex'), NULL, NULL, 1,
             decode(repeat('02', 16), 'hex'), NULL, NULL, NULL, 2, NULL,
-            ARRAY[{kind}]::bigint[], ARRAY[1]::bigint[], ARRAY['{name}']::bytea[], ARRAY[0]::bigint[], ARRAY[NULL]::bigint[], {data});"
+            ARRAY[{kind}]::bigint[], ARRAY[2]::bigint[], ARRAY['{name}']::bytea[], ARRAY[0]::bigint[], ARRAY[NULL]::bigint[], {data});"
     )
 }
 
@@ -152,10 +152,11 @@ async fn a_migration_goes_on_where_it_was_ended() {
     assert!(ended.await.is_err());
     let left = versions(&config, &key()).await.unwrap().behind();
     assert!(left > 0 && left <= 36, "{left} are left");
-    let both = tokio::join!(migrate(&config, &key(), |_| {}), migrate(&config, &key(), |_| {}));
+    let key = key();
+    let both = tokio::join!(migrate(&config, &key, |_| {}), migrate(&config, &key, |_| {}));
     let done = both.0.unwrap().done + both.1.unwrap().done;
     assert!(done <= left && done + 4 >= left, "{done} of {left}");
-    assert_eq!(versions(&config, &key()).await.unwrap().users, [(2, 40)]);
+    assert_eq!(versions(&config, &key).await.unwrap().users, [(2, 40)]);
     assert_eq!(database.number(INDICES).await.unwrap(), 40);
     database.remove().await.unwrap();
 }
