@@ -47,6 +47,8 @@ pub struct PostgresConfig {
     pub(crate) connections: u32,
     pub(crate) acquire: Duration,
     pub(crate) statements: Statements,
+    notifications: bool,
+    listen_url: Option<Secret>,
     #[cfg(feature = "faults")]
     pub(crate) unverified: bool,
 }
@@ -81,6 +83,8 @@ impl PostgresConfig {
             connections: 10,
             acquire: Duration::from_secs(10),
             statements: Statements::default(),
+            notifications: true,
+            listen_url: None,
             #[cfg(feature = "faults")]
             unverified: false,
         }
@@ -110,6 +114,20 @@ impl PostgresConfig {
         self
     }
 
+    /// Whether processes tell each other of commits with `NOTIFY`, so that a watch in another process wakes within some hundredths of a second. If
+    /// not, each waiter asks the server every 100 ms. On if not set. What is told names no user; a store that waits for nothing doesn't listen.
+    pub const fn notifications(mut self, notifications: bool) -> Self {
+        self.notifications = notifications;
+        self
+    }
+
+    /// The URL to listen at, if the store's own leads to a pooler in transaction mode, which takes no `LISTEN`: that of the server itself, with the
+    /// same database and role. It is used for one connection.
+    pub fn listen_url(mut self, url: impl Into<String>) -> Self {
+        self.listen_url = Some(Secret(url.into().into()));
+        self
+    }
+
     /// Opens whatever it finds: for databases that were broken on purpose.
     #[cfg(feature = "faults")]
     pub const fn unverified(mut self) -> Self {
@@ -132,6 +150,12 @@ impl PostgresConfig {
 
     pub(crate) fn options(&self) -> Result<PgConnectOptions> {
         options(&self.url)
+    }
+
+    /// How the listener connects, if there is one.
+    pub(crate) fn listen_options(&self) -> Result<Option<PgConnectOptions>> {
+        let url = self.listen_url.as_ref().unwrap_or(&self.url);
+        self.notifications.then(|| options(url)).transpose()
     }
 }
 
