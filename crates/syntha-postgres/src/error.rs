@@ -2,6 +2,8 @@ use std::fmt;
 
 use syntha_store::{Error, ErrorKind};
 
+use crate::pooler::lost;
+
 /// A SQLSTATE. The server's text is never taken over: its details hold stored values.
 #[derive(Debug)]
 struct State([u8; 5]);
@@ -68,6 +70,8 @@ fn of_state(code: &str, sent: Sent) -> Error {
             ErrorKind::Unsupported,
             "the database lacks functions that this build calls, run the installation of this version",
         ),
+        // A statement's name, or none, that another connection of the server knows.
+        "26000" | "42P05" => lost(),
         "28000" | "28P01" | "3D000" => Error::new(
             ErrorKind::Refused,
             "the server refused the role, its password or the database, check the URL",

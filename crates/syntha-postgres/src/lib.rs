@@ -6,6 +6,7 @@ mod connections;
 mod error;
 mod install;
 mod plan;
+mod pooler;
 mod rows;
 mod snapshot;
 mod store;
@@ -14,6 +15,8 @@ pub mod testing;
 mod user_store;
 mod verify;
 
+#[cfg(feature = "faults")]
+pub use config::Fault;
 pub use config::{Mode, PostgresConfig, Statements};
 pub use install::{InstallConfig, install};
 pub use store::PostgresStore;

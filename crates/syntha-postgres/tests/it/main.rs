@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod catalog;
 mod connections;
 mod install;
+mod pooler;
 mod walls;
 
 use syntha_postgres::testing::{TestDatabase, TestServer};
