@@ -4,6 +4,8 @@
 //! server's connection what was said there last, perhaps by somebody else: the values of one call would meet the text of another one, and
 //! `open_user` and `erase_user` both take one tag.
 
+use std::sync::Arc;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Row};
 use syntha_store::{Error, ErrorKind, Result};
@@ -28,9 +30,9 @@ enum Asker {
 const PID: &str = "SELECT pg_backend_pid()";
 
 /// Refuses a pooler that does not keep together what statements of this kind need.
-pub(crate) async fn check(connections: &Connections, statements: Statements) -> Result<&'static str> {
+pub(crate) async fn check(connections: &Arc<Connections>, statements: Statements) -> Result<&'static str> {
     let mut one = connections.own().await?;
-    keeps_transactions(&mut one).await?;
+    keeps_transactions(connections, &mut one).await?;
     if statements != Statements::Pooled {
         let mut other = connections.own().await?;
         let kept = match statements {
@@ -57,26 +59,30 @@ pub(crate) const fn lost() -> Error {
     )
 }
 
-/// A transaction has one connection of the server from its beginning to its end. pgbouncer, pooling by statement, refuses the beginning.
-async fn keeps_transactions(connection: &mut PgConnection) -> Result<()> {
-    let refused = || {
-        Error::new(
-            ErrorKind::Refused,
-            "the pooler takes no transactions: let it pool by transaction or by session",
-        )
-    };
-    match connection.execute(BEGIN).await {
-        Ok(_) => {}
-        // Its own refusal: a protocol violation, and the connection ends.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("08P01") => {
-            return Err(refused());
+/// A transaction has one connection of the server from its beginning to its end.
+async fn keeps_transactions(connections: &Arc<Connections>, connection: &mut PgConnection) -> Result<()> {
+    if let Err(error) = connection.execute(BEGIN).await {
+        // pgbouncer's word for it, when it pools by statement, is also its word for a server that is away. It ends the connection in both cases.
+        let violates = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("08P01"));
+        if violates {
+            let mut other = connections.own().await?;
+            pid(&mut other).await?;
+            let _ = other.close().await;
+            return Err(no_transactions());
         }
-        Err(error) => return Err(from_sqlx(&error, Sent::Read)),
+        return Err(from_sqlx(&error, Sent::Read));
     }
     let first = pid(connection).await?;
     let same = first == pid(connection).await? && first == pid(connection).await?;
     connection.execute(COMMIT).await.map_err(|error| from_sqlx(&error, Sent::Read))?;
-    if same { Ok(()) } else { Err(refused()) }
+    if same { Ok(()) } else { Err(no_transactions()) }
+}
+
+const fn no_transactions() -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "the pooler takes no transactions: let it pool by transaction or by session",
+    )
 }
 
 /// Each of the two has a connection of the server for itself.

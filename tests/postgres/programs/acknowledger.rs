@@ -4,12 +4,14 @@
 
 use std::io::Write;
 
-use syntha_postgres::syntha_store::{DeploymentKey, Keyspace, Result, Store, UserId};
+use syntha_postgres::syntha_store::{DeploymentKey, Keyspace, Store, UserId};
 use syntha_postgres::{Mode, PostgresConfig, PostgresStore, Statements};
 use syntha_postgres_tests::{id, pair};
 
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
 #[tokio::main]
-async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().ok_or("give a URL")?;
     let mode = if arguments.next().as_deref() == Some("rls") { Mode::Rls } else { Mode::Schema };
@@ -29,7 +31,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn write(store: &PostgresStore, number: u32) -> Result<()> {
+async fn write(store: &PostgresStore, number: u32) -> Result {
     let name = format!("user-{number}");
     let user = store.open(store.deployment_key().tag(&UserId::new(&name)?)).await?;
     let read = user.read(Keyspace::Context, &[id("left")]).await?.value;

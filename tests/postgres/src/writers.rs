@@ -63,6 +63,8 @@ pub struct Writer {
     name: String,
     store: Arc<dyn UserStore>,
     first: Stamp,
+    /// Where the data stood when it was last known.
+    last: Stamp,
     /// Commits that happened, by all that the store said.
     commits: u64,
     next: u64,
@@ -76,7 +78,7 @@ impl Writer {
     pub async fn new(store: &PostgresStore, name: &str) -> Self {
         let user = user(store, name).await;
         let first = user.state().await.unwrap().stamp;
-        Self { name: name.to_owned(), store: user, first, commits: 0, next: 0 }
+        Self { name: name.to_owned(), store: user, first, last: first, commits: 0, next: 0 }
     }
 
     /// Writes until it is over.
@@ -94,13 +96,15 @@ impl Writer {
             let batch = pair(&self.name, self.next);
             let id = batch.id;
             match self.store.commit(batch).await {
-                Ok(_) => {
+                Ok(commit) => {
+                    self.last = commit.stamp;
                     tally.acknowledged.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Unknown => {
                     tally.unknown.fetch_add(1, Ordering::Relaxed);
-                    if self.happened(id, tally).await {
+                    if let Some(stamp) = self.happened(id, tally).await {
+                        self.last = stamp;
                         tally.happened.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
@@ -115,11 +119,11 @@ impl Writer {
         self.commits += 1;
     }
 
-    async fn happened(&self, id: BatchId, tally: &Tally) -> bool {
+    async fn happened(&self, id: BatchId, tally: &Tally) -> Option<Stamp> {
         loop {
-            match self.store.outcome(id, self.first).await {
-                Ok(Outcome::Committed(_)) => return true,
-                Ok(Outcome::Not) => return false,
+            match self.store.outcome(id, self.last).await {
+                Ok(Outcome::Committed(stamp)) => return Some(stamp),
+                Ok(Outcome::Not) => return None,
                 Ok(other) => panic!("{other:?} of a batch that was the last one"),
                 Err(error) => {
                     check_kind(error.kind(), &error);

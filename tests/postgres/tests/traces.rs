@@ -75,7 +75,7 @@ async fn no_trace_of_what_users_wrote() {
     let needles = needles();
     for mode in [Mode::Schema, Mode::Rls] {
         let database = server.database(mode).await.unwrap();
-        database.admin("CREATE EXTENSION pg_stat_statements SCHEMA pg_catalog").await.unwrap();
+        database.admin("CREATE SCHEMA stats; CREATE EXTENSION pg_stat_statements SCHEMA stats").await.unwrap();
         let pooler = server.shared_pooler().await.unwrap();
         for (way, config) in [("direct", database.config()), ("pooled", database.config_through(pooler))] {
             let store = PostgresStore::open(config).await.unwrap();
@@ -218,7 +218,7 @@ async fn statistics(database: &TestDatabase, needles: &AhoCorasick) {
     let mut texts: Vec<String> =
         sqlx::query_scalar("SELECT query FROM pg_stat_activity").fetch_all(&mut superuser).await.unwrap();
     texts.extend(
-        sqlx::query_scalar::<_, String>("SELECT query FROM pg_stat_statements")
+        sqlx::query_scalar::<_, String>("SELECT query FROM stats.pg_stat_statements")
             .fetch_all(&mut superuser)
             .await
             .unwrap(),

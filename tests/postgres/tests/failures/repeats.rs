@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use syntha_mesh::{Agent, ErrorKind, Mesh, MeshConfig, Message, Opening};
-use syntha_postgres::syntha_store::{DeploymentKey, Store};
+use syntha_postgres::syntha_store::{Batch, CreateMode, DeploymentKey, Store, Timestamp};
 use syntha_postgres::testing::TestServer;
 use syntha_postgres::{PostgresConfig, PostgresStore};
-use syntha_postgres_tests::{Network, user};
+use syntha_postgres_tests::{Network, tag};
 
 use super::MODES;
 
