@@ -14,6 +14,7 @@ mod crowd;
 mod large;
 mod pair;
 mod peers;
+mod postgres;
 mod reads;
 mod sealed;
 mod writes;
@@ -79,6 +80,13 @@ async fn main() {
         }
         return;
     }
+    if std::env::var_os(postgres::FSYNC).is_none() {
+        let again = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(std::env::args_os().skip(1))
+            .env(postgres::FSYNC, "1")
+            .status();
+        std::process::exit(again.unwrap().code().unwrap_or(1));
+    }
     let mut report = Report::new(arguments.pairs, &arguments.only, arguments.side);
     // A task of its own: callers run on a worker of the runtime, as in a server.
     let run = tokio::spawn(async move {
@@ -88,6 +96,7 @@ async fn main() {
         audited::run(&mut report).await;
         crowd::run(&mut report, arguments.users).await;
         large::run(&mut report).await;
+        postgres::run(&mut report).await;
         report
     });
     let report = run.await.unwrap();

@@ -310,24 +310,14 @@ async fn commit_some(
     if core.retired.load(Ordering::Acquire) {
         return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
     }
-    // What is refused, and what changes nothing, is answered without a commit, so nothing else would notice an old index.
-    if !core.exclusive {
+    let (mut drafted, mut since, mut time) = draft_now(core, waiting, most).await?;
+    // A commit fails if the index was old. What is refused, and what changes nothing, is answered without one, so nothing else would notice.
+    if !core.exclusive && !drafted.as_ref().is_ok_and(|drafted| drafted.batch.is_some()) {
         core.catch_up().await?;
+        if core.index.read().stamp != since {
+            (drafted, since, time) = draft_now(core, waiting, most).await?;
+        }
     }
-    let lookup = history::look_up(core, waiting.iter().take(most).map(|next| &next.change)).await?;
-    let (drafted, since, time) = {
-        let index = core.index.read();
-        // INVARIANT: the index of a mesh that was ended is empty, and says that nothing is used: nothing is committed on it.
-        if core.retired.load(Ordering::Acquire) {
-            return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
-        }
-        let now = core.now(&index);
-        // A reader found another handle's commit meanwhile: what was looked up is of the one before.
-        if lookup.at.is_some_and(|at| at != index.stamp) {
-            return Err(moved_on());
-        }
-        (draft(core, &index, &lookup, now, waiting.iter().take(most)), index.stamp, now)
-    };
     let Drafted { answers, batch, mut overlay } = drafted?;
     let events = std::mem::take(&mut overlay.events);
     let flush = waiting.iter().take(answers.len()).any(|next| matches!(next.change, Change::Flush));
@@ -402,6 +392,26 @@ async fn commit_some(
     }
     answer_each(waiting, answers);
     Ok(())
+}
+
+/// What the front of the queue makes of the index as it is, with its stamp and the time.
+async fn draft_now(
+    core: &Arc<Core>,
+    waiting: &VecDeque<Waiting>,
+    most: usize,
+) -> Result<(Result<Drafted, StoreError>, syntha_store::Stamp, syntha_store::Timestamp), StoreError> {
+    let lookup = history::look_up(core, waiting.iter().take(most).map(|next| &next.change)).await?;
+    let index = core.index.read();
+    // INVARIANT: the index of a mesh that was ended is empty, and says that nothing is used: nothing is committed on it.
+    if core.retired.load(Ordering::Acquire) {
+        return Err(StoreError::new(StoreErrorKind::Gone, "the mesh was ended, open it again"));
+    }
+    let now = core.now(&index);
+    // A reader found another handle's commit meanwhile: what was looked up is of the one before.
+    if lookup.at.is_some_and(|at| at != index.stamp) {
+        return Err(moved_on());
+    }
+    Ok((draft(core, &index, &lookup, now, waiting.iter().take(most)), index.stamp, now))
 }
 
 fn answer_each(waiting: &mut VecDeque<Waiting>, answers: impl IntoIterator<Item = Result<Answer>>) {

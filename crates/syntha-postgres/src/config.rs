@@ -50,6 +50,8 @@ pub struct PostgresConfig {
     pub(crate) connections: u32,
     pub(crate) acquire: Duration,
     pub(crate) statements: Statements,
+    notifications: bool,
+    listen_url: Option<Secret>,
     #[cfg(feature = "faults")]
     pub(crate) unverified: bool,
     #[cfg(feature = "faults")]
@@ -97,6 +99,8 @@ impl PostgresConfig {
             connections: 10,
             acquire: Duration::from_secs(10),
             statements: Statements::default(),
+            notifications: true,
+            listen_url: None,
             #[cfg(feature = "faults")]
             unverified: false,
             #[cfg(feature = "faults")]
@@ -128,6 +132,20 @@ impl PostgresConfig {
         self
     }
 
+    /// Whether processes tell each other of commits with `NOTIFY`, so that a watch in another process wakes within some hundredths of a second. If
+    /// not, each waiter asks the server every 100 ms. On if not set. What is told names no user; a store that waits for nothing doesn't listen.
+    pub const fn notifications(mut self, notifications: bool) -> Self {
+        self.notifications = notifications;
+        self
+    }
+
+    /// The URL to listen at, if the store's own leads to a pooler in transaction mode, which takes no `LISTEN`: that of the server itself, with the
+    /// same database and role. It is used for one connection.
+    pub fn listen_url(mut self, url: impl Into<String>) -> Self {
+        self.listen_url = Some(Secret(url.into().into()));
+        self
+    }
+
     /// Opens whatever it finds: for databases that were broken on purpose.
     #[cfg(feature = "faults")]
     pub const fn unverified(mut self) -> Self {
@@ -140,19 +158,6 @@ impl PostgresConfig {
     pub const fn fault(mut self, fault: Fault) -> Self {
         self.fault = Some(fault);
         self
-    }
-
-    /// Whether connections that are given back are looked at.
-    #[cfg(feature = "faults")]
-    pub(crate) const fn checks_release(&self) -> bool {
-        self.fault.is_none()
-    }
-
-    /// Whether connections that are given back are looked at.
-    #[cfg(not(feature = "faults"))]
-    #[allow(clippy::unused_self, reason = "a build with planted faults asks it")]
-    pub(crate) const fn checks_release(&self) -> bool {
-        true
     }
 
     /// Whether the walls are looked at when it opens.
@@ -170,6 +175,14 @@ impl PostgresConfig {
 
     pub(crate) fn options(&self) -> Result<PgConnectOptions> {
         options(&self.url)
+    }
+
+    /// How the listener connects, if there is one.
+    pub(crate) fn listen_options(&self) -> Result<Option<PgConnectOptions>> {
+        // Behind a pooler that changes connections, a listener would hear nothing.
+        let own = (self.statements != Statements::Pooled).then_some(&self.url);
+        let url = self.listen_url.as_ref().or(own).filter(|_| self.notifications);
+        url.map(options).transpose()
     }
 }
 

@@ -50,6 +50,19 @@ pub(crate) fn from_sqlx(error: &sqlx::Error, sent: Sent) -> Error {
     of_state(code.as_ref(), sent).with_source(State(state))
 }
 
+/// Whether the connection is of no use any more.
+pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            code.starts_with("57P") || code.starts_with("08")
+        }
+        // The answer was read to its end, or nothing was sent.
+        sqlx::Error::RowNotFound | sqlx::Error::Encode(_) => false,
+        _ => true,
+    }
+}
+
 /// What a SQLSTATE means, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn of_state(code: &str, sent: Sent) -> Error {
     match code {

@@ -11,8 +11,35 @@ use sqlx::{Connection, Executor, Row};
 use syntha_store::{Error, ErrorKind, Result};
 
 use crate::config::Statements;
-use crate::connections::{BEGIN, COMMIT, Connections};
-use crate::error::{Sent, corrupt, from_sqlx};
+use crate::connections::Connections;
+use crate::error::{Sent, corrupt, from_sqlx, is_lost};
+use crate::statement::{Failed, Statement, Told, send};
+
+/// A transaction of the client's.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+
+/// Sends a statement in a transaction, for which a pooler keeps to one connection of the server. The answer to its end is the acknowledgement: what
+/// fails before that is asked for has not happened.
+pub(crate) async fn in_transaction(connection: &mut PgConnection, statement: Statement) -> Result<Told, Failed> {
+    let undone = |error| Failed { error, answered: false, undone: true };
+    connection.execute(BEGIN).await.map_err(undone)?;
+    match send(connection, statement, false).await {
+        Ok(told) => {
+            // INVARIANT: the statement has succeeded, so the server can't answer this with a silent rollback.
+            let ended = connection.execute(COMMIT).await;
+            ended.map(|_| told).map_err(|error| Failed { error, answered: true, undone: false })
+        }
+        Err(failed) => {
+            if !is_lost(&failed.error) {
+                // A connection on which this fails is found not to be clean.
+                let _ = connection.execute(ROLLBACK).await;
+            }
+            Err(undone(failed.error))
+        }
+    }
+}
 
 /// Who of two asks, in turn. A pooler that takes the connection used last gives both the same one; one that takes them in order gives the first
 /// asker, who asks twice running, a second one.

@@ -22,6 +22,10 @@ pub(crate) fn refusal(status: i64) -> Option<Error> {
         6 => not_found(),
         7 => erased(),
         8 => present(),
+        12 => Error::new(
+            ErrorKind::Unsupported,
+            "the user's tables are of a version that this build does not serve, run the migration",
+        ),
         _ => corrupt(),
     })
 }

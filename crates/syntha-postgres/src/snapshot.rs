@@ -10,9 +10,10 @@ use syntha_store::{
     UserTag,
 };
 
-use crate::connections::{Connections, one};
+use crate::connections::Connections;
 use crate::error::{Sent, corrupt, from_sqlx};
 use crate::rows::State;
+use crate::statement::{Kind, one};
 use crate::user_store::{SCAN, STATE, bind_scan, bound, page};
 
 /// It holds no commit up, but the server keeps what it may still read: so who reads slower than this between two pages loses it.
@@ -41,7 +42,7 @@ impl PostgresSnapshot {
         for statement in [BEGIN, PATIENCE] {
             connection.execute(statement).await.map_err(|error| from_sqlx(&error, Sent::Read))?;
         }
-        let row = one(&mut connection, bound(STATE, owner.as_bytes(), life), Sent::Read).await?;
+        let row = one(&mut connection, bound(Kind::State, STATE, owner.as_bytes(), life), Sent::Read).await?;
         let state = State::of(&row, life)?.state;
         let mut spaces = Keyspace::all().collect::<Vec<_>>().into_iter();
         let at = spaces.next().map(|space| (space, None));
@@ -72,7 +73,8 @@ impl Snapshot for PostgresSnapshot {
         while let Some((space, from)) = self.at.take() {
             let mut scan = Scan::records(space, PAGE);
             scan.from = from;
-            let statement = bind_scan(bound(SCAN, self.owner.as_bytes(), self.life), &scan, PAGE_BYTES);
+            let statement =
+                bind_scan(bound(Kind::Scan, SCAN, self.owner.as_bytes(), self.life), &scan, PAGE_BYTES);
             let row = one(&mut self.connection, statement, Sent::Read).await?;
             let page = page(&row, &scan)?;
             self.at = match page.next() {

@@ -1,11 +1,8 @@
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use event_listener::Event;
-use parking_lot::Mutex;
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 use syntha_store::{
@@ -15,11 +12,13 @@ use syntha_store::{
 };
 
 use crate::config::PostgresConfig;
-use crate::connections::{Connections, one};
+use crate::connections::Connections;
 use crate::error::{Sent, corrupt, foreign, from_sqlx};
+use crate::notices::Notices;
 use crate::plan::{Plan, usage};
 use crate::pooler;
 use crate::rows::{self, int};
+use crate::statement::{Kind, Statement, call, one};
 use crate::user_store::PostgresUser;
 use crate::verify;
 
@@ -27,8 +26,7 @@ use crate::verify;
 pub struct PostgresStore {
     connections: Arc<Connections>,
     config: PostgresConfig,
-    /// One for each user that has a handle: this process's commits wake who waits.
-    events: Mutex<HashMap<[u8; 32], Weak<Event>>>,
+    notices: Arc<Notices>,
 }
 
 impl PostgresStore {
@@ -45,10 +43,12 @@ impl PostgresStore {
             pooler::check(&connections, config.statements).await?;
         }
         verify::server(&connections, &config).await?;
-        let store = Self { connections, config, events: Mutex::default() };
+        let notices = Notices::new(&connections, &config)?;
+        let store = Self { connections, config, notices };
         if store.config.verifies() {
             verify::walls(&store.connections, store.config.mode).await?;
         }
+        store.connections.tend();
         // What an earlier process left.
         if drop_erased(&store.connections).await.is_err() {
             tokio::spawn(drop_later(Arc::downgrade(&store.connections)));
@@ -67,24 +67,11 @@ impl PostgresStore {
     }
 
     fn handle(&self, tag: [u8; 32], life: Incarnation) -> Arc<dyn UserStore> {
-        Arc::new(PostgresUser::new(Arc::clone(&self.connections), tag, life, self.event(tag)))
-    }
-
-    fn event(&self, tag: [u8; 32]) -> Arc<Event> {
-        let mut events = self.events.lock();
-        if let Some(event) = events.get(&tag).and_then(Weak::upgrade) {
-            return event;
-        }
-        events.retain(|_, event| event.strong_count() > 0);
-        let event = Arc::new(Event::new());
-        events.insert(tag, Arc::downgrade(&event));
-        event
+        Arc::new(PostgresUser::new(Arc::clone(&self.connections), tag, life, self.notices.bell(&tag)))
     }
 
     fn wake(&self, tag: &[u8; 32]) {
-        if let Some(event) = self.events.lock().get(tag).and_then(Weak::upgrade) {
-            event.notify(usize::MAX);
-        }
+        self.notices.ring(tag);
     }
 
     async fn import_in(
@@ -95,8 +82,8 @@ impl PostgresStore {
         mode: ImportMode,
     ) -> Result<Stamp> {
         // The life may be the snapshot's choice, which an import asks for at the end.
-        let begin = sqlx::query("SELECT o_status FROM syntha.import_begin($1, $2, $3, $4)")
-            .bind(user.as_bytes().to_vec())
+        let begin = Statement::call(Kind::Other, call!("o_status", "import_begin($1, $2, $3, $4)"))
+            .bind(&user.as_bytes()[..])
             .bind(Incarnation::random()?.0.to_be_bytes().to_vec())
             .bind(self.print().to_vec())
             .bind(i64::from(mode == ImportMode::Replace));
@@ -106,10 +93,11 @@ impl PostgresStore {
         }
         let life = snapshot.life().map_or_else(Incarnation::random, Ok)?;
         let (state, follows) = (snapshot.state(), snapshot.follows());
-        let end = sqlx::query(
-            "SELECT o_status, o_epoch FROM syntha.import_end($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        let end = Statement::call(
+            Kind::Other,
+            call!("o_status, o_epoch", "import_end($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
         )
-        .bind(user.as_bytes().to_vec())
+        .bind(&user.as_bytes()[..])
         .bind(life.0.to_be_bytes().to_vec())
         .bind(self.print().to_vec())
         .bind(int(state.stamp.epoch.0))
@@ -141,8 +129,8 @@ async fn import_page(connection: &mut PgConnection, user: UserTag, chunk: Vec<St
         heads.push(record.head.head.to_vec());
         bodies.push(record.body.0.to_vec());
     }
-    let page = sqlx::query("SELECT syntha.import_page($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-        .bind(user.as_bytes().to_vec())
+    let page = Statement::question("SELECT syntha.import_page($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        .bind(&user.as_bytes()[..])
         .bind(spaces)
         .bind(names)
         .bind(seqs)
@@ -164,7 +152,7 @@ impl fmt::Debug for PostgresStore {
 #[deny(clippy::missing_trait_methods)]
 impl Store for PostgresStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("postgres", true, false, false)
+        Capabilities::new("postgres", true, false, self.notices.are_on())
     }
 
     async fn create(
@@ -178,7 +166,7 @@ impl Store for PostgresStore {
         let recreate = mode == CreateMode::Recreate;
         let statement =
             Plan::new(life, &first)?.create(user.as_bytes(), life, &self.print(), recreate, &first)?;
-        let row = self.connections.one(statement, Sent::Write).await;
+        let row = self.connections.of_user(user.as_bytes(), statement, Sent::Write).await;
         self.wake(user.as_bytes());
         let row = row?;
         rows::check(&row)?;
@@ -187,9 +175,9 @@ impl Store for PostgresStore {
     }
 
     async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
-        let statement = sqlx::query("SELECT o_status, o_life, o_print FROM syntha.open_user($1)")
-            .bind(user.as_bytes().to_vec());
-        let row = self.connections.one(statement, Sent::Read).await?;
+        let statement = Statement::call(Kind::Open, call!("o_status, o_life, o_print", "open_user($1)"))
+            .bind(&user.as_bytes()[..]);
+        let row = self.connections.of_user(user.as_bytes(), statement, Sent::Read).await?;
         rows::check(&row)?;
         if rows::bytes(&row, "o_print")? != self.print() {
             return Err(foreign());
@@ -199,12 +187,12 @@ impl Store for PostgresStore {
 
     async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
         let statement =
-            sqlx::query("SELECT o_status, o_life, o_epoch FROM syntha.fence_user($1, $2, $3, $4)")
-                .bind(user.as_bytes().to_vec())
+            Statement::call(Kind::Fence, call!("o_status, o_life, o_epoch", "fence_user($1, $2, $3, $4)"))
+                .bind(&user.as_bytes()[..])
                 .bind(at.map(|at| at.incarnation.0.to_be_bytes().to_vec()))
                 .bind(at.map(|at| int(at.epoch.0)))
                 .bind(i64::from(fence.code()));
-        let row = self.connections.one(statement, Sent::Write).await;
+        let row = self.connections.of_user(user.as_bytes(), statement, Sent::Write).await;
         self.wake(user.as_bytes());
         let row = row?;
         rows::check(&row)?;
@@ -212,9 +200,9 @@ impl Store for PostgresStore {
     }
 
     async fn erase(&self, user: UserTag) -> Result<Erased> {
-        let statement = sqlx::query("SELECT o_status, o_removed FROM syntha.erase_user($1)")
-            .bind(user.as_bytes().to_vec());
-        let row = self.connections.one(statement, Sent::Write).await;
+        let statement = Statement::call(Kind::Erase, call!("o_status, o_removed", "erase_user($1)"))
+            .bind(&user.as_bytes()[..]);
+        let row = self.connections.of_user(user.as_bytes(), statement, Sent::Write).await;
         self.wake(user.as_bytes());
         let row = row?;
         rows::check(&row)?;
@@ -243,7 +231,7 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
-        let statement = sqlx::query("SELECT o_tags FROM syntha.list_users($1, $2)")
+        let statement = Statement::call(Kind::List, call!("o_tags", "list_users($1, $2)"))
             .bind(after.map(|tag| tag.as_bytes().to_vec()).unwrap_or_default())
             .bind(int(limit as u64));
         let row = self.connections.one(statement, Sent::Read).await?;
@@ -269,17 +257,15 @@ impl Store for PostgresStore {
 
     async fn close(&self) -> Result<()> {
         self.connections.close().await;
-        for event in self.events.lock().values().filter_map(Weak::upgrade) {
-            event.notify(usize::MAX);
-        }
+        self.notices.close();
         Ok(())
     }
 }
 
 /// Drops the tables of users who were erased.
-async fn drop_erased(connections: &Connections) -> Result<()> {
+async fn drop_erased(connections: &Arc<Connections>) -> Result<()> {
     loop {
-        let statement = sqlx::query("SELECT o_dropped FROM syntha.drop_erased()");
+        let statement = Statement::call(Kind::Other, call!("o_dropped", "drop_erased()"));
         if rows::number(&connections.one(statement, Sent::Read).await?, "o_dropped")? == 0 {
             return Ok(());
         }
@@ -308,9 +294,10 @@ const PATIENCE: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 impl PostgresStore {
     async fn deployment_life(&self) -> Result<Incarnation> {
-        let statement = sqlx::query("SELECT o_status, o_life, o_print FROM syntha.open_deployment($1, $2)")
-            .bind(Incarnation::random()?.0.to_be_bytes().to_vec())
-            .bind(self.print().to_vec());
+        let statement =
+            Statement::call(Kind::Open, call!("o_status, o_life, o_print", "open_deployment($1, $2)"))
+                .bind(Incarnation::random()?.0.to_be_bytes().to_vec())
+                .bind(self.print().to_vec());
         let row = self.connections.one(statement, Sent::Read).await?;
         rows::check(&row)?;
         if rows::bytes(&row, "o_print")? != self.print() {

@@ -1,10 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use event_listener::Event;
 use sqlx::postgres::PgRow;
 use syntha_store::{
     At, Batch, BatchId, Changes, Commit, DEPLOYMENT_OWNER, Delta, Epoch, Error, ErrorKind, Head, Incarnation,
@@ -12,22 +10,22 @@ use syntha_store::{
     Want,
 };
 
-use crate::connections::{Connections, Statement};
+use crate::connections::Connections;
 use crate::error::{Sent, corrupt};
+use crate::notices::Bell;
 use crate::plan::Plan;
 use crate::rows::{self, Heads, State, int};
 use crate::snapshot::PostgresSnapshot;
+use crate::statement::{Kind, Statement, call};
 
 /// One user's side, bound to the life that the user had when it was opened.
 pub(crate) struct PostgresUser {
     connections: Arc<Connections>,
     tag: [u8; 32],
     life: Incarnation,
-    event: Arc<Event>,
+    bell: Arc<Bell>,
 }
 
-/// How often a waiter looks whether another process has committed.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// About the most bytes of a page, beyond its first record: the server's answers end at 1 GiB.
 const PAGE_BYTES: i64 = 256 * 1024 * 1024;
 
@@ -36,18 +34,22 @@ impl PostgresUser {
         connections: Arc<Connections>,
         tag: [u8; 32],
         life: Incarnation,
-        event: Arc<Event>,
+        bell: Arc<Bell>,
     ) -> Self {
-        Self { connections, tag, life, event }
+        Self { connections, tag, life, bell }
     }
 
     /// A statement whose first arguments say whose data, of which life.
-    fn statement(&self, text: &'static str) -> Statement {
-        bound(text, &self.tag, self.life)
+    fn statement(&self, kind: Kind, text: &'static str) -> Statement {
+        bound(kind, text, &self.tag, self.life)
+    }
+
+    async fn ask(&self, statement: Statement) -> Result<PgRow> {
+        self.connections.of_user(&self.tag, statement, Sent::Read).await
     }
 
     async fn row(&self) -> Result<State> {
-        let row = self.connections.one(self.statement(STATE), Sent::Read).await?;
+        let row = self.ask(self.statement(Kind::State, STATE)).await?;
         State::of(&row, self.life)
     }
 
@@ -56,29 +58,40 @@ impl PostgresUser {
     }
 }
 
-pub(crate) const STATE: &str =
-    "SELECT o_status, o_epoch, o_chain_seq, o_chain_head, o_usage, o_expires, o_time, o_note, o_recent
-    FROM syntha.state($1, $2)";
-pub(crate) const SCAN: &str =
-    "SELECT o_status, o_epoch, o_found, o_name, o_seq, o_version, o_body_version, o_expires, o_head, o_body
-    FROM syntha.scan($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+pub(crate) const STATE: &str = call!(
+    "o_status, o_epoch, o_chain_seq, o_chain_head, o_usage, o_expires, o_time, o_note, o_recent",
+    "state($1, $2)"
+);
+pub(crate) const SCAN: &str = call!(
+    "o_status, o_epoch, o_found, o_name, o_seq, o_version, o_body_version, o_expires, o_head, o_body",
+    "scan($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+);
+const READ: &str = call!(
+    "o_status, o_epoch, o_place, o_version, o_body_version, o_expires, o_head, o_body",
+    "read($1, $2, $3, $4, $5)"
+);
+const CHANGES: &str = call!(
+    "o_status, o_epoch, o_more, o_space, o_name, o_seq, o_version, o_body_version, o_expires, o_head,
+     o_gone_space, o_gone_name, o_gone_seq",
+    "changes($1, $2, $3, $4)"
+);
 
-pub(crate) fn bound(text: &'static str, tag: &[u8; 32], life: Incarnation) -> Statement {
-    sqlx::query(text).bind(tag.to_vec()).bind(life.0.to_be_bytes().to_vec())
+pub(crate) fn bound(kind: Kind, text: &'static str, tag: &[u8; 32], life: Incarnation) -> Statement {
+    Statement::call(kind, text).bind(&tag[..]).bind(&life.0.to_be_bytes()[..])
 }
 
 /// Binds the rest of a scan.
 pub(crate) fn bind_scan(statement: Statement, scan: &Scan, bytes: i64) -> Statement {
     let from = match &scan.from {
-        Some(from) => Some((from.name().to_vec(), int(from.seq()))),
+        Some(from) => Some((&from.name()[..], int(from.seq()))),
         None if scan.reverse => None,
         // No number is less than 0.
-        None => Some((Vec::new(), -1)),
+        None => Some((&[][..], -1)),
     };
     let (name, seq) = from.unzip();
     statement
         .bind(i64::from(scan.space.code()))
-        .bind(scan.name.as_ref().map(|name| name.to_vec()))
+        .bind(scan.name.as_ref().map(|name| &name[..]))
         .bind(name)
         .bind(seq)
         .bind(i64::from(scan.reverse))
@@ -137,14 +150,11 @@ impl UserStore for PostgresUser {
 
     async fn read(&self, space: Keyspace, ids: &[RecordId]) -> Result<At<Vec<Option<Record>>>> {
         let statement = self
-            .statement(
-                "SELECT o_status, o_epoch, o_place, o_version, o_body_version, o_expires, o_head, o_body
-                 FROM syntha.read($1, $2, $3, $4, $5)",
-            )
+            .statement(Kind::Read, READ)
             .bind(i64::from(space.code()))
-            .bind(ids.iter().map(|id| id.name().to_vec()).collect::<Vec<_>>())
+            .bind(ids.iter().map(|id| &id.name()[..]).collect::<Vec<_>>())
             .bind(ids.iter().map(|id| int(id.seq())).collect::<Vec<_>>());
-        let row = self.connections.one(statement, Sent::Read).await?;
+        let row = self.ask(statement).await?;
         rows::check(&row)?;
         let mut value = vec![None; ids.len()];
         let (mut heads, bodies) = (Heads::of(&row)?, rows::list::<Vec<u8>>(&row, "o_body")?);
@@ -164,8 +174,7 @@ impl UserStore for PostgresUser {
 
     async fn scan(&self, scan: Scan) -> Result<At<Page>> {
         scan.validate()?;
-        let row =
-            self.connections.one(bind_scan(self.statement(SCAN), &scan, PAGE_BYTES), Sent::Read).await?;
+        let row = self.ask(bind_scan(self.statement(Kind::Scan, SCAN), &scan, PAGE_BYTES)).await?;
         let value = page(&row, &scan)?;
         Ok(At { stamp: self.stamp(&row)?, value })
     }
@@ -176,9 +185,9 @@ impl UserStore for PostgresUser {
             return Err(Error::new(ErrorKind::Invalid, "the batch changes nothing"));
         }
         let statement = Plan::new(self.life, &batch)?.commit(&self.tag, self.life, &batch);
-        let row = self.connections.one(statement, Sent::Write).await;
+        let row = self.connections.of_user(&self.tag, statement, Sent::Write).await;
         // Also after an error: the change may have happened.
-        self.event.notify(usize::MAX);
+        self.bell.ring();
         let row = row?;
         rows::check(&row)?;
         Ok(Commit::new(self.stamp(&row)?, rows::chain(&row)?))
@@ -199,15 +208,9 @@ impl UserStore for PostgresUser {
             self.row().await?;
             return Ok(Changes::TooOld);
         }
-        let statement = self
-            .statement(
-                "SELECT o_status, o_epoch, o_more, o_space, o_name, o_seq, o_version, o_body_version, o_expires, o_head,
-                     o_gone_space, o_gone_name, o_gone_seq
-                 FROM syntha.changes($1, $2, $3, $4)",
-            )
-            .bind(int(since.epoch.0))
-            .bind(int(limit.max(1) as u64));
-        let row = self.connections.one(statement, Sent::Read).await?;
+        let statement =
+            self.statement(Kind::Changes, CHANGES).bind(int(since.epoch.0)).bind(int(limit.max(1) as u64));
+        let row = self.ask(statement).await?;
         if rows::number(&row, "o_status")? == TOO_OLD {
             return Ok(Changes::TooOld);
         }
@@ -230,12 +233,12 @@ impl UserStore for PostgresUser {
 
     async fn changed(&self, since: Stamp) -> Result<Stamp> {
         loop {
-            let listener = self.event.listen();
+            let listener = self.bell.listen();
             let stamp = self.row().await?.state.stamp;
             if stamp != since {
                 return Ok(stamp);
             }
-            let _ = tokio::time::timeout(LOOK_EVERY, listener).await;
+            self.bell.wait(listener).await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the isolation rests on, asked of the server itself.
 
+use std::sync::Arc;
+
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use syntha_store::{Error, ErrorKind, Incarnation, Result};
@@ -7,13 +9,17 @@ use syntha_store::{Error, ErrorKind, Incarnation, Result};
 use crate::config::{Mode, PostgresConfig};
 use crate::connections::Connections;
 use crate::error::{Sent, corrupt};
-use crate::install::{functions, matches};
+use crate::install::{functions, is_current, matches};
 use crate::rows;
+use crate::statement::{Kind, Statement, call};
 use crate::user_store::{STATE, bound};
 
 /// The server's version, and what the database was installed with.
-pub(crate) async fn server(connections: &Connections, config: &PostgresConfig) -> Result<Vec<&'static str>> {
-    let hello = sqlx::query("SELECT o_mode, o_version, o_print, o_server FROM syntha.hello()");
+pub(crate) async fn server(
+    connections: &Arc<Connections>,
+    config: &PostgresConfig,
+) -> Result<Vec<&'static str>> {
+    let hello = Statement::call(Kind::Other, call!("o_mode, o_version, o_print, o_server", "hello()"));
     let row = match connections.one(hello, Sent::Read).await {
         // The schema of the functions is not there.
         Err(error) if error.kind() == ErrorKind::Gone => {
@@ -28,7 +34,8 @@ pub(crate) async fn server(connections: &Connections, config: &PostgresConfig) -
     check_version(row.try_get("o_server").map_err(get)?)?;
     let (mode, version): (&str, i64) =
         (row.try_get("o_mode").map_err(get)?, row.try_get("o_version").map_err(get)?);
-    matches(mode, version, row.try_get("o_print").map_err(get)?, config.mode, &config.key.0)?;
+    matches(mode, row.try_get("o_print").map_err(get)?, config.mode, &config.key.0)?;
+    is_current(version)?;
     Ok(vec!["server version", "mode and version of the functions", "deployment key"])
 }
 
@@ -165,14 +172,14 @@ const RLS_WALLS: &[Wall] = &[
 ];
 
 /// Roles, rights, functions, tables, policies and settings.
-pub(crate) async fn walls(connections: &Connections, mode: Mode) -> Result<Vec<&'static str>> {
+pub(crate) async fn walls(connections: &Arc<Connections>, mode: Mode) -> Result<Vec<&'static str>> {
     let mut passed = Vec::new();
     let of_mode: &[Wall] = match mode {
         Mode::Schema => &[],
         Mode::Rls => RLS_WALLS,
     };
     for wall in WALLS.iter().chain(of_mode) {
-        let row = connections.one(sqlx::query(wall.query), Sent::Read).await?;
+        let row = connections.one(Statement::question(wall.query), Sent::Read).await?;
         if !holds(&row)? {
             return Err(Error::new(ErrorKind::Refused, wall.refusal));
         }
@@ -183,8 +190,8 @@ pub(crate) async fn walls(connections: &Connections, mode: Mode) -> Result<Vec<&
 }
 
 /// The functions' bodies, which hold the scope and the tenant of every statement, are those of this build.
-async fn bodies(connections: &Connections, mode: Mode) -> Result<&'static str> {
-    let statement = sqlx::query(
+async fn bodies(connections: &Arc<Connections>, mode: Mode) -> Result<&'static str> {
+    let statement = Statement::question(
         "SELECT array_agg(p.proname::text ORDER BY p.proname) AS names, array_agg(p.prosrc ORDER BY p.proname) AS bodies
          FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'syntha'",
     );
@@ -209,14 +216,19 @@ fn holds(row: &PgRow) -> Result<bool> {
 }
 
 /// Reads what is there under another tag, which must find nothing.
-pub(crate) async fn canary(connections: &Connections, life: Incarnation) -> Result<&'static str> {
-    let own = connections.one(bound(STATE, &syntha_store::DEPLOYMENT_OWNER, life), Sent::Read).await?;
+pub(crate) async fn canary(connections: &Arc<Connections>, life: Incarnation) -> Result<&'static str> {
+    let own =
+        connections.one(bound(Kind::State, STATE, &syntha_store::DEPLOYMENT_OWNER, life), Sent::Read).await?;
     rows::check(&own)?;
     let mut other = [0; 32];
     for (to, from) in other.iter_mut().zip(Incarnation::random()?.0.to_be_bytes()) {
         *to = from;
     }
-    match connections.one(bound(STATE, &other, life), Sent::Read).await.and_then(|row| rows::check(&row)) {
+    match connections
+        .one(bound(Kind::State, STATE, &other, life), Sent::Read)
+        .await
+        .and_then(|row| rows::check(&row))
+    {
         Err(error) if error.kind() == ErrorKind::Gone => Ok("another tag finds nothing"),
         Err(error) => Err(error),
         Ok(()) => Err(Error::new(ErrorKind::Refused, "another tag reads what is not its own: install anew")),

@@ -13,6 +13,7 @@ pub const DEPLOYMENT_OWNER: [u8; 32] = [0; 32];
 
 const USER_DOMAIN: &[u8] = b"syntha/v1/user\0";
 const FINGERPRINT_DOMAIN: &[u8] = b"syntha/v1/deployment-key-fingerprint\0";
+const NOTICE_DOMAIN: &[u8] = b"syntha/v1/notice\0";
 
 /// The id of a user, as the application knows it: 1 to 256 bytes of NFC text with nothing invisible in it.
 ///
@@ -124,6 +125,17 @@ impl DeploymentKey {
     #[must_use]
     pub fn fingerprint(&self) -> KeyFingerprint {
         KeyFingerprint(Sha256::digest(self.mac(FINGERPRINT_DOMAIN, b"")).into())
+    }
+
+    /// What processes call a user's data among themselves, where others may hear it: HMAC-SHA-256 over `"syntha/v1/notice\0"` and the tag, cut to
+    /// 128 bits. Without the key it leads to no tag, and from a tag to none.
+    #[must_use]
+    pub fn notice(&self, owner: &[u8; 32]) -> [u8; 16] {
+        let mut notice = [0; 16];
+        for (to, from) in notice.iter_mut().zip(self.mac(NOTICE_DOMAIN, owner)) {
+            *to = from;
+        }
+        notice
     }
 
     fn mac(&self, domain: &[u8], text: &[u8]) -> [u8; 32] {

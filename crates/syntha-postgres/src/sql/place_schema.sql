@@ -1,6 +1,6 @@
 -- Where a user's tables are: a schema of the user's own. The name is made of the tag here, so nobody passes one.
 -- RFC 4648 base32 in lower case, 52 letters, two at a time from a table of all pairs: it is done at each call, and costs a third of one letter at a time.
-CREATE FUNCTION syntha.place(p_tag bytea) RETURNS text
+CREATE OR REPLACE FUNCTION syntha.place(p_tag bytea) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_pairs CONSTANT bytea := 'aaabacadaeafagahaiajakalamanaoapaqarasatauavawaxayaza2a3a4a5a6a7babbbcbdbebfbgbhbibjbkblbmbnbobpbqbrbsbtbubvbwbxbybzb2b3b4b5b6b7'

@@ -94,10 +94,10 @@ async fn ended_connections_lose_nothing_that_was_acknowledged() {
     let database = database(Mode::Schema).await;
     let store = PostgresStore::open(database.config().connections(2)).await.unwrap();
     let alice = user(&store, "alice").await;
-    let (mut unknown, mut last) = (0, String::new());
+    let (mut ended, mut last) = (0, String::new());
     for n in 0..60 {
         if n % 3 == 0 {
-            database
+            ended += database
                 .number(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                      WHERE datname = current_database() AND usename = 'syntha_app'",
@@ -115,7 +115,6 @@ async fn ended_connections_lose_nothing_that_was_acknowledged() {
             Ok(_) => last = n.to_string(),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
-                unknown += 1;
                 if let Outcome::Committed(_) = ask(&*alice, id, since).await {
                     last = n.to_string();
                 }
@@ -130,7 +129,8 @@ async fn ended_connections_lose_nothing_that_was_acknowledged() {
         let body = read[0].as_ref().map(|record| String::from_utf8(record.body.to_vec()).unwrap());
         assert_eq!(body.unwrap_or_default(), last);
     }
-    assert!(unknown > 0, "no connection was ended in time");
+    // Most are said once more, on a new connection: what is left is `Unknown`.
+    assert!(ended >= 20, "{ended} connections were ended");
     store.close().await.unwrap();
     database.remove().await.unwrap();
 }

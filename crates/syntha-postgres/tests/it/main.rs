@@ -6,6 +6,10 @@ mod catalog;
 mod connections;
 mod install;
 mod pooler;
+mod meters;
+mod migrate;
+mod notify;
+mod stale;
 mod walls;
 
 use syntha_postgres::testing::{TestDatabase, TestServer};
@@ -26,8 +30,12 @@ fn id(name: &str) -> RecordId {
     RecordId::new(name.as_bytes().to_vec(), 0).unwrap()
 }
 
+fn batch() -> Batch {
+    Batch::new(Timestamp(1)).unwrap()
+}
+
 fn put(name: &str, body: &str) -> Batch {
-    Batch::new(Timestamp(1)).unwrap().put(Keyspace::Context, id(name), "head", body.as_bytes().to_vec())
+    batch().put(Keyspace::Context, id(name), "head", body.as_bytes().to_vec())
 }
 
 async fn user(store: &PostgresStore, user: &str) -> std::sync::Arc<dyn syntha_store::UserStore> {
