@@ -317,7 +317,9 @@ impl Lent {
 
     #[cfg(feature = "faults")]
     async fn leave_transaction(&mut self, sent: Sent) {
-        if let (Some(Fault::TransactionLeft), Sent::Read, Some(free)) = (self.pool.fault, sent, &mut self.held) {
+        if let (Some(Fault::TransactionLeft), Sent::Read, Some(free)) =
+            (self.pool.fault, sent, &mut self.held)
+        {
             let _ = sqlx::Executor::execute(&mut free.connection, pooler::BEGIN).await;
         }
     }

@@ -74,7 +74,7 @@ fn of_state(code: &str, sent: Sent) -> Error {
         "SY009" => Error::new(ErrorKind::Invalid, "a user's tag has 32 bytes"),
         // The schema or its tables went: nothing of another user is in their place.
         "3F000" | "42P01" => gone(),
-        "23505" | "23514" | "22P02" => corrupt(),
+        "23505" | "23514" | "22P02" | "SY010" => corrupt(),
         "42501" => Error::new(
             ErrorKind::Refused,
             "the server denied the role a right, run the installation again and check the roles",

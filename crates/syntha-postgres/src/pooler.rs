@@ -22,7 +22,10 @@ const ROLLBACK: &str = "ROLLBACK";
 
 /// Sends a statement in a transaction, for which a pooler keeps to one connection of the server. The answer to its end is the acknowledgement: what
 /// fails before that is asked for has not happened.
-pub(crate) async fn in_transaction(connection: &mut PgConnection, statement: Statement) -> Result<Told, Failed> {
+pub(crate) async fn in_transaction(
+    connection: &mut PgConnection,
+    statement: Statement,
+) -> Result<Told, Failed> {
     let undone = |error| Failed { error, answered: false, undone: true };
     connection.execute(BEGIN).await.map_err(undone)?;
     match send(connection, statement, false).await {
@@ -90,7 +93,8 @@ pub(crate) const fn lost() -> Error {
 async fn keeps_transactions(connections: &Arc<Connections>, connection: &mut PgConnection) -> Result<()> {
     if let Err(error) = connection.execute(BEGIN).await {
         // pgbouncer's word for it, when it pools by statement, is also its word for a server that is away. It ends the connection in both cases.
-        let violates = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("08P01"));
+        let violates =
+            error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("08P01"));
         if violates {
             let mut other = connections.own().await?;
             pid(&mut other).await?;

@@ -129,7 +129,11 @@ pub(crate) async fn send(
 ) -> Result<Told, Failed> {
     let proves = statement.proves;
     if statement.wrong {
-        return Err(Failed { error: sqlx::Error::Encode("an argument is too long".into()), answered: false, undone: false });
+        return Err(Failed {
+            error: sqlx::Error::Encode("an argument is too long".into()),
+            answered: false,
+            undone: false,
+        });
     }
     let mut row: Option<PgRow> = None;
     let mut answer = connection.fetch_many(statement.query(keep));
@@ -141,7 +145,9 @@ pub(crate) async fn send(
             None => break,
         }
     }
-    let Some(row) = row else { return Err(Failed { error: sqlx::Error::RowNotFound, answered: false, undone: false }) };
+    let Some(row) = row else {
+        return Err(Failed { error: sqlx::Error::RowNotFound, answered: false, undone: false });
+    };
     let proof = row.len().checked_sub(1).filter(|_| proves).map(|last| row.try_get::<bool, _>(last));
     let clean = matches!(proof, Some(Ok(true)));
     Ok(Told { row, clean })
