@@ -75,7 +75,10 @@ async fn no_trace_of_what_users_wrote() {
     let needles = needles();
     for mode in [Mode::Schema, Mode::Rls] {
         let database = server.database(mode).await.unwrap();
-        database.admin("CREATE SCHEMA stats; CREATE EXTENSION pg_stat_statements SCHEMA stats").await.unwrap();
+        database
+            .admin("CREATE SCHEMA stats; CREATE EXTENSION pg_stat_statements SCHEMA stats")
+            .await
+            .unwrap();
         let pooler = server.shared_pooler().await.unwrap();
         for (way, config) in [("direct", database.config()), ("pooled", database.config_through(pooler))] {
             let store = PostgresStore::open(config).await.unwrap();

@@ -5,10 +5,10 @@
 mod catalog;
 mod connections;
 mod install;
-mod pooler;
 mod meters;
 mod migrate;
 mod notify;
+mod pooler;
 mod stale;
 mod walls;
 

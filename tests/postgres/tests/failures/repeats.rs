@@ -22,8 +22,9 @@ async fn what_is_repeated_by_its_id_is_written_once() {
         let url = network.url("syntha_app", database.name());
         let config = PostgresConfig::new(url, DeploymentKey::from_bytes([7; 32])).mode(mode).connections(2);
         let store = PostgresStore::open(config).await.unwrap();
-        let mesh =
-            Mesh::open(user(&store, "alice").await, Opening::new(), MeshConfig::default()).await.unwrap();
+        let first = Batch::new(Timestamp(1)).unwrap();
+        let alice = store.create(tag(&store, "alice"), first, CreateMode::New).await.unwrap().0;
+        let mesh = Mesh::open(alice, Opening::new(), MeshConfig::default()).await.unwrap();
         let agent = mesh.agent("writer").unwrap();
         network.lifetimes(15_000);
         network.cut_all();
