@@ -175,6 +175,41 @@ const RUNS: &[Run] = &[
         variable: "SYNTHA_SCALE_SECONDS",
         count: "600",
     },
+    Run {
+        what: "postgres: cancellation, schemas",
+        package: "syntha-postgres-tests",
+        filter: "test(cancellation_of_a_schema_for_each_user)",
+        variable: "SYNTHA_PG_CANCELLATIONS",
+        count: "50000",
+    },
+    Run {
+        what: "postgres: cancellation, shared tables",
+        package: "syntha-postgres-tests",
+        filter: "test(cancellation_of_shared_tables)",
+        variable: "SYNTHA_PG_CANCELLATIONS",
+        count: "50000",
+    },
+    Run {
+        what: "postgres: cancellation, pgbouncer",
+        package: "syntha-postgres-tests",
+        filter: "test(cancellation_behind_a_pooler)",
+        variable: "SYNTHA_PG_CANCELLATIONS",
+        count: "50000",
+    },
+    Run {
+        what: "postgres: kills of the process",
+        package: "syntha-postgres-tests",
+        filter: "test(killed_processes_lose_nothing_acknowledged)",
+        variable: "SYNTHA_PG_KILLS",
+        count: "200",
+    },
+    Run {
+        what: "postgres: kills of the server",
+        package: "syntha-postgres-tests",
+        filter: "test(killed_servers_lose_nothing_acknowledged)",
+        variable: "SYNTHA_PG_KILLS",
+        count: "200",
+    },
 ];
 
 const IMPORT: Run = Run {

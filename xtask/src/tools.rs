@@ -44,6 +44,16 @@ const TOOLS: &[Tool] = &[
         ],
         install: &["sh", "-c", "apt-get update && apt-get install -y postgresql"],
     },
+    Tool {
+        // The package starts a service, which the tests do not use.
+        name: "pgbouncer, for the tests behind a pooler",
+        probe: &["sh", "-c", "command -v pgbouncer || ls /usr/sbin/pgbouncer"],
+        install: &[
+            "sh",
+            "-c",
+            "apt-get update && apt-get install -y pgbouncer && { systemctl disable --now pgbouncer || true; }",
+        ],
+    },
     #[cfg(target_os = "linux")]
     Tool {
         name: "strace, which records system calls",

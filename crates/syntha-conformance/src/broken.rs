@@ -115,85 +115,9 @@ pub fn mesh_faults() -> Vec<(&'static str, syntha_mesh::Fault)> {
     ]
 }
 
-/// Every broken store in the functions of PostgreSQL, with its name, mode and the statements that plant its fault. Each is refused by
-/// `Store::verify`; here nobody asks that.
+/// Every broken store in a PostgreSQL database.
 #[cfg(feature = "postgres")]
-#[must_use]
-pub fn postgres_faults() -> Vec<(&'static str, syntha_postgres::Mode, &'static str)> {
-    use syntha_postgres::Mode;
-    macro_rules! edit {
-        ($function:literal, $from:literal, $to:literal) => {
-            concat!(
-                "DO $do$ DECLARE v text := pg_get_functiondef('syntha.",
-                $function,
-                "'::regproc); BEGIN
-                     IF position($q$",
-                $from,
-                "$q$ IN v) = 0 THEN RAISE EXCEPTION 'nothing to break'; END IF;
-                     EXECUTE replace(v, $q$",
-                $from,
-                "$q$, $q$",
-                $to,
-                "$q$); END $do$;"
-            )
-        };
-    }
-    vec![
-        // The user's own filter is gone, and the policies are off: row-level security was the only filter.
-        (
-            "postgres-tenant-ignored",
-            Mode::Rls,
-            concat!(
-                edit!("read", "r.tenant = p_tag AND", ""),
-                "ALTER TABLE syntha_rows.user_record DISABLE ROW LEVEL SECURITY;"
-            ),
-        ),
-        // The scan joins whoever has the life, and reads everybody's records.
-        (
-            "postgres-scan-of-all",
-            Mode::Rls,
-            concat!(
-                edit!("scan", "r.tenant = p_tag AND", ""),
-                "ALTER TABLE syntha_rows.user_record NO FORCE ROW LEVEL SECURITY;"
-            ),
-        ),
-        // One schema for users whose tags begin alike.
-        (
-            "postgres-name-cut",
-            Mode::Schema,
-            edit!("place", "RETURN 'u_' ||", "RETURN 'u_' || left(encode(p_tag, 'hex'), 8); RETURN"),
-        ),
-        ("postgres-stamp-ignored", Mode::Schema, edit!("commit", "WHEN p_epoch <> o_epoch THEN 2", "")),
-        (
-            "postgres-outcome-lost",
-            Mode::Schema,
-            edit!("commit", "s.recent || p_batch", "s.recent || substr(p_batch, 1, 15) || '\\x00'::bytea"),
-        ),
-        ("postgres-life-ignored", Mode::Schema, edit!("state", "AND s.life = p_life AND s.fence = 0", "")),
-        (
-            "postgres-erase-keeps-row",
-            Mode::Rls,
-            concat!(
-                edit!(
-                    "erase_user",
-                    "DELETE FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place;",
-                    ""
-                ),
-                edit!("destroy", "DELETE FROM user_state AS s WHERE s.tenant = p_tag;", "")
-            ),
-        ),
-        (
-            "postgres-mark-forgotten",
-            Mode::Schema,
-            edit!("erase_user", "SET fence = 1, present = 2", "SET fence = 0, present = 0"),
-        ),
-        (
-            "postgres-delete-forgotten",
-            Mode::Schema,
-            edit!("changes", "d.tenant = p_tag AND d.epoch > p_since", "false"),
-        ),
-    ]
-}
+pub use crate::broken_postgres::postgres_faults;
 
 /// Every broken store in SQLite code, with its name. A skipped sync shows only when power fails, so it is not here.
 #[cfg(feature = "sqlite")]

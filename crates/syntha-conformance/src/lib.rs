@@ -13,6 +13,8 @@ mod audit;
 #[cfg(feature = "audit")]
 mod audited;
 pub mod broken;
+#[cfg(feature = "postgres")]
+mod broken_postgres;
 #[cfg(feature = "encryption")]
 mod encrypted;
 mod harness;
@@ -37,7 +39,7 @@ pub use encrypted::EncryptedHarness;
 pub use harness::{Bed, Check, Harness, Instance, MemoryHarness, run, run_with};
 pub use mesh::mesh_checks;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresHarness;
+pub use postgres::{PooledPostgresHarness, PostgresFault, PostgresHarness};
 pub use report::{Report, Row};
 #[cfg(feature = "encryption")]
 pub use sealed::sealed_checks;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use syntha_postgres::testing::{TestDatabase, TestServer};
-use syntha_postgres::{Mode, PostgresConfig, PostgresStore};
+use syntha_postgres::{Fault, Mode, PostgresConfig, PostgresStore};
 use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
@@ -12,8 +12,28 @@ use crate::harness::{Harness, Instance};
 pub struct PostgresHarness {
     /// How users are kept apart.
     pub mode: Mode,
-    /// The fault, if any: its name, and the statements that plant it.
-    pub fault: Option<(&'static str, &'static str)>,
+    /// The fault, if any.
+    pub fault: Option<PostgresFault>,
+}
+
+/// What is wrong with a broken store in a PostgreSQL database.
+#[derive(Clone, Copy, Debug)]
+pub struct PostgresFault {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// The mode that it is in.
+    pub mode: Mode,
+    /// What plants it in the database, if it is there.
+    pub statements: &'static str,
+    /// What plants it in the use of connections, if it is there. The store has one connection then.
+    pub connections: Option<Fault>,
+}
+
+/// The same behind pgbouncer, which pools by transaction: four connections of the server for eight of the store's.
+#[derive(Clone, Copy, Debug)]
+pub struct PooledPostgresHarness {
+    /// How users are kept apart.
+    pub mode: Mode,
 }
 
 struct PostgresInstance {
@@ -26,7 +46,7 @@ struct PostgresInstance {
 impl Harness for PostgresHarness {
     fn name(&self) -> &'static str {
         match (self.fault, self.mode) {
-            (Some((name, _)), _) => name,
+            (Some(fault), _) => fault.name,
             (None, Mode::Schema) => "postgres-schema",
             (None, Mode::Rls) => "postgres-rls",
         }
@@ -36,10 +56,31 @@ impl Harness for PostgresHarness {
         let server = TestServer::get().await.unwrap();
         let database = server.database(self.mode).await.unwrap();
         let mut config = database.config().connections(8);
-        if let Some((_, statements)) = self.fault {
-            database.admin(statements).await.unwrap();
+        if let Some(fault) = self.fault {
+            database.admin(fault.statements).await.unwrap();
             config = config.unverified();
+            if let Some(fault) = fault.connections {
+                config = config.connections(1).fault(fault);
+            }
         }
+        let store = Arc::new(PostgresStore::open(config.clone()).await.unwrap());
+        Box::new(PostgresInstance { config, store, database: Some(database) })
+    }
+}
+
+#[async_trait]
+impl Harness for PooledPostgresHarness {
+    fn name(&self) -> &'static str {
+        match self.mode {
+            Mode::Schema => "postgres-schema-pooled",
+            Mode::Rls => "postgres-rls-pooled",
+        }
+    }
+
+    async fn fresh(&self) -> Box<dyn Instance> {
+        let server = TestServer::get().await.unwrap();
+        let database = server.database(self.mode).await.unwrap();
+        let config = database.config_through(server.shared_pooler().await.unwrap()).connections(8);
         let store = Arc::new(PostgresStore::open(config.clone()).await.unwrap());
         Box::new(PostgresInstance { config, store, database: Some(database) })
     }

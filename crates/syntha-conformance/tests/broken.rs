@@ -180,11 +180,10 @@ async fn broken_postgres_fails_as_it_should() {
     checks.retain(|check| !check.name.starts_with("verify_"));
     let (mut found, list) = (BTreeMap::new(), List::read("broken-postgres.txt"));
     for some in syntha_conformance::broken::postgres_faults().chunks(3) {
-        let run = |(name, mode, statements): &(&'static str, _, &'static str)| {
-            let harness =
-                syntha_conformance::PostgresHarness { mode: *mode, fault: Some((*name, *statements)) };
-            let checks = list.of(name, checks.clone());
-            (*name, tokio::spawn(async move { run(&harness, &checks).await.failed() }))
+        let run = |fault: &syntha_conformance::PostgresFault| {
+            let harness = syntha_conformance::PostgresHarness { mode: fault.mode, fault: Some(*fault) };
+            let checks = list.of(fault.name, checks.clone());
+            (fault.name, tokio::spawn(async move { run(&harness, &checks).await.failed() }))
         };
         for (name, failed) in some.iter().map(run).collect::<Vec<_>>() {
             found.insert(name, failed.await.unwrap());

@@ -67,19 +67,25 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Set, every check runs on PostgreSQL in both modes, and over the layers above it: ten minutes more. Without it, the store's own run on a schema for each user.
+/// Set, every check runs on PostgreSQL in both modes, and over the layers above it: ten minutes more. Without it, the store's own run on a schema for
+/// each user, and through pgbouncer in both modes.
 #[cfg(feature = "postgres")]
 const ALL_ON_POSTGRES: &str = "SYNTHA_POSTGRES_ALL";
 
 /// A check on PostgreSQL. The modes have one text of functions, so each layer is over one of them, and both over the default.
 #[cfg(feature = "postgres")]
 fn postgres(table: &str, check: Check, trials: &mut Vec<Trial>) {
-    use syntha_conformance::PostgresHarness;
     use syntha_conformance::syntha_postgres::Mode as Walls;
+    use syntha_conformance::{PooledPostgresHarness, PostgresHarness};
     let harness = |mode| PostgresHarness { mode, fault: None };
+    let pooled = |mode| PooledPostgresHarness { mode };
     let all = std::env::var_os(ALL_ON_POSTGRES).is_some();
     if all || table == "store" {
         trials.push(trial(table, harness(Walls::Schema), check));
+        trials.push(trial(table, pooled(Walls::Rls), check));
+    }
+    if table == "store" {
+        trials.push(trial(table, pooled(Walls::Schema), check));
     }
     if !all {
         return;

@@ -33,8 +33,11 @@ pub enum Statements {
     /// It does: one round trip an operation. The texts are the same for all users and hold nothing of anybody. The default.
     #[default]
     Kept,
-    /// It does not: two round trips an operation.
+    /// It does not: two round trips an operation. Not through a pooler that changes the server's connection in between, which is refused.
     Unnamed,
+    /// It does not, and each operation is in a transaction of the client's: four round trips. For poolers that pool by transaction and keep no
+    /// statements, as pgbouncer before 1.21.
+    Pooled,
 }
 
 /// Where and how a [`PostgresStore`](crate::PostgresStore) keeps its data.
@@ -51,6 +54,19 @@ pub struct PostgresConfig {
     listen_url: Option<Secret>,
     #[cfg(feature = "faults")]
     pub(crate) unverified: bool,
+    #[cfg(feature = "faults")]
+    pub(crate) fault: Option<Fault>,
+}
+
+/// What is wrong on purpose in how connections are used.
+#[cfg(feature = "faults")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody looks at a connection that is given back.
+    ReleasedUnchecked,
+    /// A read begins a transaction and leaves it open, and nobody looks at the connection that is given back.
+    TransactionLeft,
 }
 
 /// A URL may hold a password.
@@ -87,6 +103,8 @@ impl PostgresConfig {
             listen_url: None,
             #[cfg(feature = "faults")]
             unverified: false,
+            #[cfg(feature = "faults")]
+            fault: None,
         }
     }
 
@@ -135,6 +153,13 @@ impl PostgresConfig {
         self
     }
 
+    /// Plants a fault.
+    #[cfg(feature = "faults")]
+    pub const fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
     /// Whether the walls are looked at when it opens.
     #[cfg(feature = "faults")]
     pub(crate) const fn verifies(&self) -> bool {
@@ -154,8 +179,10 @@ impl PostgresConfig {
 
     /// How the listener connects, if there is one.
     pub(crate) fn listen_options(&self) -> Result<Option<PgConnectOptions>> {
-        let url = self.listen_url.as_ref().unwrap_or(&self.url);
-        self.notifications.then(|| options(url)).transpose()
+        // Behind a pooler that changes connections, a listener would hear nothing.
+        let own = (self.statements != Statements::Pooled).then_some(&self.url);
+        let url = self.listen_url.as_ref().or(own).filter(|_| self.notifications);
+        url.map(options).transpose()
     }
 }
 
@@ -169,5 +196,7 @@ pub(crate) fn options(url: &Secret) -> Result<PgConnectOptions> {
             "the server's URL is not understood, write postgres://role@host/database",
         )
     };
-    Ok(parsed.map_err(wrong)?.application_name("syntha").disable_statement_logging())
+    let parsed = parsed.map_err(wrong)?;
+    // No number with a fraction is ever asked for, and a pooler would refuse the setting.
+    Ok(parsed.application_name("syntha").extra_float_digits(None).disable_statement_logging())
 }

@@ -12,9 +12,12 @@ use sqlx::{ConnectOptions, Row};
 use syntha_store::Result;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+#[cfg(feature = "faults")]
+use crate::config::Fault;
 use crate::config::{Mode, PostgresConfig, Statements};
-use crate::error::{Sent, closed, from_sqlx, is_lost};
+use crate::error::{Sent, closed, from_sqlx, is_lost, unreachable};
 use crate::meters::Meters;
+use crate::pooler;
 use crate::statement::{Failed, IS_CLEAN, Statement, Told, send};
 
 /// A store's connections. Those that nobody uses wait in the order in which they were given back.
@@ -23,7 +26,7 @@ pub(crate) struct Connections {
     options: PgConnectOptions,
     most: u32,
     patience: Duration,
-    keep: bool,
+    statements: Statements,
     mode: Mode,
     permits: Arc<Semaphore>,
     free: Mutex<Vec<Free>>,
@@ -31,6 +34,8 @@ pub(crate) struct Connections {
     /// Raised when a connection is lost: the others may be as well, and are asked before they serve.
     losses: AtomicU64,
     pub(crate) meters: Meters,
+    #[cfg(feature = "faults")]
+    fault: Option<Fault>,
 }
 
 /// A connection was not used for so long that it is asked whether it still lives.
@@ -65,13 +70,15 @@ impl Connections {
             options: config.options()?,
             most: config.connections,
             patience: config.acquire,
-            keep: config.statements == Statements::Kept,
+            statements: config.statements,
             mode: config.mode,
             permits: Arc::new(Semaphore::new(config.connections as usize)),
             free: Mutex::default(),
             closed: AtomicBool::new(false),
             losses: AtomicU64::new(0),
             meters: Meters::default(),
+            #[cfg(feature = "faults")]
+            fault: config.fault,
         })
     }
 
@@ -206,9 +213,9 @@ impl Connections {
                     let now = Instant::now();
                     return Ok(Free { connection, made: now, since: now, served: None, turns: 0, losses });
                 }
-                Ok(Err(error)) if is_starting(&error) => sqlx::Error::PoolTimedOut,
+                Ok(Err(error)) if is_starting(&error) => error,
                 Ok(Err(error)) => return Err(from_sqlx(&error, Sent::Read)),
-                Err(_) => return Err(from_sqlx(&sqlx::Error::PoolTimedOut, Sent::Read)),
+                Err(_) => return Err(unreachable()),
             };
             if Instant::now() + pause >= deadline {
                 return Err(from_sqlx(&error, Sent::Read));
@@ -260,6 +267,8 @@ impl Lent {
     }
 
     async fn run(mut self, statement: Statement, sent: Sent) -> Result<PgRow> {
+        #[cfg(feature = "faults")]
+        self.leave_transaction(sent).await;
         let again = (!self.fresh).then(|| statement.clone());
         let mut told = self.send(statement).await;
         if let (Some(statement), Err(failed)) = (again, &told) {
@@ -282,7 +291,7 @@ impl Lent {
                 if !is_lost(&failed.error) {
                     self.give_back_if_clean().await;
                 }
-                Err(from_sqlx(&failed.error, sent))
+                Err(from_sqlx(&failed.error, failed.sent(sent)))
             }
         }
     }
@@ -290,10 +299,14 @@ impl Lent {
     async fn send(&mut self, statement: Statement) -> Result<Told, Failed> {
         let since = Instant::now();
         let Some(free) = &mut self.held else {
-            return Err(Failed { error: sqlx::Error::PoolClosed, answered: false });
+            return Err(Failed { error: sqlx::Error::PoolClosed, answered: false, undone: true });
         };
         let kind = statement.kind;
-        let told = send(&mut free.connection, statement, self.pool.keep).await;
+        let told = match self.pool.statements {
+            Statements::Kept => send(&mut free.connection, statement, true).await,
+            Statements::Unnamed => send(&mut free.connection, statement, false).await,
+            Statements::Pooled => pooler::in_transaction(&mut free.connection, statement).await,
+        };
         self.pool.meters.statement(kind, since);
         if told.as_ref().is_err_and(|failed| is_lost(&failed.error)) {
             self.pool.losses.fetch_add(1, Ordering::AcqRel);
@@ -302,7 +315,20 @@ impl Lent {
         told
     }
 
+    #[cfg(feature = "faults")]
+    async fn leave_transaction(&mut self, sent: Sent) {
+        if let (Some(Fault::TransactionLeft), Sent::Read, Some(free)) =
+            (self.pool.fault, sent, &mut self.held)
+        {
+            let _ = sqlx::Executor::execute(&mut free.connection, pooler::BEGIN).await;
+        }
+    }
+
     async fn give_back_if_clean(mut self) {
+        #[cfg(feature = "faults")]
+        if self.pool.fault.is_some() {
+            return self.give_back();
+        }
         let Some(free) = &mut self.held else { return };
         if is_clean(&mut free.connection).await {
             self.give_back();

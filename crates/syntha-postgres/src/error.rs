@@ -2,6 +2,8 @@ use std::fmt;
 
 use syntha_store::{Error, ErrorKind};
 
+use crate::pooler::lost;
+
 /// A SQLSTATE. The server's text is never taken over: its details hold stored values.
 #[derive(Debug)]
 struct State([u8; 5]);
@@ -72,7 +74,7 @@ fn of_state(code: &str, sent: Sent) -> Error {
         "SY009" => Error::new(ErrorKind::Invalid, "a user's tag has 32 bytes"),
         // The schema or its tables went: nothing of another user is in their place.
         "3F000" | "42P01" => gone(),
-        "23505" | "23514" | "22P02" => corrupt(),
+        "23505" | "23514" | "22P02" | "SY010" => corrupt(),
         "42501" => Error::new(
             ErrorKind::Refused,
             "the server denied the role a right, run the installation again and check the roles",
@@ -81,6 +83,8 @@ fn of_state(code: &str, sent: Sent) -> Error {
             ErrorKind::Unsupported,
             "the database lacks functions that this build calls, run the installation of this version",
         ),
+        // A statement's name, or none, that another connection of the server knows.
+        "26000" | "42P05" => lost(),
         "28000" | "28P01" | "3D000" => Error::new(
             ErrorKind::Refused,
             "the server refused the role, its password or the database, check the URL",

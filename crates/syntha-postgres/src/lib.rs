@@ -9,6 +9,7 @@ mod meters;
 mod migrate;
 mod notices;
 mod plan;
+mod pooler;
 mod rows;
 mod snapshot;
 mod statement;
@@ -18,6 +19,8 @@ pub mod testing;
 mod user_store;
 mod verify;
 
+#[cfg(feature = "faults")]
+pub use config::Fault;
 pub use config::{Mode, PostgresConfig, Statements};
 pub use install::{InstallConfig, install};
 pub use migrate::{Migrated, Versions, migrate, versions};

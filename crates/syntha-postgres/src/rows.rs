@@ -59,11 +59,7 @@ where
 /// The answer of `syntha.state`.
 pub(crate) struct State {
     pub(crate) state: UserState,
-    recent: Vec<u8>,
 }
-
-/// A batch id of 16 bytes and an epoch of 8.
-const RECENT_BYTES: usize = 24;
 
 impl State {
     pub(crate) fn of(row: &PgRow, incarnation: Incarnation) -> Result<Self> {
@@ -86,28 +82,43 @@ impl State {
             time: Timestamp(number(row, "o_time")?),
             note: Note::new(note).map_err(|_| corrupt())?,
         };
-        Ok(Self { state, recent: row.try_get("o_recent").map_err(|_| corrupt())? })
+        Ok(Self { state })
+    }
+}
+
+/// A batch id of 16 bytes and an epoch of 8.
+const RECENT_BYTES: usize = 24;
+/// The epoch of a batch that was not committed and can't be any more.
+const NEVER: Epoch = Epoch(u64::MAX);
+
+/// The answer of `syntha.settle`: the batches that are remembered, the oldest first.
+pub(crate) struct Recent(Vec<u8>);
+
+impl Recent {
+    pub(crate) fn of(row: &PgRow) -> Result<Self> {
+        check(row)?;
+        Ok(Self(row.try_get("o_recent").map_err(|_| corrupt())?))
     }
 
-    /// Where the data stood after a batch that is remembered.
-    pub(crate) fn outcome(&self, batch: BatchId) -> Option<Stamp> {
-        self.outcomes()
-            .find(|(id, _)| *id == batch)
-            .map(|(_, epoch)| Stamp { incarnation: self.state.stamp.incarnation, epoch })
+    /// Where the data stood after a batch.
+    pub(crate) fn epoch(&self, batch: BatchId) -> Option<Epoch> {
+        self.commits().find(|(id, _)| *id == batch).map(|(_, epoch)| epoch)
     }
 
-    /// The epoch after the oldest batch that is remembered, if older ones may be forgotten.
-    pub(crate) fn oldest_outcome(&self) -> Option<Epoch> {
-        let full = self.recent.len() >= RECENT_BYTES * OUTCOMES_KEPT;
-        self.outcomes().next().map(|(_, epoch)| epoch).filter(|_| full)
+    /// The epoch after the oldest batch, if older ones may be forgotten.
+    pub(crate) fn oldest(&self) -> Option<Epoch> {
+        let full = self.0.len() >= RECENT_BYTES * OUTCOMES_KEPT;
+        self.commits().next().map(|(_, epoch)| epoch).filter(|_| full)
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = (BatchId, Epoch)> {
-        self.recent.chunks_exact(RECENT_BYTES).filter_map(|one| {
+    /// Those that were committed. A batch that was asked for before it came has the epoch -1.
+    fn commits(&self) -> impl Iterator<Item = (BatchId, Epoch)> {
+        let all = self.0.chunks_exact(RECENT_BYTES).filter_map(|one| {
             let (id, epoch) = one.split_first_chunk::<16>()?;
             let epoch: [u8; 8] = epoch.try_into().ok()?;
             Some((BatchId(u128::from_be_bytes(*id)), Epoch(u64::from_be_bytes(epoch))))
-        })
+        });
+        all.filter(|(_, epoch)| *epoch != NEVER)
     }
 }
 

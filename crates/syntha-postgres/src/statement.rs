@@ -96,12 +96,19 @@ pub(crate) struct Failed {
     pub(crate) error: sqlx::Error,
     /// The row came, and then something else than the end.
     pub(crate) answered: bool,
+    /// It was in a transaction whose end nobody has asked for: it has not happened.
+    pub(crate) undone: bool,
 }
 
 impl Failed {
+    /// What can have become of what was sent.
+    pub(crate) const fn sent(&self, sent: Sent) -> Sent {
+        if self.undone { Sent::Read } else { sent }
+    }
+
     /// Whether the statement certainly changed nothing, or may be said twice, and another connection can be tried.
     pub(crate) fn may_repeat(&self, sent: Sent) -> bool {
-        match (&self.error, sent) {
+        match (&self.error, self.sent(sent)) {
             (error, Sent::Read) => crate::error::is_lost(error),
             // The last bytes of what was sent are those that the server commits at. They found nobody.
             (sqlx::Error::Io(error), Sent::Write) => error.kind() == std::io::ErrorKind::BrokenPipe,
@@ -122,7 +129,11 @@ pub(crate) async fn send(
 ) -> Result<Told, Failed> {
     let proves = statement.proves;
     if statement.wrong {
-        return Err(Failed { error: sqlx::Error::Encode("an argument is too long".into()), answered: false });
+        return Err(Failed {
+            error: sqlx::Error::Encode("an argument is too long".into()),
+            answered: false,
+            undone: false,
+        });
     }
     let mut row: Option<PgRow> = None;
     let mut answer = connection.fetch_many(statement.query(keep));
@@ -130,11 +141,13 @@ pub(crate) async fn send(
         match std::future::poll_fn(|cx| Pin::new(&mut answer).poll_next(cx)).await {
             Some(Ok(Either::Right(next))) if row.is_none() => row = Some(next),
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Failed { error, answered: row.is_some() }),
+            Some(Err(error)) => return Err(Failed { error, answered: row.is_some(), undone: false }),
             None => break,
         }
     }
-    let Some(row) = row else { return Err(Failed { error: sqlx::Error::RowNotFound, answered: false }) };
+    let Some(row) = row else {
+        return Err(Failed { error: sqlx::Error::RowNotFound, answered: false, undone: false });
+    };
     let proof = row.len().checked_sub(1).filter(|_| proves).map(|last| row.try_get::<bool, _>(last));
     let clean = matches!(proof, Some(Ok(true)));
     Ok(Told { row, clean })

@@ -16,6 +16,7 @@ use crate::connections::Connections;
 use crate::error::{Sent, corrupt, foreign, from_sqlx};
 use crate::notices::Notices;
 use crate::plan::{Plan, usage};
+use crate::pooler;
 use crate::rows::{self, int};
 use crate::statement::{Kind, Statement, call, one};
 use crate::user_store::PostgresUser;
@@ -37,6 +38,10 @@ impl PostgresStore {
     /// another mode, version of the functions, or a server that is too old; `Unavailable` if the server can't be reached.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
         let connections = Arc::new(Connections::new(&config)?);
+        // First: through a pooler that mixes statements up, nothing may be called.
+        if config.verifies() {
+            pooler::check(&connections, config.statements).await?;
+        }
         verify::server(&connections, &config).await?;
         let notices = Notices::new(&connections, &config)?;
         let store = Self { connections, config, notices };
@@ -242,7 +247,8 @@ impl Store for PostgresStore {
     }
 
     async fn verify(&self) -> Result<SelfCheck> {
-        let mut passed = verify::server(&self.connections, &self.config).await?;
+        let mut passed = vec![pooler::check(&self.connections, self.config.statements).await?];
+        passed.extend(verify::server(&self.connections, &self.config).await?);
         passed.extend(verify::walls(&self.connections, self.config.mode).await?);
         let life = self.deployment_life().await?;
         passed.push(verify::canary(&self.connections, life).await?);

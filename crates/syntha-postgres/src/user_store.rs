@@ -14,7 +14,7 @@ use crate::connections::Connections;
 use crate::error::{Sent, corrupt};
 use crate::notices::Bell;
 use crate::plan::Plan;
-use crate::rows::{self, Heads, State, int};
+use crate::rows::{self, Heads, Recent, State, int};
 use crate::snapshot::PostgresSnapshot;
 use crate::statement::{Kind, Statement, call};
 
@@ -66,6 +66,7 @@ pub(crate) const SCAN: &str = call!(
     "o_status, o_epoch, o_found, o_name, o_seq, o_version, o_body_version, o_expires, o_head, o_body",
     "scan($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 );
+const SETTLE: &str = call!("o_status, o_recent", "settle($1, $2, $3)");
 const READ: &str = call!(
     "o_status, o_epoch, o_place, o_version, o_body_version, o_expires, o_head, o_body",
     "read($1, $2, $3, $4, $5)"
@@ -194,10 +195,13 @@ impl UserStore for PostgresUser {
     }
 
     async fn outcome(&self, batch: BatchId, since: Stamp) -> Result<Outcome> {
-        let row = self.row().await?;
-        Ok(match row.outcome(batch) {
-            Some(stamp) => Outcome::Committed(stamp),
-            None if row.oldest_outcome().is_some_and(|oldest| oldest > since.epoch) => Outcome::Forgotten,
+        // It may be under way still, behind a lock or in the network. From now on it is refused, so that "no" stays true.
+        let statement = self.statement(Kind::State, SETTLE).bind(&batch.0.to_be_bytes()[..]);
+        let row = self.connections.of_user(&self.tag, statement, Sent::Read).await?;
+        let recent = Recent::of(&row)?;
+        Ok(match recent.epoch(batch) {
+            Some(epoch) => Outcome::Committed(Stamp { incarnation: self.life, epoch }),
+            None if recent.oldest().is_some_and(|oldest| oldest > since.epoch) => Outcome::Forgotten,
             None => Outcome::Not,
         })
     }

@@ -142,8 +142,12 @@ const WALLS: &[Wall] = &[
         query: "SELECT (current_setting('log_parameter_max_length') = '0'
                     OR (current_setting('log_min_duration_statement') = '-1' AND current_setting('log_min_duration_sample') = '-1'
                         AND current_setting('log_statement') IN ('none', 'ddl') AND current_setting('log_transaction_sample_rate') = '0'))
-                AND current_setting('log_parameter_max_length_on_error') = '0'",
-        refusal: "the server logs the values of statements: set log_parameter_max_length and log_parameter_max_length_on_error to 0",
+                AND current_setting('log_parameter_max_length_on_error') = '0'
+                AND current_setting('debug_print_parse') = 'off' AND current_setting('debug_print_rewritten') = 'off'
+                AND current_setting('debug_print_plan') = 'off'
+                AND coalesce(current_setting('auto_explain.log_min_duration', true), '-1') = '-1'",
+        refusal: "the server logs the values of statements: set log_parameter_max_length and log_parameter_max_length_on_error to 0, \
+                  debug_print_parse, debug_print_rewritten and debug_print_plan to off, and auto_explain.log_min_duration to -1",
     },
 ];
 

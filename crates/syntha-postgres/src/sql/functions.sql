@@ -106,6 +106,7 @@ DECLARE
     v_count bigint;
     v_floor bigint;
     v_plain boolean;
+    v_recent bytea;
 BEGIN
     v_plain := 1 = ALL (p_kind);
     o_status := 0;
@@ -128,7 +129,7 @@ BEGIN
                     note = coalesce(p_note, s.note),
                     recent = substr(s.recent || p_batch || int8send(s.epoch + p_raise), greatest(1, octet_length(s.recent) - 743))
                 WHERE s.tenant = p_tag AND s.life = p_life AND s.fence = 0 AND s.epoch = coalesce(p_epoch, s.epoch)
-                    AND s.chain_seq = coalesce(p_chain, s.chain_seq) AND current_schema() = v_place
+                    AND s.chain_seq = coalesce(p_chain, s.chain_seq) AND position(p_batch IN s.recent) = 0 AND current_schema() = v_place
                 RETURNING s.epoch, s.chain_seq, s.chain_head),
         wrote AS (
             INSERT INTO user_record AS r (tenant, space, name, seq, version, body_version, expires, head, body)
@@ -143,13 +144,15 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    SELECT s.life, s.fence, s.epoch, s.chain_seq, s.chain_head, s.buried
-        INTO v_life, v_fence, o_epoch, o_chain_seq, o_chain_head, v_buried
+    SELECT s.life, s.fence, s.epoch, s.chain_seq, s.chain_head, s.buried, s.recent
+        INTO v_life, v_fence, o_epoch, o_chain_seq, o_chain_head, v_buried, v_recent
         FROM user_state AS s WHERE s.tenant = p_tag AND current_schema() = v_place FOR UPDATE;
     o_status := CASE
         WHEN NOT FOUND OR v_life <> p_life OR v_fence <> 0 THEN 1
         WHEN p_epoch <> o_epoch THEN 2
         WHEN p_chain <> o_chain_seq THEN 3
+        -- It was committed, or its sender was told that it was not.
+        WHEN position(p_batch IN v_recent) > 0 THEN 2
         ELSE 0 END;
     IF o_status = 0 AND (7 = ANY (p_kind) OR 3 = ANY (p_kind)) THEN
         PERFORM 1 FROM unnest(p_kind, p_space, p_name, p_seq, p_number) AS o (kind, space, name, seq, number)
@@ -466,6 +469,29 @@ BEGIN
     v_set := set_config('syntha.user', '', true);
 END $$;
 
+-- What became of a batch, for a sender who lost the answer. It may still be under way: so this waits for the row, and a batch that was not committed is
+-- marked, with the epoch -1, and can't be any more. `o_recent` is from before the mark.
+CREATE OR REPLACE FUNCTION syntha.settle(p_tag bytea, p_life bytea, p_batch bytea, OUT o_status bigint, OUT o_recent bytea)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_place text := syntha.place(p_tag);
+    v_set text;
+BEGIN
+    v_set := set_config('search_path', v_place || ', pg_temp', true) || set_config('syntha.user', encode(p_tag, 'hex'), true)
+        || set_config('lock_timeout', '10s', true);
+    SELECT 0, s.recent INTO o_status, o_recent
+        FROM user_state AS s
+        WHERE s.tenant = p_tag AND s.life = p_life AND s.fence = 0 AND current_schema() = v_place FOR UPDATE;
+    IF NOT FOUND THEN
+        o_status := 1;
+    ELSIF position(p_batch IN o_recent) = 0 THEN
+        UPDATE user_state AS s
+            SET recent = substr(s.recent || p_batch || int8send(-1), greatest(1, octet_length(s.recent) - 743))
+            WHERE s.tenant = p_tag AND current_schema() = v_place;
+    END IF;
+    v_set := set_config('syntha.user', '', true);
+END $$;
+
 -- One statement reads the row and the records, so they are of one commit.
 CREATE OR REPLACE FUNCTION syntha.read(p_tag bytea, p_life bytea, p_space bigint, p_name bytea[], p_seq bigint[],
     OUT o_status bigint, OUT o_epoch bigint, OUT o_place bigint[], OUT o_version bigint[], OUT o_body_version bigint[],
@@ -626,13 +652,20 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_
 DECLARE
     v_place text := syntha.place(p_tag);
     v_set text;
+    v_count bigint;
 BEGIN
     v_set := set_config('search_path', v_place || ', pg_temp', true) || set_config('syntha.user', encode(p_tag, 'hex'), true);
     INSERT INTO user_record (tenant, space, name, seq, version, body_version, expires, head, body)
         SELECT p_tag, o.space, o.name, o.seq, o.version, o.body_version, o.expires, o.head, o.body
         FROM unnest(p_space, p_name, p_seq, p_version, p_body_version, p_expires, p_head, p_body)
             AS o (space, name, seq, version, body_version, expires, head, body)
-        WHERE current_schema() = v_place;
+        WHERE current_schema() = v_place
+        -- The server would write the key of a record that is there twice into its log.
+        ON CONFLICT (tenant, space, name, seq) DO NOTHING;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF v_count <> cardinality(p_name) THEN
+        RAISE EXCEPTION 'the archive holds a record twice' USING ERRCODE = 'SY010';
+    END IF;
     v_set := set_config('syntha.user', '', true);
 END $$;
 

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod catalog;
 mod connections;
 mod install;
 mod meters;
 mod migrate;
 mod notify;
+mod pooler;
 mod stale;
 mod walls;
 

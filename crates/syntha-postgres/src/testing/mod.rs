@@ -3,11 +3,10 @@
 //! One for a process, or under nextest, which runs each test in a process of its own, one for a run; with a database for each test. If `SYNTHA_POSTGRES_URL` names a server (a superuser of it, with `%` in the place of the
 //! database's name), that one is used, and its databases are dropped as the tests end.
 
-use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+mod cluster;
+mod pgbouncer;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::postgres::PgConnection;
@@ -15,7 +14,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 use syntha_store::{DeploymentKey, Error, ErrorKind, Result};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::config::{Mode, PostgresConfig, Secret, options};
+pub use self::cluster::Stop;
+use self::cluster::{Cluster, locked};
+pub use self::pgbouncer::{Pooling, TestPooler};
+use crate::config::{Mode, PostgresConfig, Secret, Statements, options};
 use crate::error::{Sent, from_sqlx};
 use crate::install::{InstallConfig, install};
 
@@ -27,16 +29,9 @@ pub struct TestServer {
     templates: [OnceCell<String>; 2],
     making: Mutex<()>,
     next: AtomicU64,
-    held: Option<Held>,
-}
-
-/// What keeps the server running: when the process ends, however that comes, it is let go of.
-#[derive(Debug)]
-enum Held {
-    /// The other end stops the server when this one is closed.
-    Alone(#[allow(dead_code, reason = "it is held, never read")] ChildStdin),
-    /// A lock shared by the processes of a run, and the folder of their server. It is stopped when nobody has held the lock for a while.
-    Shared(#[allow(dead_code, reason = "it is held, never read")] File, PathBuf),
+    pooler: OnceCell<TestPooler>,
+    /// None for the tester's own.
+    cluster: Option<Cluster>,
 }
 
 /// A database of a test's own.
@@ -47,8 +42,6 @@ pub struct TestDatabase {
     mode: Mode,
 }
 
-/// The account that runs the server when the tests run as root: `nobody`, by number.
-const NOBODY: u32 = 65_534;
 /// The key of every test's deployment.
 const KEY: [u8; 32] = [7; 32];
 
@@ -65,26 +58,129 @@ impl TestServer {
     }
 
     async fn start() -> Result<Self> {
-        if let Ok(url) = std::env::var("SYNTHA_POSTGRES_URL") {
-            let server = Self::at(url, None);
-            server.make_roles().await?;
-            return Ok(server);
+        match std::env::var("SYNTHA_POSTGRES_URL") {
+            Ok(url) => Self::at(url, None).await,
+            Err(_) => Self::of(Cluster::of_the_run).await,
         }
-        let started = tokio::task::spawn_blocking(start_cluster).await;
-        let (url, held) = started.map_err(|_| failed("the runtime ended"))??;
-        let server = Self::at(url, Some(held));
-        server.make_roles().await?;
-        Ok(server)
     }
 
-    fn at(url: String, held: Option<Held>) -> Self {
-        Self {
+    /// A server that nobody else uses, with settings of its own (`name=value`): for tests that stop it or read its log. It goes with the process.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if there are no programs of PostgreSQL, or they fail.
+    pub async fn own(settings: &[&str]) -> Result<&'static Self> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        Ok(Box::leak(Box::new(Self::of(move || Cluster::own(&settings, None)).await?)))
+    }
+
+    /// The same, with a small disk of so many MiB, which is the tablespace `small`. Linux alone.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if there are no programs of PostgreSQL, or nothing can be mounted: it needs `unshare`, and root or user namespaces.
+    pub async fn own_with_disk(settings: &[&str], mib: u32) -> Result<&'static Self> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let server = Self::of(move || Cluster::own(&settings, Some(mib))).await?;
+        let disk = server.cluster()?.disk();
+        server.admin("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", disk.display())).await?;
+        Ok(Box::leak(Box::new(server)))
+    }
+
+    async fn of(start: impl FnOnce() -> Result<Cluster> + Send + 'static) -> Result<Self> {
+        let started = tokio::task::spawn_blocking(start).await;
+        let cluster = started.map_err(|_| failed("the runtime ended"))??;
+        Self::at(cluster.url(), Some(cluster)).await
+    }
+
+    async fn at(url: String, cluster: Option<Cluster>) -> Result<Self> {
+        let server = Self {
             url,
             templates: [OnceCell::new(), OnceCell::new()],
             making: Mutex::new(()),
             next: AtomicU64::new(0),
-            held,
-        }
+            pooler: OnceCell::new(),
+            cluster,
+        };
+        server.make_roles().await?;
+        Ok(server)
+    }
+
+    fn cluster(&self) -> Result<&Cluster> {
+        self.cluster
+            .as_ref()
+            .ok_or_else(|| failed("the tester's own server is not the tests' to stop or read"))
+    }
+
+    /// Stops it, and starts it again. For a server of one's own.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it fails, or is the tester's own.
+    pub async fn restart(&self, stop: Stop) -> Result<()> {
+        self.control(vec!["-m", stop.name(), "restart"]).await
+    }
+
+    /// Stops it. For a server of one's own.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it fails, or is the tester's own.
+    pub async fn stop(&self, stop: Stop) -> Result<()> {
+        self.control(vec!["-m", stop.name(), "stop"]).await
+    }
+
+    /// Starts it after a stop.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it fails, or is the tester's own.
+    pub async fn resume(&self) -> Result<()> {
+        self.control(vec!["start"]).await
+    }
+
+    async fn control(&self, words: Vec<&'static str>) -> Result<()> {
+        let cluster = self.cluster()?.clone();
+        let done = tokio::task::spawn_blocking(move || cluster.control(&words)).await;
+        done.map_err(|_| failed("the runtime ended"))?
+    }
+
+    /// What it has written into its log.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it can't be read, or is the tester's own.
+    pub fn log(&self) -> Result<String> {
+        self.cluster()?.log()
+    }
+
+    /// Its socket, which a proxy can stand before: the folder, and the port that is in the name.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it is the tester's own.
+    pub fn socket(&self) -> Result<PathBuf> {
+        Ok(self.cluster()?.folder().join(".s.PGSQL.5432"))
+    }
+
+    /// A pgbouncer before it, with at most so many connections to a database. It stops when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if there is no pgbouncer, or it fails.
+    pub async fn pooler(&self, pooling: Pooling, servers: u32) -> Result<TestPooler> {
+        let server = options(&Secret(self.url.replace('%', "postgres").into()))?;
+        let started = tokio::task::spawn_blocking(move || TestPooler::start(&server, pooling, servers)).await;
+        started.map_err(|_| failed("the runtime ended"))?
+    }
+
+    /// The process's own pgbouncer, which pools by transaction with four connections to a database.
+    ///
+    /// # Errors
+    ///
+    /// As [`pooler`](Self::pooler).
+    pub async fn shared_pooler(&self) -> Result<&TestPooler> {
+        self.pooler.get_or_try_init(|| self.pooler(Pooling::Transaction, 4)).await
     }
 
     /// An installed database of one's own.
@@ -118,12 +214,11 @@ impl TestServer {
 
     async fn make_template(&self, mode: Mode) -> Result<String> {
         let name = self.name();
-        let Some(Held::Shared(_, folder)) = &self.held else {
+        let Some(making) = self.cluster.as_ref().and_then(Cluster::lock_of_templates) else {
             self.fill_template(&name, mode).await?;
             return Ok(name);
         };
         // One process of the run makes it, and it gets its name when it is complete.
-        let making = folder.join("making");
         let lock = tokio::task::spawn_blocking(move || locked(&making)).await;
         let lock = lock.map_err(|_| failed("the runtime ended"))??;
         let shared = format!("syntha_template_{}", mode.name());
@@ -177,6 +272,34 @@ impl TestDatabase {
         PostgresConfig::new(self.url("syntha_app"), DeploymentKey::from_bytes(KEY)).mode(self.mode)
     }
 
+    /// The configuration of a store that reaches it through a pooler.
+    pub fn config_through(&self, pooler: &TestPooler) -> PostgresConfig {
+        PostgresConfig::new(pooler.url("syntha_app", &self.name), DeploymentKey::from_bytes(KEY))
+            .mode(self.mode)
+            .statements(Statements::Pooled)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The server that it is on.
+    #[must_use]
+    pub const fn server(&self) -> &'static TestServer {
+        self.server
+    }
+
+    /// Moves its tables to the tablespace `small`. Nobody may be connected.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the server fails.
+    pub async fn move_to_small_disk(&self) -> Result<()> {
+        self.server.admin("postgres", &format!("ALTER DATABASE {} SET TABLESPACE small", self.name)).await
+    }
+
     /// The URL for a role.
     #[must_use]
     pub fn url(&self, role: &str) -> String {
@@ -220,6 +343,15 @@ impl TestDatabase {
     }
 }
 
+/// Runs statements at a URL.
+///
+/// # Errors
+///
+/// Those of the statements.
+pub async fn execute(url: &str, statements: &str) -> Result<()> {
+    run(url, statements).await
+}
+
 async fn run(url: &str, statements: &str) -> Result<()> {
     let wrong = |error: sqlx::Error| from_sqlx(&error, Sent::Read);
     let mut connection = PgConnection::connect_with(&options(&Secret(url.into()))?).await.map_err(wrong)?;
@@ -236,132 +368,6 @@ async fn number(url: &str, question: &str) -> Result<i64> {
     Ok(number)
 }
 
-/// A file that this process has alone until it is dropped.
-fn locked(path: &Path) -> Result<File> {
-    let failed = |error| failed("a lock of the tests' server can't be taken").with_source(error);
-    let file = File::options().create(true).append(true).open(path).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    Ok(file)
-}
-
 fn failed(text: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, text)
-}
-
-/// The folder of the server's programs.
-fn programs() -> Result<PathBuf> {
-    let has_both = |folder: &Path| folder.join("initdb").is_file() && folder.join("postgres").is_file();
-    let mut folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    }
-    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
-        let mut versions: Vec<_> = versions.flatten().map(|entry| entry.path().join("bin")).collect();
-        versions.sort();
-        folders.extend(versions.into_iter().rev());
-    }
-    folders.into_iter().find(|folder| has_both(folder)).ok_or_else(|| {
-        failed(
-            "there is no PostgreSQL server here: install it (Debian: apt-get install postgresql), or set SYNTHA_POSTGRES_URL",
-        )
-    })
-}
-
-fn start_cluster() -> Result<(String, Held)> {
-    let programs = programs()?;
-    let unmade = |error| failed("no folder can be made in /tmp").with_source(error);
-    // A socket's path has at most 107 bytes, so the folder is not where a long TMPDIR says.
-    match std::env::var("NEXTEST_RUN_ID") {
-        Ok(run) if Path::new("/usr/bin/flock").is_file() => {
-            let run: String = run.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-            let folder = PathBuf::from(format!("/tmp/sy-{run}"));
-            std::fs::create_dir_all(&folder).map_err(unmade)?;
-            // The server trusts whoever reaches its socket.
-            std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).map_err(unmade)?;
-            let starting = locked(&folder.join("starting"))?;
-            let users =
-                File::options().create(true).append(true).open(folder.join("users")).map_err(unmade)?;
-            users.lock_shared().map_err(unmade)?;
-            let url = folder.join("url");
-            if let Ok(url) = std::fs::read_to_string(&url) {
-                return Ok((url, Held::Shared(users, folder)));
-            }
-            let (made, _) = start_in(&programs, &folder, WATCH_RUN)?;
-            std::fs::write(&url, &made).map_err(unmade)?;
-            drop(starting);
-            Ok((made, Held::Shared(users, folder)))
-        }
-        _ => {
-            let folder = tempfile::Builder::new().prefix("sy-").tempdir_in("/tmp").map_err(unmade)?.keep();
-            let (made, held) = start_in(&programs, &folder, WATCH_PROCESS)?;
-            Ok((made, Held::Alone(held)))
-        }
-    }
-}
-
-/// Waits for the end of the process that started it.
-const WATCH_PROCESS: &str = "read line; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\"";
-/// Waits until no process of the run has used the server for ten seconds.
-const WATCH_RUN: &str = "idle=0; while [ $idle -lt 10 ]; do sleep 1; if flock -n -x users true; then idle=$((idle+1)); else idle=0; fi; done; \
-    rm -f url; \"$0\" -D data -m immediate stop; cd /; rm -rf \"$1\"";
-
-fn start_in(programs: &Path, folder: &Path, watch: &str) -> Result<(String, ChildStdin)> {
-    let account = is_root().then_some(NOBODY);
-    if let Some(account) = account {
-        std::os::unix::fs::chown(folder, Some(account), Some(account))
-            .map_err(|error| failed("the server's folder can't be given away").with_source(error))?;
-    }
-    let command = |program: &Path| {
-        let mut command = Command::new(program);
-        command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Some(account) = account {
-            command.gid(account).uid(account);
-        }
-        command
-    };
-    let run = |command: &mut Command, text: &'static str| match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(failed(text)),
-        Err(error) => Err(failed(text).with_source(error)),
-    };
-    // A process group of its own: what ends the tests' group does not end who cleans up after them.
-    let mut watch = command(Path::new("/bin/sh"))
-        .args(["-c", watch])
-        .arg(programs.join("pg_ctl"))
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| failed("the watcher of the server can't be started").with_source(error))?;
-    let held = watch.stdin.take().ok_or_else(|| failed("the watcher of the server has no input"))?;
-    run(
-        command(&programs.join("initdb")).args([
-            "-D",
-            "data",
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C",
-        ]),
-        "initdb failed",
-    )?;
-    let options = format!(
-        "-k {} -c listen_addresses='' -c fsync={} -c max_connections=200 -c shared_buffers=32MB -c log_parameter_max_length=0",
-        folder.display(),
-        if std::env::var_os("SYNTHA_POSTGRES_FSYNC").is_some() { "on" } else { "off" },
-    );
-    run(
-        command(&programs.join("pg_ctl")).args(["-D", "data", "-l", "log", "-w", "-o", &options, "start"]),
-        "pg_ctl could not start the server",
-    )?;
-    Ok((format!("postgres://postgres@localhost/%?host={}", folder.display()), held))
-}
-
-/// Whether the process is root's.
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
 }
