@@ -19,6 +19,7 @@ use syntha::{
     UserManager,
 };
 use syntha_conformance::Instance;
+use syntha_tests::Server;
 
 pub(crate) const USERS: usize = 20;
 const AGENTS: usize = 4;
@@ -116,6 +117,7 @@ impl std::io::Write for Logs {
 /// What a world stands on.
 pub(crate) enum Ground {
     Sqlite(SqliteConfig),
+    Server(Arc<Server>),
     Store(Box<dyn Instance>),
 }
 
@@ -163,6 +165,11 @@ impl World {
     /// A few users on SQLite, of whom every text is known by its user's canary.
     pub(crate) async fn of_canaries(data: &Path, sealing: Sealing, users: usize) -> Self {
         Self::begin(data, Ground::Sqlite(SqliteConfig::new(data)), sealing, Names::Own, users).await
+    }
+
+    /// The same on a PostgreSQL database.
+    pub(crate) async fn on_server(data: &Path, server: Arc<Server>, sealing: Sealing) -> Self {
+        Self::begin(data, Ground::Server(server), sealing, Names::Shared, USERS).await
     }
 
     async fn begin(data: &Path, ground: Ground, sealing: Sealing, names: Names, users: usize) -> Self {
@@ -218,6 +225,7 @@ impl World {
         let builder = UserManager::builder().mesh(self.mesh.clone());
         let builder = match &self.ground {
             Ground::Sqlite(config) => builder.sqlite_with(config.clone().connections(5)),
+            Ground::Server(server) => builder.postgres_with(server.postgres()),
             Ground::Store(instance) => builder.store(instance.store(), instance.key()),
         };
         // A trail notices some of what is broken first: what is searched for is to be found without it.
@@ -529,6 +537,8 @@ impl World {
         match &mut self.ground {
             Ground::Sqlite(_) if self.names == Names::Own => {}
             Ground::Sqlite(_) => self.check_files(&self.data, &tags),
+            Ground::Server(server) if orderly => check_tables(server, &tags, self.sealing).await,
+            Ground::Server(_) => {}
             Ground::Store(instance) => instance.reopen().await,
         }
         self.open().await;
@@ -558,6 +568,26 @@ impl World {
             }
         }
     }
+}
+
+/// No row of any table holds a canary that is not its own user's; where it is sealed, none holds any.
+async fn check_tables(server: &Server, tags: &[String], sealing: Sealing) {
+    let hex = |text: &str| data_encoding::HEXLOWER.encode(text.as_bytes());
+    let rows: Vec<_> = (0..tags.len())
+        .map(|user| {
+            let own = if sealing == Sealing::Plain { tags[user].as_str() } else { "nobody's" };
+            format!("('{}', '{own}')", hex(&canary(user)))
+        })
+        .collect();
+    let question = format!(
+        "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace,
+             (VALUES {}) AS v (canary, tag)
+         WHERE (n.nspname = 'syntha_rows' OR n.nspname LIKE 'u\\_%') AND c.relkind = 'r' AND query_to_xml(format(
+             'SELECT 1 AS crossed FROM %I.%I AS t WHERE encode(t.tenant, ''hex'') <> %L AND position(%L in t::text) > 0',
+             n.nspname, c.relname, v.tag, v.canary), true, true, '')::text LIKE '%crossed%'",
+        rows.join(", ")
+    );
+    assert_eq!(server.database().number(&question).await.unwrap(), 0, "a table holds another user's canary");
 }
 
 pub(crate) fn canary(user: usize) -> String {

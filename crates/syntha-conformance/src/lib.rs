@@ -17,6 +17,8 @@ pub mod broken;
 mod encrypted;
 mod harness;
 mod mesh;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod one_of_two;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod report;
