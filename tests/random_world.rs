@@ -16,7 +16,7 @@ use syntha::sqlite::SqliteConfig;
 use syntha::{
     Builder, Encryption, ErrorKind, Filter, HostAuthority, HostTool, HybridHandler, InteractionLog, Kek,
     ManualClock, MeshConfig, Message, Prompt, Role, SealingMode, Session, Timestamp, ToolHandler,
-    UserManager,
+    UserManager, UserTag,
 };
 use syntha_conformance::Instance;
 use syntha_tests::Server;
@@ -526,8 +526,8 @@ impl World {
     pub(crate) async fn reopen(&mut self, orderly: bool) {
         self.sessions.clear();
         let (users, host) = self.manager.take().unwrap();
-        let tags: Vec<_> =
-            (0..self.users).map(|user| users.tag(self.name_of(user)).unwrap().to_string()).collect();
+        let own: Vec<_> = (0..self.users).map(|user| users.tag(self.name_of(user)).unwrap()).collect();
+        let tags: Vec<_> = own.iter().map(ToString::to_string).collect();
         drop(host);
         if orderly {
             users.shutdown().await.unwrap();
@@ -537,7 +537,7 @@ impl World {
         match &mut self.ground {
             Ground::Sqlite(_) if self.names == Names::Own => {}
             Ground::Sqlite(_) => self.check_files(&self.data, &tags),
-            Ground::Server(server) if orderly => check_tables(server, &tags, self.sealing).await,
+            Ground::Server(server) if orderly => check_tables(server, &own, self.sealing).await,
             Ground::Server(_) => {}
             Ground::Store(instance) => instance.reopen().await,
         }
@@ -571,11 +571,13 @@ impl World {
 }
 
 /// No row of any table holds a canary that is not its own user's; where it is sealed, none holds any.
-async fn check_tables(server: &Server, tags: &[String], sealing: Sealing) {
+async fn check_tables(server: &Server, tags: &[UserTag], sealing: Sealing) {
     let hex = |text: &str| data_encoding::HEXLOWER.encode(text.as_bytes());
     let rows: Vec<_> = (0..tags.len())
         .map(|user| {
-            let own = if sealing == Sealing::Plain { tags[user].as_str() } else { "nobody's" };
+            let plain = sealing == Sealing::Plain;
+            let own =
+                if plain { data_encoding::HEXLOWER.encode(tags[user].as_bytes()) } else { String::new() };
             format!("('{}', '{own}')", hex(&canary(user)))
         })
         .collect();

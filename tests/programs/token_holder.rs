@@ -37,6 +37,8 @@ async fn main() -> Result {
             }
             // Nobody could say for a while whether it holds.
             Err(error) if error.kind() == MeshErrorKind::Busy => {}
+            // It ended in the middle of this call, which was refused: the next one says why.
+            Err(error) if error.kind() == MeshErrorKind::Denied => {}
             Err(error) => return Err(error.into()),
         }
         if at > until {
