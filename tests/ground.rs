@@ -68,7 +68,6 @@ impl Ground {
     }
 
     /// What opens it beside other processes.
-    #[must_use]
     pub fn shared(&self) -> Builder {
         match self {
             Self::Folder(folder) => UserManager::builder().sqlite_shared(folder),
@@ -77,7 +76,6 @@ impl Ground {
     }
 
     /// What opens it where no other process does, as far as it can be had alone.
-    #[must_use]
     pub fn alone(&self) -> Builder {
         match self {
             Self::Folder(folder) => UserManager::builder().sqlite(folder),

@@ -186,8 +186,9 @@ pub(crate) mod databases {
     /// What a second opener must want as well.
     type Access = (Arc<str>, Mode);
 
-    static DATABASES: LazyLock<Mutex<HashMap<PathBuf, (Weak<Deployment>, Access)>>> =
-        LazyLock::new(Mutex::default);
+    type Known = (Weak<Deployment>, Access);
+
+    static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
 
     pub(crate) async fn open(
         config: &Postgres,
