@@ -7,29 +7,49 @@ mod random_world;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use syntha::MeshConfig;
+use syntha::postgres::Mode;
 use syntha::sqlite::SqliteConfig;
 use syntha_conformance::{Harness, broken};
 use syntha_mesh::Fault;
+use syntha_tests::{Server, count, modes};
 
 use crate::random_world::{Ground, Logs, Sealing, USERS, World, canaries, canary, op};
 
 const OPS_A_CASE: usize = 400;
 
+static LOGS: OnceLock<Logs> = OnceLock::new();
+
 #[test]
 fn leakage_under_random_operations() {
+    search("SQLite", None, count("SYNTHA_LEAKAGE_OPS", 4_000));
+}
+
+#[test]
+fn leakage_on_postgres_under_random_operations() {
+    for mode in modes(Mode::Rls) {
+        search(&format!("PostgreSQL ({mode:?})"), Some(mode), count("SYNTHA_POSTGRES_LEAKAGE_OPS", 400));
+    }
+}
+
+fn search(place: &str, walls: Option<Mode>, ops: u64) {
     let logs = Logs::default();
     let sink = logs.clone();
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(move || sink.clone())
-        .init();
-    let ops: usize = std::env::var("SYNTHA_LEAKAGE_OPS").map_or(4_000, |count| count.parse().unwrap());
-    let cases = u32::try_from(ops.div_ceil(OPS_A_CASE)).unwrap();
+        .with_writer(move || sink.clone());
+    // The process's, for threads of runtimes too. A second mode of one test writes into the first one's.
+    let first = LOGS.get_or_init(|| {
+        subscriber.init();
+        logs
+    });
+    let logs = first;
+    let cases = u32::try_from(ops.div_ceil(OPS_A_CASE as u64)).unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
     let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed: u64 = std::env::var("SYNTHA_SEED").map_or_else(|_| now(), |seed| seed.parse().unwrap());
@@ -43,7 +63,16 @@ fn leakage_under_random_operations() {
             let folder = tempfile::tempdir().unwrap();
             let sealing = if sealed { Sealing::Unsaid } else { Sealing::Plain };
             runtime.block_on(async {
-                let mut world = World::new(&folder.path().join("data"), sealing).await;
+                let data = folder.path().join("data");
+                let mut world = match walls {
+                    None => World::new(&data, sealing).await,
+                    Some(mode) => {
+                        let plain = sealing == Sealing::Plain;
+                        let prepare =
+                            |builder: syntha::Builder| if plain { builder.plain() } else { builder };
+                        World::on_server(&data, Arc::new(Server::start(mode, prepare).await), sealing).await
+                    }
+                };
                 for op in ops {
                     world.apply(op).await;
                 }
@@ -61,7 +90,7 @@ fn leakage_under_random_operations() {
         })
         .unwrap();
     let (ops, seen) = (cases as usize * OPS_A_CASE, seen.into_inner());
-    println!("evidence: {ops} operations, {seen} answers searched, 0 foreign canaries, seed {seed}");
+    println!("evidence: {place}, {ops} operations, {seen} answers searched, 0 foreign canaries, seed {seed}");
 }
 
 /// Runs random worlds on something broken until one shows something of another user.

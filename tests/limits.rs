@@ -4,10 +4,11 @@
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use syntha::postgres::Mode;
 use syntha::{HostAuthority, Limit, Message, ResourceLimits, UserLimits, UserManager};
+use syntha_tests::{Ground, Server, count, modes};
 
 const KINDS: [Limit; 4] = [Limit::Contexts, Limit::Storage, Limit::Agents, Limit::Topics];
 /// What is used before the race: one less than may be.
@@ -24,9 +25,10 @@ struct Claimant {
 }
 
 impl Claimant {
-    fn start(data: &Path, name: &str) -> Self {
+    fn start(ground: &Ground, name: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-claimant"))
-            .args([data.as_os_str(), name.as_ref()])
+            .arg(ground.argument())
+            .arg(name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -63,8 +65,8 @@ impl Drop for Claimant {
     }
 }
 
-async fn open(data: &Path) -> (UserManager, HostAuthority) {
-    UserManager::builder().sqlite_shared(data).open().await.unwrap()
+async fn open(ground: &Ground) -> (UserManager, HostAuthority) {
+    ground.shared().open().await.unwrap()
 }
 
 /// Makes a user who uses one less than may be used.
@@ -94,11 +96,22 @@ async fn prepare(users: &UserManager, host: &HostAuthority, round: u64, kind: Li
 
 #[tokio::test]
 async fn limits_admit_one_of_a_hundred_in_two_processes() {
-    let rounds: u64 = std::env::var("SYNTHA_LIMIT_ROUNDS").map_or(16, |count| count.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let (mut users, mut host) = open(&data).await;
-    let mut claimants = ["a", "b"].map(|name| Claimant::start(&data, name));
+    run("SQLite", &Ground::Folder(folder.path().join("data")), count("SYNTHA_LIMIT_ROUNDS", 16)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_on_postgres_admit_one_of_a_hundred_in_two_processes() {
+    for mode in modes(Mode::Schema) {
+        let server = Server::start(mode, |builder| builder).await;
+        run(&format!("PostgreSQL ({mode:?})"), &server.ground(), count("SYNTHA_POSTGRES_LIMIT_ROUNDS", 8))
+            .await;
+    }
+}
+
+async fn run(place: &str, ground: &Ground, rounds: u64) {
+    let (mut users, mut host) = open(ground).await;
+    let mut claimants = ["a", "b"].map(|name| Claimant::start(ground, name));
     let (mut kills, mut refusals) = (0, 0);
     for round in 1..=rounds {
         let kind = KINDS[usize::try_from(round).unwrap() % KINDS.len()];
@@ -113,7 +126,7 @@ async fn limits_admit_one_of_a_hundred_in_two_processes() {
             claimants[dies].child.kill().unwrap();
             claimants[dies].child.wait().unwrap();
             *admitted_there += claimants[other].answer(round).0;
-            claimants[dies] = Claimant::start(&data, ["a", "b"][dies]);
+            claimants[dies] = Claimant::start(ground, ["a", "b"][dies]);
             // Again: a place that the dead one got is taken, also for itself.
             claimants[dies].ask(round, kind);
             let _ = claimants[dies].answer(round);
@@ -129,7 +142,7 @@ async fn limits_admit_one_of_a_hundred_in_two_processes() {
         if round % REOPEN_EVERY == 0 {
             users.shutdown().await.unwrap();
             drop(host);
-            (users, host) = open(&data).await;
+            (users, host) = open(ground).await;
         }
         let user = format!("user-{round}");
         let report = users.limits(user.as_str()).await.unwrap().of(kind).unwrap();
@@ -140,7 +153,7 @@ async fn limits_admit_one_of_a_hundred_in_two_processes() {
     }
     assert!(rounds < KILL_EVERY || kills > 0);
     println!(
-        "evidence: {rounds} rounds of 100 writers in 2 processes at limit - 1, of entries, bytes, agents and topics by turns, {refusals} refused, \
+        "evidence: {place}, {rounds} rounds of 100 writers in 2 processes at limit - 1, of entries, bytes, agents and topics by turns, {refusals} refused, \
          {kills} processes killed and started again, 0 overshoots by a byte or an item"
     );
 }

@@ -5,37 +5,53 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use syntha::{ErrorKind, Filter, UserManager};
+use syntha::postgres::Mode;
+use syntha::{ErrorKind, Filter};
+use syntha_tests::{Ground, Server, count, modes};
 
 const KEYS: usize = 40;
 
 #[tokio::test]
 async fn lives_after_a_kill_are_old_or_new() {
-    let cycles: u64 = std::env::var("SYNTHA_LIFE_KILLS").map_or(16, |count| count.parse().unwrap());
-    let between = run(cycles, "whole").await;
+    let cycles = count("SYNTHA_LIFE_KILLS", 16);
+    let folder = tempfile::tempdir().unwrap();
+    let between = run(&Ground::Folder(folder.path().join("data")), None, cycles, "whole").await;
     println!(
         "evidence: {cycles} kills, {between} of them between a beginning and its acknowledgement, 0 mixed states"
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lives_on_postgres_after_a_kill_are_old_or_new() {
+    let cycles = count("SYNTHA_POSTGRES_LIFE_KILLS", 16);
+    for mode in modes(Mode::Rls) {
+        let server = Server::start(mode, |builder| builder).await;
+        let between = run(&server.ground(), Some(&server), cycles, "whole").await;
+        println!(
+            "evidence: PostgreSQL ({mode:?}), {cycles} kills, {between} of them between a beginning and its acknowledgement, 0 mixed states"
+        );
+    }
+}
+
 /// The suite on a store that commits a batch in two steps.
 #[tokio::test]
 async fn lives_of_a_torn_store_are_found_mixed() {
-    let failure = tokio::spawn(run(400, "torn")).await.unwrap_err().into_panic();
+    let torn = async {
+        let folder = tempfile::tempdir().unwrap();
+        run(&Ground::Folder(folder.path().join("data")), None, 400, "torn").await
+    };
+    let failure = tokio::spawn(torn).await.unwrap_err().into_panic();
     let failure = failure.downcast::<String>().unwrap();
     // Torn data is a mixture; a torn row of the ledger or the directory is a state that nobody said.
     assert!(failure.starts_with("a mixture") || failure.contains("and it should be one of"), "{failure}");
 }
 
 /// Says how many kills came in the middle of something.
-async fn run(cycles: u64, store: &str) -> usize {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let builder = UserManager::builder().sqlite(&data);
+async fn run(ground: &Ground, server: Option<&Server>, cycles: u64, store: &'static str) -> usize {
+    let builder = ground.alone();
     // A seal refuses what is torn before it can be seen, and so does a trail.
     let builder = if store == "torn" { builder.plain().no_audit() } else { builder };
     let (users, host) = builder.open().await.unwrap();
@@ -45,8 +61,11 @@ async fn run(cycles: u64, store: &str) -> usize {
     for cycle in 0..cycles {
         // How many lines it lives for and how long after the last: spread, and the same in each run.
         let (lines, pause) = (cycle * 7 % 19 + 1, Duration::from_micros(cycle * 131 % 4_000));
-        let allowed = run_and_kill(&data, store, cycle * 1_000, lines, pause, &state);
-        state = found(&data).await;
+        let allowed = run_and_kill(ground, store, cycle * 1_000, lines, pause, &state);
+        if let Some(server) = server {
+            server.quiet().await;
+        }
+        state = found(ground).await;
         assert!(
             allowed.contains(&state),
             "cycle {cycle}: found {state}, and it should be one of {allowed:?}"
@@ -59,7 +78,7 @@ async fn run(cycles: u64, store: &str) -> usize {
 
 /// The states that the data may be in after the kill.
 fn run_and_kill(
-    data: &Path,
+    ground: &Ground,
     store: &str,
     number: u64,
     lines: u64,
@@ -67,7 +86,7 @@ fn run_and_kill(
     before: &str,
 ) -> Vec<String> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-lifecycle"))
-        .arg(data)
+        .arg(ground.argument())
         .arg(number.to_string())
         .arg(store)
         .stdout(Stdio::piped())
@@ -102,8 +121,8 @@ fn run_and_kill(
 }
 
 /// The state that the data is in, as the next process finds it.
-async fn found(data: &Path) -> String {
-    let (users, host) = UserManager::builder().sqlite(data).open().await.unwrap();
+async fn found(ground: &Ground) -> String {
+    let (users, host) = ground.alone().open().await.unwrap();
     let witness = users.open(&host, "witness").await.unwrap();
     assert_eq!(witness.value("key").await.unwrap().unwrap().json(), "\"untouched\"");
     let listed = users.list(None, 10).await.unwrap().iter().any(|entry| entry.user.as_str() == "victim");

@@ -2,16 +2,18 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test fails by panicking, and prints its row of evidence"
 )]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use syntha::{Scopes, Secret, TokenRequest, UserManager};
+use syntha::postgres::Mode;
+use syntha::{Scopes, Secret, TokenRequest};
+use syntha_tests::{Ground, Server, modes};
 
 /// A process that uses a token.
 struct Holder {
@@ -20,9 +22,9 @@ struct Holder {
 }
 
 impl Holder {
-    fn start(data: &Path, token: &Secret) -> Self {
+    fn start(ground: &Ground, token: &Secret) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-token-holder"))
-            .arg(data)
+            .arg(ground.argument())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -52,8 +54,24 @@ fn now() -> u128 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_in_one_process_ends_what_others_hold_within_a_second() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let (users, _host) = UserManager::builder().sqlite_shared(&data).open().await.unwrap();
+    let longest = run(&Ground::Folder(folder.path().join("data"))).await;
+    println!("evidence: 4 ways to revoke, what another process held ended at most {longest} ms after it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_on_postgres_ends_what_other_processes_hold_within_a_second() {
+    for mode in modes(Mode::Rls) {
+        let server = Server::start(mode, |builder| builder).await;
+        let longest = run(&server.ground()).await;
+        println!(
+            "evidence: PostgreSQL ({mode:?}), 4 ways to revoke, what another process held ended at most {longest} ms after it"
+        );
+    }
+}
+
+/// Says how long it took at most, in milliseconds.
+async fn run(ground: &Ground) -> u128 {
+    let (users, _host) = ground.shared().open().await.unwrap();
     let accounts = users.accounts();
     let mut longest = 0;
     for (round, way) in ["token", "all", "suspend", "erase"].into_iter().enumerate() {
@@ -61,7 +79,7 @@ async fn a_revocation_in_one_process_ends_what_others_hold_within_a_second() {
         accounts.create(user.as_str(), Scopes::ALL).await.unwrap();
         let (token, info) =
             accounts.create_token(user.as_str(), &TokenRequest::new(Scopes::ALL)).await.unwrap();
-        let mut holder = Holder::start(&data, &token);
+        let mut holder = Holder::start(ground, &token);
         assert_eq!(holder.line(), "in");
         match way {
             "token" => accounts.revoke_token(user.as_str(), info.id).await.unwrap(),
@@ -77,6 +95,6 @@ async fn a_revocation_in_one_process_ends_what_others_hold_within_a_second() {
         assert_eq!(holder.line(), "out", "{way}");
         longest = longest.max(after);
     }
-    println!("evidence: 4 ways to revoke, what another process held ended at most {longest} ms after it");
     users.shutdown().await.unwrap();
+    longest
 }

@@ -5,22 +5,36 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use syntha::UserManager;
+use syntha::postgres::Mode;
+use syntha_tests::{Ground, Server, count, modes};
 
 #[tokio::test]
 async fn loss_after_a_kill() {
-    let cycles: u64 = std::env::var("SYNTHA_KILLS").map_or(12, |count| count.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    run("SQLite", &Ground::Folder(folder.path().join("data")), None, count("SYNTHA_KILLS", 12)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_on_postgres_after_a_kill() {
+    for mode in modes(Mode::Schema) {
+        let server = Server::start(mode, |builder| builder).await;
+        let place = format!("PostgreSQL ({mode:?})");
+        run(&place, &server.ground(), Some(&server), count("SYNTHA_POSTGRES_KILLS", 8)).await;
+    }
+}
+
+async fn run(place: &str, ground: &Ground, server: Option<&Server>, cycles: u64) {
     let mut acknowledged: HashMap<u64, u64> = HashMap::new();
     for cycle in 0..cycles {
         // How many lines it lives for: spread over a few hundred, the same in each run.
         let lines = cycle * 7_919 % 257 + 1;
-        run_and_kill(&data, lines, &mut acknowledged);
-        let (users, host) = UserManager::builder().sqlite(&data).open().await.unwrap();
+        run_and_kill(ground, lines, &mut acknowledged);
+        if let Some(server) = server {
+            server.quiet().await;
+        }
+        let (users, host) = ground.alone().open().await.unwrap();
         let mesh = users.open(&host, "victim").await.unwrap();
         for (number, last) in &acknowledged {
             let agent = mesh.agent(format!("agent-{number}")).unwrap();
@@ -35,12 +49,12 @@ async fn loss_after_a_kill() {
     }
     assert_eq!(acknowledged.len(), 4);
     let total: u64 = acknowledged.values().sum();
-    println!("evidence: {cycles} kills, {total} acknowledged batches, 0 lost, 0 torn");
+    println!("evidence: {place}, {cycles} kills, {total} acknowledged batches, 0 lost, 0 torn");
 }
 
-fn run_and_kill(data: &Path, lines: u64, acknowledged: &mut HashMap<u64, u64>) {
+fn run_and_kill(ground: &Ground, lines: u64, acknowledged: &mut HashMap<u64, u64>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-acknowledger"))
-        .arg(data)
+        .arg(ground.argument())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

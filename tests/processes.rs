@@ -8,22 +8,39 @@ mod history;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use history::{Operation, What};
-use syntha::ContextMesh;
+use syntha::postgres::Mode;
+use syntha_tests::{Ground, Server, count, modes};
 
 const PROCESSES: usize = 3;
 
 #[test]
 fn processes_on_one_root_are_linearizable() {
-    let operations = std::env::var("SYNTHA_PROCESS_OPS").map_or(1_500, |count| count.parse().unwrap());
-    let ran = run(operations, operations / 40 + 60, "none").unwrap();
+    let operations = count("SYNTHA_PROCESS_OPS", 1_500);
+    let folder = tempfile::tempdir().unwrap();
+    let ground = Ground::Folder(folder.path().join("data"));
+    shown("SQLite", operations, &run(&ground, operations, operations / 40 + 60, "none").unwrap());
+}
+
+#[test]
+fn processes_on_one_database_are_linearizable() {
+    let operations = count("SYNTHA_POSTGRES_PROCESS_OPS", 400);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for mode in modes(Mode::Schema) {
+        let server = runtime.block_on(Server::start(mode, |builder| builder));
+        let ran = run(&server.ground(), operations, operations / 40 + 60, "none").unwrap();
+        shown(&format!("PostgreSQL ({mode:?})"), operations, &ran);
+    }
+}
+
+fn shown(place: &str, operations: u64, ran: &Ran) {
     assert!(ran.kills >= 3, "{} kills", ran.kills);
     println!(
-        "evidence: {PROCESSES} processes, {operations} operations each, {} kills, {} operations checked ({} without an answer), \
+        "evidence: {place}, {PROCESSES} processes, {operations} operations each, {} kills, {} operations checked ({} without an answer), \
          0 lost acknowledgements, 0 stale reads",
         ran.kills, ran.checked, ran.open
     );
@@ -32,14 +49,19 @@ fn processes_on_one_root_are_linearizable() {
 /// The checker on stores whose caches are not honest.
 #[test]
 fn processes_with_a_stale_bell_are_found() {
-    let found = run(600, u64::MAX, "stale-bell").unwrap_err();
+    let found = broken("stale-bell");
     assert!(found.contains("stale"), "{found}");
 }
 
 #[test]
 fn processes_that_forget_to_ring_are_found() {
-    let found = run(600, u64::MAX, "ring-forgotten").unwrap_err();
+    let found = broken("ring-forgotten");
     assert!(found.contains("stale"), "{found}");
+}
+
+fn broken(fault: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    run(&Ground::Folder(folder.path().join("data")), 600, u64::MAX, fault).unwrap_err()
 }
 
 #[derive(Debug)]
@@ -68,9 +90,10 @@ impl Drop for Participant {
 
 /// Runs processes until each has done its operations, and checks what they wrote down. `between`: a process is killed after
 /// so many operations on average.
-fn run(operations: u64, between: u64, fault: &str) -> Result<Ran, String> {
+fn run(ground: &Ground, operations: u64, between: u64, fault: &str) -> Result<Ran, String> {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    // A server may do what a client had sent when it died, a moment later.
+    let late = if matches!(ground, Ground::Database(_)) { DAY } else { 0 };
     let mut random = 0x5eed_u64;
     let mut draw = |below: u64| {
         random ^= random << 13;
@@ -84,7 +107,8 @@ fn run(operations: u64, between: u64, fault: &str) -> Result<Ran, String> {
         started += 1;
         let log = folder.path().join(format!("log-{started}"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-participant"))
-            .args([data.as_os_str(), log.as_os_str()])
+            .arg(ground.argument())
+            .arg(&log)
             .args([started.to_string(), left.to_string(), fault.to_owned()])
             .stdout(Stdio::piped())
             .spawn()
@@ -127,7 +151,7 @@ fn run(operations: u64, between: u64, fault: &str) -> Result<Ran, String> {
                     participant.child.wait().unwrap();
                     kills += 1;
                     // It is dead now, so what it had begun has happened or never will.
-                    logs.push((participant.log.clone(), now()));
+                    logs.push((participant.log.clone(), now() + late));
                     let left = participant.left.saturating_sub(participant.done).max(1);
                     running[place] = start(place, left, next_kill());
                 }
@@ -136,7 +160,7 @@ fn run(operations: u64, between: u64, fault: &str) -> Result<Ran, String> {
     }
     let mut keys = read_logs(&logs);
     let open = keys.values().flatten().filter(|operation| is_open(&operation.what)).count();
-    read_the_end(&data, &mut keys);
+    read_the_end(ground, &mut keys);
     let mut checked = 0;
     for (key, operations) in &keys {
         checked += operations.len();
@@ -202,12 +226,13 @@ fn unanswered(begun: &[String]) -> Option<What> {
 }
 
 /// Reads every key when all processes are gone: what was acknowledged last must be there.
-fn read_the_end(data: &Path, keys: &mut HashMap<String, Vec<Operation>>) {
+fn read_the_end(ground: &Ground, keys: &mut HashMap<String, Vec<Operation>>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
+        let (users, host) = ground.shared().open().await.unwrap();
         for (name, operations) in keys {
             let (user, key) = name.split_once('/').unwrap();
-            let mesh = ContextMesh::open_shared(data, format!("user-{user}").as_str()).await.unwrap();
+            let mesh = users.open(&host, format!("user-{user}")).await.unwrap();
             let begin = now();
             let entry = mesh.value(format!("key-{key}")).await.unwrap();
             let found = entry.map(|entry| (entry.value().unwrap(), entry.version().0));
@@ -215,6 +240,9 @@ fn read_the_end(data: &Path, keys: &mut HashMap<String, Vec<Operation>>) {
         }
     });
 }
+
+/// In nanoseconds.
+const DAY: i128 = 86_400_000_000_000;
 
 /// Nanoseconds of the clock that all processes of a machine share.
 fn now() -> i128 {

@@ -16,9 +16,10 @@ use syntha::sqlite::SqliteConfig;
 use syntha::{
     Builder, Encryption, ErrorKind, Filter, HostAuthority, HostTool, HybridHandler, InteractionLog, Kek,
     ManualClock, MeshConfig, Message, Prompt, Role, SealingMode, Session, Timestamp, ToolHandler,
-    UserManager,
+    UserManager, UserTag,
 };
 use syntha_conformance::Instance;
+use syntha_tests::Server;
 
 pub(crate) const USERS: usize = 20;
 const AGENTS: usize = 4;
@@ -116,6 +117,7 @@ impl std::io::Write for Logs {
 /// What a world stands on.
 pub(crate) enum Ground {
     Sqlite(SqliteConfig),
+    Server(Arc<Server>),
     Store(Box<dyn Instance>),
 }
 
@@ -163,6 +165,11 @@ impl World {
     /// A few users on SQLite, of whom every text is known by its user's canary.
     pub(crate) async fn of_canaries(data: &Path, sealing: Sealing, users: usize) -> Self {
         Self::begin(data, Ground::Sqlite(SqliteConfig::new(data)), sealing, Names::Own, users).await
+    }
+
+    /// The same on a PostgreSQL database.
+    pub(crate) async fn on_server(data: &Path, server: Arc<Server>, sealing: Sealing) -> Self {
+        Self::begin(data, Ground::Server(server), sealing, Names::Shared, USERS).await
     }
 
     async fn begin(data: &Path, ground: Ground, sealing: Sealing, names: Names, users: usize) -> Self {
@@ -218,6 +225,7 @@ impl World {
         let builder = UserManager::builder().mesh(self.mesh.clone());
         let builder = match &self.ground {
             Ground::Sqlite(config) => builder.sqlite_with(config.clone().connections(5)),
+            Ground::Server(server) => builder.postgres_with(server.postgres()),
             Ground::Store(instance) => builder.store(instance.store(), instance.key()),
         };
         // A trail notices some of what is broken first: what is searched for is to be found without it.
@@ -518,8 +526,8 @@ impl World {
     pub(crate) async fn reopen(&mut self, orderly: bool) {
         self.sessions.clear();
         let (users, host) = self.manager.take().unwrap();
-        let tags: Vec<_> =
-            (0..self.users).map(|user| users.tag(self.name_of(user)).unwrap().to_string()).collect();
+        let own: Vec<_> = (0..self.users).map(|user| users.tag(self.name_of(user)).unwrap()).collect();
+        let tags: Vec<_> = own.iter().map(ToString::to_string).collect();
         drop(host);
         if orderly {
             users.shutdown().await.unwrap();
@@ -529,6 +537,8 @@ impl World {
         match &mut self.ground {
             Ground::Sqlite(_) if self.names == Names::Own => {}
             Ground::Sqlite(_) => self.check_files(&self.data, &tags),
+            Ground::Server(server) if orderly => check_tables(server, &own, self.sealing).await,
+            Ground::Server(_) => {}
             Ground::Store(instance) => instance.reopen().await,
         }
         self.open().await;
@@ -558,6 +568,28 @@ impl World {
             }
         }
     }
+}
+
+/// No row of any table holds a canary that is not its own user's; where it is sealed, none holds any.
+async fn check_tables(server: &Server, tags: &[UserTag], sealing: Sealing) {
+    let hex = |text: &str| data_encoding::HEXLOWER.encode(text.as_bytes());
+    let rows: Vec<_> = (0..tags.len())
+        .map(|user| {
+            let plain = sealing == Sealing::Plain;
+            let own =
+                if plain { data_encoding::HEXLOWER.encode(tags[user].as_bytes()) } else { String::new() };
+            format!("('{}', '{own}')", hex(&canary(user)))
+        })
+        .collect();
+    let question = format!(
+        "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace,
+             (VALUES {}) AS v (canary, tag)
+         WHERE (n.nspname = 'syntha_rows' OR n.nspname LIKE 'u\\_%') AND c.relkind = 'r' AND query_to_xml(format(
+             'SELECT 1 AS crossed FROM %I.%I AS t WHERE encode(t.tenant, ''hex'') <> %L AND position(%L in t::text) > 0',
+             n.nspname, c.relname, v.tag, v.canary), true, true, '')::text LIKE '%crossed%'",
+        rows.join(", ")
+    );
+    assert_eq!(server.database().number(&question).await.unwrap(), 0, "a table holds another user's canary");
 }
 
 pub(crate) fn canary(user: usize) -> String {

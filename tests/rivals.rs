@@ -5,23 +5,38 @@
 #![allow(clippy::print_stdout, reason = "it prints its row of evidence")]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 
-use syntha::{ErrorKind, Filter, UserManager};
+use syntha::postgres::Mode;
+use syntha::{ErrorKind, Filter};
+use syntha_tests::{Ground, Server, count, modes};
 
 const PROCESSES: usize = 3;
 const KEYS: usize = 12;
 
 #[tokio::test]
 async fn rivals_leave_one_whole_life_or_none() {
-    let kills = std::env::var("SYNTHA_RIVAL_KILLS").map_or(20, |count| count.parse().unwrap());
-    let (steps, done) = run(kills, "whole").await;
+    let kills = count("SYNTHA_RIVAL_KILLS", 20);
+    let folder = tempfile::tempdir().unwrap();
+    let (steps, done) = run(&Ground::Folder(folder.path().join("data")), kills, "whole").await;
     assert!(done * 3 > steps, "{done} of {steps} steps did something");
     println!(
         "evidence: {PROCESSES} processes on one user's life, {done} changes of {steps} tried, {kills} kills, 0 mixed states"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rivals_on_postgres_leave_one_whole_life_or_none() {
+    let kills = count("SYNTHA_POSTGRES_RIVAL_KILLS", 10);
+    for mode in modes(Mode::Schema) {
+        let server = Server::start(mode, |builder| builder).await;
+        let (steps, done) = run(&server.ground(), kills, "whole").await;
+        assert!(done * 4 > steps, "{done} of {steps} steps did something");
+        println!(
+            "evidence: PostgreSQL ({mode:?}), {PROCESSES} processes on one user's life, {done} changes of {steps} tried, {kills} kills, 0 mixed states"
+        );
+    }
 }
 
 /// The suite on a store that commits a batch in two steps.
@@ -29,7 +44,11 @@ async fn rivals_leave_one_whole_life_or_none() {
 async fn rivals_of_a_torn_store_are_found() {
     // A kill must fall between the two steps: that takes some luck, so it has several runs.
     for _ in 0..10 {
-        let Err(failure) = tokio::spawn(run(40, "torn")).await else { continue };
+        let torn = async {
+            let folder = tempfile::tempdir().unwrap();
+            run(&Ground::Folder(folder.path().join("data")), 40, "torn").await
+        };
+        let Err(failure) = tokio::spawn(torn).await else { continue };
         let failure = failure.into_panic().downcast::<String>().unwrap();
         assert!(failure.contains("ended by itself") || failure.contains("mixture"), "{failure}");
         return;
@@ -38,18 +57,16 @@ async fn rivals_of_a_torn_store_are_found() {
 }
 
 /// Says how many steps were tried and how many of them did something.
-async fn run(kills: u64, store: &'static str) -> (u64, u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+async fn run(ground: &Ground, kills: u64, store: &'static str) -> (u64, u64) {
     // Without a trail, over which a restore that others outran is refused and has to be tried again.
-    let (users, host) = UserManager::builder().sqlite_shared(&data).no_audit().open().await.unwrap();
+    let (users, host) = ground.shared().no_audit().open().await.unwrap();
     users.create_user_session(&host, "witness").await.unwrap().push("key", "untouched").await.unwrap();
     users.shutdown().await.unwrap();
     let (sender, receiver) = mpsc::channel();
     let mut started = 0;
     let mut start = || {
         started += 1;
-        (started, rival(&data, started, store, &sender))
+        (started, rival(ground, started, store, &sender))
     };
     let mut running: Vec<_> = (0..PROCESSES).map(|_| start()).collect();
     let (mut steps, mut done, mut killed, mut until) = (0_u64, 0, 0, 10);
@@ -67,7 +84,7 @@ async fn run(kills: u64, store: &'static str) -> (u64, u64) {
         }
     }
     drop(running);
-    let (users, host) = UserManager::builder().sqlite_shared(&data).open().await.unwrap();
+    let (users, host) = ground.shared().open().await.unwrap();
     users.verify().await.unwrap();
     assert!(users.unfinished_erasures().await.unwrap().is_empty());
     let witness = users.open(&host, "witness").await.unwrap();
@@ -106,9 +123,9 @@ impl Drop for Rival {
     }
 }
 
-fn rival(data: &Path, number: u64, store: &str, sender: &Sender<(u64, Option<String>)>) -> Rival {
+fn rival(ground: &Ground, number: u64, store: &str, sender: &Sender<(u64, Option<String>)>) -> Rival {
     let mut child = Command::new(env!("CARGO_BIN_EXE_syntha-rival"))
-        .arg(data)
+        .arg(ground.argument())
         .args([&number.to_string(), store])
         .stdout(Stdio::piped())
         .spawn()

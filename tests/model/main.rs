@@ -23,8 +23,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use syntha::MeshConfig;
+use syntha::postgres::Mode;
 use syntha::store::MemoryStore;
 use syntha_mesh::Fault;
+use syntha_tests::{Server, count, modes};
 use world::{Found, Ground, World};
 
 const OPS_A_CASE: usize = 300;
@@ -51,12 +53,38 @@ fn on_sqlite(ops: &[Op]) -> Found {
     runtime.block_on(run(Ground::Sqlite(folder.path().join("data")), MeshConfig::default(), ops))
 }
 
+fn on_postgres(mode: Mode, ops: &[Op]) -> Found {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Arc::new(Server::start(mode, |builder| builder).await);
+        run(Ground::Server(server), MeshConfig::default(), ops).await
+    })
+}
+
 #[test]
 fn model_says_what_syntha_says() {
-    let ops: usize = std::env::var("SYNTHA_MODEL_OPS").map_or(6_000, |count| count.parse().unwrap());
+    let both = |ops: &[Op]| {
+        on_memory(MeshConfig::default(), ops)
+            .map_err(|found| format!("memory, {found}"))
+            .and_then(|()| on_sqlite(ops).map_err(|found| format!("SQLite, {found}")))
+    };
+    compare("memory and on SQLite", count("SYNTHA_MODEL_OPS", 6_000), 2, "SYNTHA_MODEL_OPS", both);
+}
+
+#[test]
+fn model_says_what_syntha_says_on_postgres() {
+    for mode in modes(Mode::Schema) {
+        let name = "SYNTHA_POSTGRES_MODEL_OPS";
+        compare(&format!("PostgreSQL ({mode:?})"), count(name, 300), 1, name, |ops| on_postgres(mode, ops));
+    }
+}
+
+/// Runs so many operations, each counted as often as it is done, and prints what came of it.
+fn compare(place: &str, ops: u64, times: usize, variable: &str, run: impl Fn(&[Op]) -> Found) {
+    let ops = usize::try_from(ops).unwrap();
     // A long run looks for what is new; a short one asks whether what was seen to hold still does.
     let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    let fresh = || if std::env::var_os("SYNTHA_MODEL_OPS").is_some() { now() } else { 1 };
+    let fresh = || if std::env::var_os(variable).is_some() { now() } else { 1 };
     let seed: u64 = std::env::var("SYNTHA_SEED").map_or_else(|_| fresh(), |seed| seed.parse().unwrap());
     println!("SYNTHA_SEED={seed} repeats this run");
     let (done, mut case) = (AtomicUsize::new(0), 0_u64);
@@ -75,11 +103,8 @@ fn model_says_what_syntha_says() {
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         // From none, so that a failure shrinks to the operations that it takes.
         let result = runner.run(&prop::collection::vec(op(), 0..2 * OPS_A_CASE), |ops| {
-            on_memory(MeshConfig::default(), &ops)
-                .map_err(|found| format!("memory, {found}"))
-                .and_then(|()| on_sqlite(&ops).map_err(|found| format!("SQLite, {found}")))
-                .map_err(TestCaseError::fail)?;
-            done.fetch_add(2 * ops.len(), Ordering::Relaxed);
+            run(&ops).map_err(TestCaseError::fail)?;
+            done.fetch_add(times * ops.len(), Ordering::Relaxed);
             Ok(())
         });
         if let Err(TestError::Fail(reason, ops)) = &result {
@@ -89,7 +114,7 @@ fn model_says_what_syntha_says() {
         result.unwrap();
     }
     let ops = done.into_inner();
-    println!("evidence: {ops} operations on memory and on SQLite, 0 divergences, seed {seed}");
+    println!("evidence: {ops} operations on {place}, 0 divergences, seed {seed}");
 }
 
 /// The model found it: the backup makes the data of a user who had not written, and the open mesh did not know.

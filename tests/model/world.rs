@@ -11,6 +11,7 @@ use syntha::{
     MeshErrorKind as Kind, Session, Timestamp, UserManager,
 };
 use syntha_mesh::UndoOverwrites;
+use syntha_tests::Server;
 
 use crate::op::{AGENTS, Act, List, Op, THREADS, USERS};
 use crate::reference::{Push, Reference};
@@ -24,6 +25,7 @@ pub enum Ground {
     /// Two handles of each user, neither of which has the user for itself.
     Memory(Arc<MemoryStore>),
     Sqlite(PathBuf),
+    Server(Arc<Server>),
 }
 
 pub struct World {
@@ -98,13 +100,13 @@ impl World {
         config.cache_bytes = 60;
         config.interactions = match ground {
             Ground::Memory(_) => InteractionLog::Writes,
-            Ground::Sqlite(_) => InteractionLog::All,
+            Ground::Sqlite(_) | Ground::Server(_) => InteractionLog::All,
         };
         // An agent's deletions by the minute are the conformance suite's.
         config.destructions_per_minute = u32::MAX;
         let overwrites = match ground {
             Ground::Memory(_) => Overwrites::All,
-            Ground::Sqlite(_) => Overwrites::OfOthers,
+            Ground::Sqlite(_) | Ground::Server(_) => Overwrites::OfOthers,
         };
         config.undo_overwrites = match overwrites {
             Overwrites::All => UndoOverwrites::All,
@@ -124,13 +126,14 @@ impl World {
             Ground::Memory(store) => builder.store(Arc::clone(store) as _, store.deployment_key().clone()),
             // A read that is told moves a user's time on, which the model knows nothing of.
             Ground::Sqlite(folder) => builder.sqlite(folder).no_audit(),
+            Ground::Server(server) => builder.postgres_with(server.postgres()).no_audit(),
         };
         self.manager = Some(builder.open().await.unwrap());
     }
 
     /// Whether the store keeps names in an order of its own.
     pub const fn is_sealed(&self) -> bool {
-        matches!(self.ground, Ground::Sqlite(_))
+        !matches!(self.ground, Ground::Memory(_))
     }
 
     /// The time as this user's mesh has it.

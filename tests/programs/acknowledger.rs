@@ -5,11 +5,19 @@
 use std::io::Write;
 
 use syntha::ContextMesh;
+use syntha_tests::Ground;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("give a data folder")?;
-    let mesh = ContextMesh::open(folder, "victim").await?;
+    let ground = Ground::parse(&std::env::args().nth(1).ok_or("say where the data is")?);
+    let mut manager = None;
+    let mesh = match ground {
+        Ground::Folder(folder) => ContextMesh::open(folder, "victim").await?,
+        Ground::Database(_) => {
+            let (users, host) = manager.insert(ground.shared().open().await?);
+            ContextMesh::clone(&*users.create_user_session(host, "victim").await?)
+        }
+    };
     let mut tasks = Vec::new();
     for number in 0..4_u32 {
         let agent = mesh.agent(format!("agent-{number}"))?;

@@ -5,9 +5,9 @@
 #![allow(clippy::print_stdout, reason = "standard output is how it answers")]
 
 use std::io::BufRead;
-use std::path::PathBuf;
 
 use syntha::{HostAuthority, MeshErrorKind, UserManager};
+use syntha_tests::Ground;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -18,9 +18,9 @@ const TRIES: u32 = 20;
 #[tokio::main]
 async fn main() -> Result {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("give folder and name");
-    let (folder, name) = (PathBuf::from(next()?), next()?);
-    let (users, host) = open(&folder).await?;
+    let mut next = || arguments.next().ok_or("say where the data is, and a name");
+    let (ground, name) = (Ground::parse(&next()?), next()?);
+    let (users, host) = open(&ground).await?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -60,11 +60,11 @@ async fn main() -> Result {
     Ok(())
 }
 
-/// Opens the folder, also where others are slow to let go of a file.
-async fn open(folder: &PathBuf) -> Result<(UserManager, HostAuthority)> {
+/// Opens the data, also where others are slow to let go of a file.
+async fn open(ground: &Ground) -> Result<(UserManager, HostAuthority)> {
     let mut tries = 0;
     loop {
-        match UserManager::builder().sqlite_shared(folder).open().await {
+        match ground.shared().open().await {
             Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
             opened => return Ok(opened?),
         }

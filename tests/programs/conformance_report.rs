@@ -1,4 +1,4 @@
-//! `cargo xtask conformance`: runs the checks on backends and prints what they found.
+//! `cargo xtask conformance-report`: runs the checks on backends and prints what they found.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
@@ -10,7 +10,7 @@ use syntha_conformance::{
 };
 
 #[derive(Parser)]
-#[command(name = "cargo xtask conformance", about = "Runs the conformance checks on backends")]
+#[command(name = "cargo xtask conformance-report", about = "Runs the conformance checks on backends")]
 struct Arguments {
     /// The backends to check
     #[arg(long, value_enum, default_value = "all")]

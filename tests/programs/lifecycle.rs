@@ -8,22 +8,23 @@ use std::io::{Cursor, Write};
 
 use syntha::sqlite::SqliteConfig;
 use syntha::{HostAuthority, UserManager};
+use syntha_tests::Ground;
 
 const KEYS: u32 = 40;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("give a data folder")?;
+    let ground = Ground::parse(&arguments.next().ok_or("say where the data is")?);
     let mut number: u64 = arguments.next().ok_or("give a number to start from")?.parse()?;
-    let mut config = SqliteConfig::new(folder);
-    let torn = arguments.next().as_deref() == Some("torn");
-    if torn {
-        config = config.fault(syntha::sqlite::Fault::BatchTorn);
-    }
-    let builder = UserManager::builder().sqlite_with(config);
-    // A seal refuses what is torn before it can be seen.
-    let builder = if torn { builder.plain() } else { builder };
+    let builder = match (&ground, arguments.next().as_deref()) {
+        (Ground::Folder(folder), Some("torn")) => {
+            let config = SqliteConfig::new(folder).fault(syntha::sqlite::Fault::BatchTorn);
+            // A seal refuses what is torn before it can be seen.
+            UserManager::builder().sqlite_with(config).plain()
+        }
+        (ground, _) => ground.alone(),
+    };
     let (users, host) = builder.open().await?;
     if users.open(&host, "victim").await.is_err() {
         // Erased, or never made.

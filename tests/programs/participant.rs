@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use syntha::sqlite::{Fault, Mode, SqliteConfig};
 use syntha::{Agent, Expected, MeshConfig, MeshErrorKind, Role, UserManager, Version};
+use syntha_tests::Ground;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -29,18 +30,21 @@ struct Log {
 async fn main() -> Result {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("give folder, log, number, operations and fault");
-    let (folder, log) = (PathBuf::from(next()?), PathBuf::from(next()?));
+    let (ground, log) = (Ground::parse(&next()?), PathBuf::from(next()?));
     let (number, operations) = (next()?.parse::<u64>()?, next()?.parse::<u64>()?);
-    let mut config = SqliteConfig::new(folder).mode(Mode::Shared);
-    let fault = next()?;
-    match fault.as_str() {
-        "stale-bell" => config = config.fault(Fault::StaleBell),
-        "ring-forgotten" => config = config.fault(Fault::RingForgotten),
-        _ => {}
-    }
-    let builder = UserManager::builder().sqlite_with(config);
-    // A seal notices some of what a stale bell does.
-    let builder = if fault == "none" { builder } else { builder.plain() };
+    let fault = match next()?.as_str() {
+        "stale-bell" => Some(Fault::StaleBell),
+        "ring-forgotten" => Some(Fault::RingForgotten),
+        _ => None,
+    };
+    let builder = match (&ground, fault) {
+        (Ground::Folder(folder), Some(fault)) => {
+            let config = SqliteConfig::new(folder).mode(Mode::Shared).fault(fault);
+            // A seal notices some of what a stale bell does.
+            UserManager::builder().sqlite_with(config).plain()
+        }
+        (ground, _) => ground.shared(),
+    };
     // Everybody removes what everybody wrote, as often as it comes.
     let mut mesh = MeshConfig::default();
     mesh.destructions_per_minute = u32::MAX;

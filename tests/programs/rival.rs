@@ -7,6 +7,7 @@ use std::io::Cursor;
 
 use syntha::sqlite::{Fault, Mode, SqliteConfig};
 use syntha::{ErrorKind, Filter, HostAuthority, MeshErrorKind, Session, UserManager};
+use syntha_tests::Ground;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -15,16 +16,16 @@ const KEYS: usize = 12;
 #[tokio::main]
 async fn main() -> Result {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("give a data folder")?;
+    let ground = Ground::parse(&arguments.next().ok_or("say where the data is")?);
     let number = arguments.next().ok_or("give a number")?.parse::<u64>()?;
-    let mut config = SqliteConfig::new(folder).mode(Mode::Shared);
-    let torn = arguments.next().as_deref() == Some("torn");
-    if torn {
-        config = config.fault(Fault::BatchTorn);
-    }
-    let builder = UserManager::builder().sqlite_with(config);
-    // A seal refuses what is torn before it can be seen.
-    let builder = if torn { builder.plain() } else { builder };
+    let builder = match (&ground, arguments.next().as_deref()) {
+        (Ground::Folder(folder), Some("torn")) => {
+            let config = SqliteConfig::new(folder).mode(Mode::Shared).fault(Fault::BatchTorn);
+            // A seal refuses what is torn before it can be seen.
+            UserManager::builder().sqlite_with(config).plain()
+        }
+        (ground, _) => ground.shared(),
+    };
     let (users, host) = builder.open().await?;
     let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for n in 0.. {

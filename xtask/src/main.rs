@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 
 mod ci;
+mod conformance;
 mod consumers;
 mod evidence;
 mod fuzz;
@@ -49,9 +50,21 @@ enum Verb {
         #[arg(long)]
         no_bench: bool,
     },
-    /// Runs the conformance checks on backends; see `--help` after it
-    #[command(disable_help_flag = true)]
+    /// Runs the conformance checks on backends, each as a test of its own
     Conformance {
+        /// The backend
+        #[arg(long, value_enum, default_value = "all")]
+        backend: conformance::Backend,
+        /// Which layers lie over it
+        #[arg(long, value_enum, default_value = "all")]
+        form: conformance::Form,
+        /// Only checks whose name holds this text
+        #[arg(long, value_name = "TEXT")]
+        check: Option<String>,
+    },
+    /// The same without layers on memory and SQLite, as one report; see `--help` after it
+    #[command(disable_help_flag = true)]
+    ConformanceReport {
         /// `--backend memory|sqlite|all`, `--format text|json|markdown`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -78,7 +91,8 @@ fn main() -> ExitCode {
             step::pass_on(&["--release", "-p", "syntha-benches", "--bin", "syntha-bench"], &arguments)
         }
         Verb::Evidence { only, import, no_bench } => evidence::run(&only, import.as_deref(), !no_bench),
-        Verb::Conformance { arguments } => {
+        Verb::Conformance { backend, form, check } => conformance::run(backend, form, check.as_deref()),
+        Verb::ConformanceReport { arguments } => {
             step::pass_on(&["-p", "syntha-tests", "--bin", "syntha-conformance-report"], &arguments)
         }
         Verb::Fuzz { seconds, target } => fuzz::run_all(seconds, target.as_deref()),

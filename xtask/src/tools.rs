@@ -68,6 +68,19 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// Checks that a PostgreSQL server can be started.
+pub(crate) fn check_postgres() -> Result {
+    match TOOLS.iter().find(|tool| tool.name.starts_with("PostgreSQL")) {
+        Some(tool) if !works(tool.probe) => Err(format!(
+            "{} is missing: run `{}`, or name a server of your own in SYNTHA_POSTGRES_URL",
+            tool.name,
+            tool.install.join(" ")
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Checks that every tool is there; with `install`, installs what is not.
 pub(crate) fn check(install: bool) -> Result {
     for tool in TOOLS {

@@ -89,11 +89,28 @@ pub(crate) async fn run(opening: &Opening, shared: bool) -> Result<(Answer, bool
 
 /// Looks at the files from outside. Says whether there is something to open.
 fn files(opening: &Opening, report: &mut Report) -> Result<bool> {
-    let data = &opening.settings.data;
-    let Some(device) = folder("data folder", data, report) else { return Ok(false) };
+    let settings = &opening.settings;
+    let (check, data) = match &settings.database {
+        Some(database) => {
+            if database.is_open_on_the_way() {
+                report.warning(
+                    "connection",
+                    "the server is elsewhere and is not asked who it is: use sslmode=verify-full in the URL",
+                );
+            } else {
+                report.right("connection", "the server is on this machine, or proves who it is");
+            }
+            ("state folder", &settings.state)
+        }
+        None => ("data folder", &settings.data),
+    };
+    let Some(device) = folder(check, data, report) else { return Ok(false) };
     let is_sealed = match key_place(data) {
         Ok(KeyPlace::Here) => {
-            report.warning("sealing", "the data is not sealed: whoever has the disk reads it");
+            report.warning(
+                "sealing",
+                "the data is not sealed: whoever has the disk, or the database, reads it",
+            );
             false
         }
         Ok(KeyPlace::Elsewhere) => {
@@ -101,7 +118,13 @@ fn files(opening: &Opening, report: &mut Report) -> Result<bool> {
             true
         }
         Ok(_) => {
-            report.failure("sealing", "there is no data in the folder");
+            let says = match &settings.database {
+                Some(_) => {
+                    "the state folder holds no deployment's key: `syntha postgres install` makes one for a new database"
+                }
+                None => "there is no data in the folder",
+            };
+            report.failure("sealing", says);
             return Ok(false);
         }
         Err(error) => {
@@ -112,10 +135,16 @@ fn files(opening: &Opening, report: &mut Report) -> Result<bool> {
     if !is_sealed {
         return Ok(true);
     }
+    // The data is not on this machine's disk, as far as this program knows.
+    let device = Some(device).filter(|_| settings.database.is_none());
     if let Some(path) = opening.key_file().filter(|_| !matches!(opening.sealing, Sealing::Plain)) {
         key_file(&path, device, report);
     }
     if let Some(of_keys) = folder("keystore", &opening.keystore(), report) {
+        let Some(device) = device else {
+            report.right("keystore apart", "the keystore is not in the database");
+            return Ok(true);
+        };
         if of_keys == device {
             report.warning(
                 "keystore apart",
@@ -151,7 +180,7 @@ fn folder(check: &'static str, path: &Path, report: &mut Report) -> Option<u64> 
     Some(found.dev())
 }
 
-fn key_file(path: &Path, of_data: u64, report: &mut Report) {
+fn key_file(path: &Path, of_data: Option<u64>, report: &mut Report) {
     let found = match path.symlink_metadata() {
         Ok(found) => found,
         Err(error) => {
@@ -173,6 +202,9 @@ fn key_file(path: &Path, of_data: u64, report: &mut Report) {
         Some(wrong) => report.failure("key file", format!("{} {wrong}", path.display())),
         None => report.right("key file", format!("{} is this account's alone", path.display())),
     }
+    let Some(of_data) = of_data else {
+        return report.right("key apart", "the key is not in the database");
+    };
     if found.dev() == of_data {
         report.warning("key apart", "key and data are on one file system: who has the disk has both");
     } else {
@@ -226,13 +258,16 @@ async fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
         report.right("audit trail", "what is done is written into it");
     }
     let path = opening.audit_key_file();
-    match (path.metadata(), opening.settings.data.metadata()) {
-        (Ok(key), Ok(data)) if key.dev() == data.dev() => report.warning(
+    match (path.metadata(), data_on_disk(opening)) {
+        (Ok(_), None) => report.right("audit key apart", "the signing key is not in the database"),
+        (Ok(key), Some(Ok(data))) if key.dev() == data.dev() => report.warning(
             "audit key apart",
             "signing key and data are on one file system: who has the disk can sign another past",
         ),
-        (Ok(_), Ok(_)) => report.right("audit key apart", "signing key and data are on two file systems"),
-        (Err(error), _) | (_, Err(error)) => {
+        (Ok(_), Some(Ok(_))) => {
+            report.right("audit key apart", "signing key and data are on two file systems")
+        }
+        (Err(error), _) | (_, Some(Err(error))) => {
             report.failure("audit key apart", format!("can't look at {}: {error}", path.display()));
         }
     }
@@ -258,6 +293,12 @@ async fn trail(opening: &Opening, users: &UserManager, report: &mut Report) {
     if let Err(error) = trail_sizes(users, &trail, report).await {
         report.failure("audit size", error.to_string());
     }
+}
+
+/// The data's folder, where it is one.
+fn data_on_disk(opening: &Opening) -> Option<std::io::Result<std::fs::Metadata>> {
+    let settings = &opening.settings;
+    settings.database.is_none().then(|| settings.data.metadata())
 }
 
 /// Whose trail is about to reach its limit. One that can't be looked at is told of elsewhere.

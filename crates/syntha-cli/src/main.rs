@@ -16,6 +16,7 @@ mod limits;
 mod opening;
 mod passphrase;
 mod permissions;
+mod postgres;
 mod progress;
 mod quickstart;
 mod settings;
@@ -108,13 +109,16 @@ enum Command {
     Audit(audit::Command),
     /// Copies all users' data, the directory and the keystore into a new folder
     Backup(whole::Copy),
-    /// Makes a data folder and its keystore from such a copy; needs the key
-    Restore(whole::Copy),
+    /// Makes a data folder or a database, and its keystore, from such a copy; needs the key
+    Restore(whole::Restore),
     /// Seals a data folder that is not sealed
     Seal(whole::Change),
     /// Takes the seal off a data folder
     Unseal(whole::Change),
-    /// Checks the data folder, its keys, and how both are kept
+    /// Prepares a PostgreSQL database
+    #[command(subcommand)]
+    Postgres(postgres::Command),
+    /// Checks the data folder or database, its keys, and how both are kept
     Doctor,
     /// Drives many users on data of its own, and shows throughput, latency, memory and fairness
     Bench(bench::Bench),
@@ -172,6 +176,7 @@ impl Command {
             | Self::Restore(_)
             | Self::Seal(_)
             | Self::Unseal(_)
+            | Self::Postgres(_)
             | Self::Doctor
             | Self::Bench(_) => None,
         }
@@ -269,8 +274,13 @@ async fn run(arguments: Arguments, matches: &clap::ArgMatches) -> Result<(Answer
     {
         return audit::verify_file(verify);
     }
-    let opening = Opening::new(settings::settle(settings, matches)?)?;
+    let settings = settings::settle(settings, matches)?;
+    if let Command::Postgres(postgres::Command::Roles { database, owner }) = &command {
+        return postgres::roles(database, owner, settings.app_role.as_deref()).map(right);
+    }
+    let opening = Opening::new(settings)?;
     let command = match command {
+        Command::Postgres(postgres::Command::Install) => return postgres::install(&opening).await.map(right),
         Command::Doctor => return doctor::run(&opening, shared).await,
         Command::Bench(bench) => return bench::run(bench, &opening).await,
         Command::Keys(keys::Command::Rewrap(new)) => {
@@ -347,9 +357,12 @@ async fn answer(
         Command::Keys(command) => keys::run(command, users).await,
         Command::Backup(copy) => whole::backup(copy, users).await,
         // `run` has seen to these: they open the data otherwise.
-        Command::Restore(_) | Command::Seal(_) | Command::Unseal(_) | Command::Doctor | Command::Bench(_) => {
-            Err("the command opens the data itself".into())
-        }
+        Command::Restore(_)
+        | Command::Seal(_)
+        | Command::Unseal(_)
+        | Command::Postgres(_)
+        | Command::Doctor
+        | Command::Bench(_) => Err("the command opens the data itself".into()),
     };
     answer.map(right)
 }

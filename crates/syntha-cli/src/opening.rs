@@ -1,11 +1,12 @@
 //! How a command opens the data, and what it says the first time.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use syntha::sqlite::{KeyPlace, key_place};
 use syntha::trail::verify::Checkpoint;
 use syntha::{
-    Audit, AuditPolicy, Encryption, HostAuthority, Kek, ResourceLimits, SealingMode, UserManager,
+    Audit, AuditPolicy, Builder, Encryption, HostAuthority, Kek, ResourceLimits, SealingMode, UserManager,
     default_audit_key_file, default_key_file, default_keystore,
 };
 
@@ -137,33 +138,61 @@ impl Opening {
         })
     }
 
-    pub(crate) async fn open(&self, access: Access) -> Result<(UserManager, HostAuthority)> {
-        let data = &self.settings.data;
-        let place = key_place(data).map_err(syntha::Error::from)?;
-        let is_new = place == KeyPlace::Nowhere && !matches!(access, Access::Beside);
-        let limits = |limits: &Limits| limits.over(ResourceLimits::new());
-        let builder = UserManager::builder().limits(limits(&self.settings.limits));
-        let plans = self.settings.plans.iter();
-        let builder = plans.fold(builder, |builder, (name, plan)| builder.plan(name.as_str(), limits(plan)));
-        let builder = match access {
-            Access::Alone => builder.sqlite(data),
-            Access::Shared => builder.sqlite_shared(data),
-            Access::Beside => builder.sqlite_beside(data),
-        };
-        let key_file = default_key_file(data);
-        let unsaid = matches!(self.sealing, Sealing::Unsaid);
-        let makes_key = unsaid && is_new && key_file.symlink_metadata().is_err();
-        let builder = match &self.sealing {
+    /// With what the data is to be sealed with.
+    pub(crate) fn sealed(&self, builder: Builder, is_new: bool) -> Result<Builder> {
+        Ok(match &self.sealing {
             Sealing::Plain => builder.plain(),
             Sealing::Sealed(kek) => builder.encryption(self.encryption(kek.clone())),
             Sealing::Unsaid if self.settings.values || self.settings.keystore.is_some() => {
                 if is_new {
-                    syntha::keys::make_key_file(&key_file).map_err(syntha::Error::from)?;
+                    self.make_key_file()?;
                 }
-                builder.encryption(self.encryption(Kek::file(&key_file)))
+                builder.encryption(self.encryption(Kek::file(default_key_file(&self.settings.data))))
             }
             Sealing::Unsaid => builder,
+        })
+    }
+
+    /// Makes the key file where it is looked for when none is named, unless it is there.
+    pub(crate) fn make_key_file(&self) -> Result<()> {
+        if self.settings.database.is_some() {
+            let state = &self.settings.state;
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+            made.map_err(|error| format!("can't make {}: {error}", state.display()))?;
+        }
+        syntha::keys::make_key_file(default_key_file(&self.settings.data)).map_err(syntha::Error::from)?;
+        Ok(())
+    }
+
+    /// What the data is called where people read it.
+    pub(crate) fn place(&self) -> String {
+        match &self.settings.database {
+            Some(_) => format!("PostgreSQL database, state folder {}", self.settings.state.display()),
+            None => format!("data folder: {}", self.settings.data.display()),
+        }
+    }
+
+    pub(crate) async fn open(&self, access: Access) -> Result<(UserManager, HostAuthority)> {
+        let data = &self.settings.data;
+        // A database is prepared before, and its keys are made then.
+        let is_new = self.settings.database.is_none()
+            && key_place(data).map_err(syntha::Error::from)? == KeyPlace::Nowhere
+            && !matches!(access, Access::Beside);
+        let limits = |limits: &Limits| limits.over(ResourceLimits::new());
+        let builder = UserManager::builder().limits(limits(&self.settings.limits));
+        let plans = self.settings.plans.iter();
+        let builder = plans.fold(builder, |builder, (name, plan)| builder.plan(name.as_str(), limits(plan)));
+        let builder = match (&self.settings.database, access) {
+            // Nobody has one alone, and nobody is in the way.
+            (Some(database), _) => builder.postgres_with(database.postgres(&self.settings.state)),
+            (None, Access::Alone) => builder.sqlite(data),
+            (None, Access::Shared) => builder.sqlite_shared(data),
+            (None, Access::Beside) => builder.sqlite_beside(data),
         };
+        let key_file = default_key_file(data);
+        let unsaid = matches!(self.sealing, Sealing::Unsaid);
+        let makes_key = unsaid && is_new && key_file.symlink_metadata().is_err();
+        let builder = self.sealed(builder, is_new)?;
         let audit_key = self.audit_key_file();
         let is_told = matches!(access, Access::Beside) || self.replaces.is_some();
         let makes_audit_key = !is_told && audit_key.symlink_metadata().is_err();

@@ -6,13 +6,12 @@ use crate::{Answer, Result};
 
 /// Two users with agents of the same names, entries of the same keys, and no crossing.
 pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAuthority) -> Result {
-    let folder = &opening.settings.data;
-    let (mut lines, mut value) = (vec![format!("data folder: {}", folder.display())], json!({}));
+    let (mut lines, mut value) = (vec![opening.place()], json!({}));
     let found = !users.list(None, 1).await?.is_empty();
     lines.push(if found {
         "the data of an earlier run is there".into()
     } else {
-        "made a new data folder".to_owned()
+        "there was no data yet".to_owned()
     });
     let sealed = users.sealing().map(|mode| {
         let (key_file, keystore) = (opening.key_file(), opening.keystore());
@@ -55,7 +54,10 @@ pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAutho
         }
         let tag = users.tag(user)?.to_string();
         lines.push(String::new());
-        lines.push(format!("user {user}, file {tag}.db"));
+        lines.push(match &opening.settings.database {
+            Some(_) => format!("user {user}, tag {tag}"),
+            None => format!("user {user}, file {tag}.db"),
+        });
         let mut seen = json!({});
         for agent in [&assistant, &researcher] {
             let entries = agent.all(&Filter::new()).await?;
@@ -69,12 +71,17 @@ pub(crate) async fn run(opening: &Opening, users: &UserManager, host: &HostAutho
     }
     lines.push(String::new());
     lines.push("try next:".into());
-    let data = folder.display();
-    lines.push(format!("  syntha --data {data} get --user alice --agent Assistant preferences"));
-    lines.push(format!("  syntha --data {data} list --user bob --agent Researcher"));
+    let settings = &opening.settings;
+    let data = match &settings.database {
+        // A URL is not printed: it may hold a password.
+        Some(_) => format!("--state-folder {}", settings.state.display()),
+        None => format!("--data {}", settings.data.display()),
+    };
+    lines.push(format!("  syntha {data} get --user alice --agent Assistant preferences"));
+    lines.push(format!("  syntha {data} list --user bob --agent Researcher"));
     if audit_key.is_some() {
-        lines.push(format!("  syntha --data {data} audit show --user alice"));
-        lines.push(format!("  syntha --data {data} audit verify --all --state"));
+        lines.push(format!("  syntha {data} audit show --user alice"));
+        lines.push(format!("  syntha {data} audit verify --all --state"));
     }
     Ok(Answer { lines, value })
 }

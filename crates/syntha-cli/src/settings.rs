@@ -1,6 +1,7 @@
 //! Which data, and which key: from flags, then the environment, then a file.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -9,12 +10,29 @@ use serde::Deserialize;
 
 use crate::Result;
 use crate::limits::Limits;
+use crate::postgres::{Database, Owner, Walls, has_password};
 
 #[derive(Args)]
 pub(crate) struct Flags {
     /// The data folder. Default: `data`
     #[arg(long, global = true, env = "SYNTHA_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// A PostgreSQL database in the place of a data folder: `postgres://role@host/database`. A password in it is not taken from the command
+    /// line, where others read it: give it with the variable or in the settings file, or in PGPASSFILE or PGPASSWORD
+    #[arg(long, global = true, env = "SYNTHA_POSTGRES", value_name = "URL", hide_env_values = true)]
+    postgres: Option<String>,
+    /// How users are kept apart in it; stays as it was installed. Default: `schema`
+    #[arg(long = "mode", global = true, env = "SYNTHA_POSTGRES_MODE", value_enum, value_name = "MODE")]
+    walls: Option<Walls>,
+    /// With a database: the folder of the deployment's keys. Default: `state`
+    #[arg(long, global = true, env = "SYNTHA_STATE", value_name = "FOLDER")]
+    state_folder: Option<PathBuf>,
+    /// To prepare a database: its URL with the role that owns the tables
+    #[arg(long, global = true, env = "SYNTHA_POSTGRES_OWNER", value_name = "URL", hide_env_values = true)]
+    postgres_owner: Option<String>,
+    /// To prepare a database: the application's role. Default: `syntha_app`
+    #[arg(long, global = true, env = "SYNTHA_POSTGRES_ROLE", value_name = "ROLE")]
+    postgres_role: Option<String>,
     /// A settings file. Default: `syntha.toml` in the working folder, if it is there
     #[arg(long, global = true, env = "SYNTHA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -84,6 +102,11 @@ pub(crate) enum Audit {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
+    postgres: Option<String>,
+    mode: Option<Walls>,
+    state_folder: Option<PathBuf>,
+    postgres_owner: Option<String>,
+    postgres_role: Option<String>,
     data: Option<PathBuf>,
     key_file: Option<PathBuf>,
     key_env: Option<String>,
@@ -112,7 +135,14 @@ struct File {
 
 /// What a command works on.
 pub(crate) struct Settings {
+    /// The data folder. With a database, what stands for one in the names of the files in the state folder.
     pub(crate) data: PathBuf,
+    /// The database in its place.
+    pub(crate) database: Option<Database>,
+    pub(crate) walls: Walls,
+    pub(crate) state: PathBuf,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) app_role: Option<String>,
     /// `None`: as the library does, which seals new data and opens what is there as it was made.
     pub(crate) source: Option<Source>,
     pub(crate) keystore: Option<PathBuf>,
@@ -186,8 +216,40 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         *key = flags.vault_key.or(file.vault_key).ok_or(missing)?;
         *token_file = flags.vault_token_file.or(file.vault_token_file).ok_or(missing)?;
     }
+    for (flag, url) in [("postgres", &flags.postgres), ("postgres_owner", &flags.postgres_owner)] {
+        if url.as_deref().is_some_and(has_password) && from(flag, ValueSource::CommandLine) {
+            return Err(PASSWORD_IN_SIGHT.into());
+        }
+    }
+    let state = flags.state_folder.or(file.state_folder).unwrap_or_else(|| "state".into());
+    let walls = flags.walls.or(file.mode).unwrap_or_default();
+    let mut place = None;
+    for layer in [ValueSource::CommandLine, ValueSource::EnvVariable] {
+        let data = flags.data.clone().filter(|_| from("data", layer));
+        let postgres = flags.postgres.clone().filter(|_| from("postgres", layer));
+        if place.is_none() {
+            place = one_place(data, postgres)?;
+        }
+    }
+    if place.is_none() {
+        place = one_place(file.data, file.postgres)?;
+    }
+    let (data, database) = match place {
+        Some(Place::Folder(data)) => (data, None),
+        Some(Place::Database(url)) => (state.join("data"), Some(Database { url, walls })),
+        None => ("data".into(), None),
+    };
+    let app_role = flags.postgres_role.or(file.postgres_role);
     Ok(Settings {
-        data: flags.data.or(file.data).unwrap_or_else(|| "data".into()),
+        data,
+        database,
+        walls,
+        state,
+        owner: flags
+            .postgres_owner
+            .or(file.postgres_owner)
+            .map(|url| Owner { url, app_role: app_role.clone() }),
+        app_role,
         source,
         keystore: flags.keystore.or(file.keystore),
         values: flags.values || file.values,
@@ -200,6 +262,23 @@ pub(crate) fn settle(flags: Flags, matches: &ArgMatches) -> Result<Settings> {
         plans: file.plans,
     })
 }
+
+/// Where the data is.
+enum Place {
+    Folder(PathBuf),
+    Database(String),
+}
+
+/// INVARIANT: as with keys, two places of one layer are never chosen from.
+fn one_place(data: Option<PathBuf>, postgres: Option<String>) -> Result<Option<Place>> {
+    match (data, postgres) {
+        (Some(_), Some(_)) => Err("data and postgres are given: give one of them".into()),
+        (data, postgres) => Ok(data.map(Place::Folder).or(postgres.map(Place::Database))),
+    }
+}
+
+const PASSWORD_IN_SIGHT: &str = "everybody on this machine can read a password on a command line: change it, and give the URL in \
+    SYNTHA_POSTGRES, in a settings file of rights 0600, or without its password beside PGPASSFILE";
 
 /// The keys that one layer names.
 struct Named {
@@ -239,6 +318,25 @@ impl Named {
 fn read(path: &Path) -> Result<File> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    Ok(toml::from_str(&text)
-        .map_err(|error| format!("{} is not a settings file: {error}", path.display()))?)
+    let file: File = toml::from_str(&text).map_err(|error| {
+        // The error shows the line, in which a password may stand.
+        if text.contains("://") {
+            let line =
+                error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().lines().count());
+            return format!("{} is not a settings file: look at line {}", path.display(), line.max(1));
+        }
+        format!("{} is not a settings file: {error}", path.display())
+    })?;
+    let urls = [&file.postgres, &file.postgres_owner];
+    if urls.iter().any(|url| url.as_deref().is_some_and(has_password)) && is_open_to_others(path)? {
+        return Err(
+            format!("{} holds a password and is open to others, use `chmod 600`", path.display()).into()
+        );
+    }
+    Ok(file)
+}
+
+fn is_open_to_others(path: &Path) -> Result<bool> {
+    let found = path.metadata().map_err(|error| format!("can't look at {}: {error}", path.display()))?;
+    Ok(found.mode() & 0o077 != 0)
 }

@@ -9,6 +9,7 @@ use syntha::sqlite::{KeyPlace, key_place};
 use syntha::{Encryption, Migration, MigrationReport, SkippedUser, UserManager, UserProgress, UserTag};
 
 use crate::opening::{Opening, Sealing};
+use crate::postgres::NO_OWNER;
 use crate::progress::Spinner;
 use crate::{Answer, Result};
 
@@ -17,6 +18,15 @@ pub(crate) struct Copy {
     /// The folder of the copy. Beside it only the key is needed, which is not in it
     #[arg(long, value_name = "FOLDER", required = true)]
     all: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    copy: Copy,
+    /// Into a database: the copy is not sealed, and what is made of it is
+    #[arg(long)]
+    seal: bool,
 }
 
 #[derive(Args)]
@@ -51,15 +61,34 @@ pub(crate) async fn backup(copy: Copy, users: &UserManager) -> Result {
     Ok(Answer { lines, value })
 }
 
-pub(crate) async fn restore(copy: Copy, opening: &Opening) -> Result {
+pub(crate) async fn restore(restore: Restore, opening: &Opening) -> Result {
+    let Restore { copy, seal } = restore;
     let encryption = match &opening.sealing {
         // As the copy is.
-        Sealing::Unsaid if !is_sealed(&copy.all) => None,
+        Sealing::Unsaid if !seal && !is_sealed(&copy.all) => None,
         _ => opening.kek().map(|kek| opening.encryption(kek)),
     };
     let spinner = Spinner::new("restoring");
     let data = &opening.settings.data;
-    let report = syntha::restore_all(&copy.all, data, encryption, |at| spinner.say(words(at))).await?;
+    let say = |at| spinner.say(words(at));
+    let report = match &opening.settings.database {
+        None if seal => return Err("--seal is for a database: a folder is sealed with `syntha seal`".into()),
+        None => syntha::restore_all(&copy.all, data, encryption, say).await?,
+        Some(database) => {
+            let owner = opening.settings.owner.as_ref().ok_or(NO_OWNER)?.postgres();
+            let postgres = database.postgres(&opening.settings.state);
+            if seal {
+                let encryption =
+                    encryption.ok_or("this takes the key that is to seal the data, and not --plain")?;
+                if matches!(opening.sealing, Sealing::Unsaid) {
+                    opening.make_key_file()?;
+                }
+                syntha::seal_backup_into_postgres(&copy.all, postgres, &owner, encryption, say).await?
+            } else {
+                syntha::restore_all_postgres(&copy.all, postgres, &owner, encryption, say).await?
+            }
+        }
+    };
     let mut lines =
         vec![format!("restored {} users with data and {} without", report.restored, report.empty)];
     if report.audited {
@@ -143,6 +172,9 @@ fn ready(change: &Change, opening: &Opening) -> Result<Encryption> {
     let Some(kek) = opening.kek() else {
         return Err("this takes the key that seals the data, and not --plain".into());
     };
+    if opening.settings.database.is_some() {
+        return Err("a database is not sealed in its place: restore a backup of it into a new one, with `syntha restore --seal`".into());
+    }
     if !change.yes {
         return Err("this makes the whole data folder anew, add --yes if you mean it".into());
     }

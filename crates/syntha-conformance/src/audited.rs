@@ -34,6 +34,10 @@ impl<H: Harness> Harness for AuditedHarness<H> {
         self.name
     }
 
+    fn patience(&self) -> std::time::Duration {
+        self.inner.patience()
+    }
+
     async fn fresh(&self) -> Box<dyn Instance> {
         let (inner, turn) = (self.inner.fresh().await, AtomicUsize::new(0));
         let signer = MemorySigner::new(&inner.key().fingerprint()).unwrap();

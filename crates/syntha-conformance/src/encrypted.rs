@@ -39,6 +39,10 @@ impl<H: Harness> Harness for EncryptedHarness<H> {
         self.name
     }
 
+    fn patience(&self) -> std::time::Duration {
+        self.inner.patience()
+    }
+
     async fn fresh(&self) -> Box<dyn Instance> {
         let (inner, keystore) = (self.inner.fresh().await, self.inner.fresh_keystore().await);
         let mut instance = EncryptedInstance {

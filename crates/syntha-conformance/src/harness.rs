@@ -25,7 +25,14 @@ pub trait Harness: Send + Sync {
     async fn fresh_keystore(&self) -> Box<dyn Instance> {
         self.fresh().await
     }
+
+    /// How long a check may take. Half a minute, unless a backend is slow in what is right.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 }
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One store of a backend.
 #[async_trait]
@@ -263,7 +270,7 @@ impl Bed {
     }
 }
 
-/// Runs checks, each on a fresh store. One that panics or takes longer than 30 seconds fails.
+/// Runs checks, each on a fresh store. One that panics or takes longer than the harness allows fails.
 pub async fn run(harness: &dyn Harness, checks: &[Check]) -> Report {
     run_with(harness, harness.name(), &MeshConfig::default(), checks).await
 }
@@ -286,10 +293,11 @@ pub async fn run_with(
         let audited = [instance.store(), instance.store()].iter().all(|store| store.capabilities().audited);
         let bed = Bed { instance, audited, clock, config };
         let task = tokio::spawn((check.run)(bed));
-        let failure = match tokio::time::timeout(Duration::from_secs(30), task).await {
+        let patience = harness.patience();
+        let failure = match tokio::time::timeout(patience, task).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(reason(error)),
-            Err(_) => Some("took longer than 30 s".to_owned()),
+            Err(_) => Some(format!("took longer than {} s", patience.as_secs())),
         };
         report.rows.push(Row { check: check.name, failure, took: start.elapsed() });
     }

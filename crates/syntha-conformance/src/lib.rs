@@ -19,6 +19,8 @@ mod broken_postgres;
 mod encrypted;
 mod harness;
 mod mesh;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod one_of_two;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod report;

@@ -1,4 +1,6 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use syntha_postgres::testing::{TestDatabase, TestServer};
@@ -6,8 +8,10 @@ use syntha_postgres::{Fault, Mode, PostgresConfig, PostgresStore};
 use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
+use crate::one_of_two::OneOfTwo;
 
-/// The PostgreSQL backend in a database of its own, on the process's server, whole or broken.
+/// The PostgreSQL backend in a database of its own, on the process's server, whole or broken. Two stores, which share nothing but the database, are
+/// handed out in turn, as two servers of an application would have them.
 #[derive(Clone, Copy, Debug)]
 pub struct PostgresHarness {
     /// How users are kept apart.
@@ -29,7 +33,7 @@ pub struct PostgresFault {
     pub connections: Option<Fault>,
 }
 
-/// The same behind pgbouncer, which pools by transaction: four connections of the server for eight of the store's.
+/// The same behind pgbouncer, which pools by transaction: four connections of the server for twelve of two stores.
 #[derive(Clone, Copy, Debug)]
 pub struct PooledPostgresHarness {
     /// How users are kept apart.
@@ -38,7 +42,8 @@ pub struct PooledPostgresHarness {
 
 struct PostgresInstance {
     config: PostgresConfig,
-    store: Arc<PostgresStore>,
+    stores: [Arc<PostgresStore>; 2],
+    turn: AtomicUsize,
     database: Option<TestDatabase>,
 }
 
@@ -52,10 +57,15 @@ impl Harness for PostgresHarness {
         }
     }
 
+    // A check that moves a hundred megabytes, on a server that others use as well. What is broken need not be waited for.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(if self.fault.is_some() { 30 } else { 180 })
+    }
+
     async fn fresh(&self) -> Box<dyn Instance> {
         let server = TestServer::get().await.unwrap();
         let database = server.database(self.mode).await.unwrap();
-        let mut config = database.config().connections(8);
+        let mut config = database.config().connections(6);
         if let Some(fault) = self.fault {
             database.admin(fault.statements).await.unwrap();
             config = config.unverified();
@@ -63,9 +73,14 @@ impl Harness for PostgresHarness {
                 config = config.connections(1).fault(fault);
             }
         }
-        let store = Arc::new(PostgresStore::open(config.clone()).await.unwrap());
-        Box::new(PostgresInstance { config, store, database: Some(database) })
+        let (stores, turn) = (two(&config).await, AtomicUsize::new(0));
+        Box::new(PostgresInstance { config, stores, turn, database: Some(database) })
     }
+}
+
+async fn two(config: &PostgresConfig) -> [Arc<PostgresStore>; 2] {
+    let first = PostgresStore::open(config.clone()).await.unwrap();
+    [Arc::new(first), Arc::new(PostgresStore::open(config.clone()).await.unwrap())]
 }
 
 #[async_trait]
@@ -80,20 +95,23 @@ impl Harness for PooledPostgresHarness {
     async fn fresh(&self) -> Box<dyn Instance> {
         let server = TestServer::get().await.unwrap();
         let database = server.database(self.mode).await.unwrap();
-        let config = database.config_through(server.shared_pooler().await.unwrap()).connections(8);
-        let store = Arc::new(PostgresStore::open(config.clone()).await.unwrap());
-        Box::new(PostgresInstance { config, store, database: Some(database) })
+        let config = database.config_through(server.shared_pooler().await.unwrap()).connections(6);
+        let (stores, turn) = (two(&config).await, AtomicUsize::new(0));
+        Box::new(PostgresInstance { config, stores, turn, database: Some(database) })
     }
 }
 
 #[async_trait]
 impl Instance for PostgresInstance {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as _
+        let [even, odd] = &self.stores;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let [used, other] = if turn.is_multiple_of(2) { [even, odd] } else { [odd, even] };
+        Arc::new(OneOfTwo { used: Arc::clone(used) as _, other: Arc::clone(other) as _ })
     }
 
     fn key(&self) -> DeploymentKey {
-        self.store.deployment_key().clone()
+        self.stores[0].deployment_key().clone()
     }
 
     fn below(&self) -> Option<Arc<dyn Store>> {
@@ -101,13 +119,15 @@ impl Instance for PostgresInstance {
     }
 
     async fn reopen(&mut self) {
-        self.store.close().await.unwrap();
-        self.store = Arc::new(PostgresStore::open(self.config.clone()).await.unwrap());
+        for store in &self.stores {
+            store.close().await.unwrap();
+        }
+        self.stores = two(&self.config).await;
     }
 
     async fn crash(&mut self) {
         // The server goes on when a client dies.
-        self.store = Arc::new(PostgresStore::open(self.config.clone()).await.unwrap());
+        self.stores = two(&self.config).await;
     }
 
     // The files are the server's: they hold every user's, and its log of changes keeps for a while what was erased.

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use syntha_sqlite::{Fault, Mode, SqliteConfig, SqliteStore};
-use syntha_store::{
-    Batch, Capabilities, Commit, CreateMode, DeploymentKey, Erased, Fence, ImportMode, Result, SelfCheck,
-    Snapshot, Stamp, Store, UserStore, UserTag,
-};
+use syntha_store::{DeploymentKey, Store};
 
 use crate::harness::{Harness, Instance};
+use crate::one_of_two::OneOfTwo;
 
 /// The SQLite backend in a temporary folder, whole or with a planted fault.
 #[derive(Clone, Copy, Debug)]
@@ -98,63 +96,6 @@ struct SharedSqliteInstance {
     _folder: tempfile::TempDir,
 }
 
-/// One of the stores; closing it closes the other as well, because a check has one store.
-#[derive(Debug)]
-struct OneOfTwo {
-    used: Arc<SqliteStore>,
-    other: Arc<SqliteStore>,
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Store for OneOfTwo {
-    fn capabilities(&self) -> Capabilities {
-        self.used.capabilities()
-    }
-
-    async fn create(
-        &self,
-        user: UserTag,
-        first: Batch,
-        mode: CreateMode,
-    ) -> Result<(Arc<dyn UserStore>, Commit)> {
-        self.used.create(user, first, mode).await
-    }
-
-    async fn open(&self, user: UserTag) -> Result<Arc<dyn UserStore>> {
-        self.used.open(user).await
-    }
-
-    async fn fence(&self, user: UserTag, at: Option<Stamp>, fence: Fence) -> Result<Stamp> {
-        self.used.fence(user, at, fence).await
-    }
-
-    async fn erase(&self, user: UserTag) -> Result<Erased> {
-        self.used.erase(user).await
-    }
-
-    async fn import(&self, user: UserTag, snapshot: &mut dyn Snapshot, mode: ImportMode) -> Result<Stamp> {
-        self.used.import(user, snapshot, mode).await
-    }
-
-    async fn list(&self, after: Option<UserTag>, limit: usize) -> Result<Vec<UserTag>> {
-        self.used.list(after, limit).await
-    }
-
-    async fn deployment(&self) -> Result<Arc<dyn UserStore>> {
-        self.used.deployment().await
-    }
-
-    async fn verify(&self) -> Result<SelfCheck> {
-        self.used.verify().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.used.close().await?;
-        self.other.close().await
-    }
-}
-
 async fn two(config: &SqliteConfig) -> [Arc<SqliteStore>; 2] {
     let first = SqliteStore::open(config.clone()).await.unwrap();
     [Arc::new(first), Arc::new(SqliteStore::open(config.clone()).await.unwrap())]
@@ -184,7 +125,7 @@ impl Instance for SharedSqliteInstance {
         let [even, odd] = &self.stores;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let [used, other] = if turn.is_multiple_of(2) { [even, odd] } else { [odd, even] };
-        Arc::new(OneOfTwo { used: Arc::clone(used), other: Arc::clone(other) })
+        Arc::new(OneOfTwo { used: Arc::clone(used) as _, other: Arc::clone(other) as _ })
     }
 
     fn key(&self) -> DeploymentKey {

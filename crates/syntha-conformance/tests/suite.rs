@@ -40,6 +40,8 @@ fn main() -> ExitCode {
     #[cfg(feature = "audit")]
     for check in syntha_conformance::audit_checks() {
         audited_trials("audit", check, true, &mut trials);
+        #[cfg(feature = "postgres")]
+        audited_postgres(check, &mut trials);
     }
     #[cfg(feature = "encryption")]
     for mode in [Mode::Sealed, Mode::Values] {
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         for check in sealed_checks(mode) {
             let memory = encrypted(name("memory-sealed", "memory-values"), MemoryHarness, mode);
             trials.push(trial("sealed", memory, check));
+            #[cfg(feature = "postgres")]
+            sealed_postgres(mode, check, &mut trials);
             #[cfg(feature = "audit")]
             {
                 let memory = audited("memory-audited", MemoryHarness);
@@ -64,41 +68,134 @@ fn main() -> ExitCode {
             }
         }
     }
+    #[cfg(all(feature = "postgres", feature = "encryption"))]
+    rotation_postgres(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Set, every check runs on PostgreSQL in both modes, and over the layers above it: ten minutes more. Without it, the store's own run on a schema for
-/// each user, and through pgbouncer in both modes.
+/// Set, every check runs on PostgreSQL in both modes and all forms, as `cargo xtask conformance` sets it, and those of stores and meshes through
+/// pgbouncer. Without it, the store's own run on a schema for each user, and through pgbouncer on shared tables.
 #[cfg(feature = "postgres")]
 const ALL_ON_POSTGRES: &str = "SYNTHA_POSTGRES_ALL";
 
-/// A check on PostgreSQL. The modes have one text of functions, so each layer is over one of them, and both over the default.
+#[cfg(feature = "postgres")]
+fn all_on_postgres() -> bool {
+    std::env::var_os(ALL_ON_POSTGRES).is_some()
+}
+
+/// PostgreSQL in a mode, and what it is called in each form.
+#[cfg(feature = "postgres")]
+struct Server {
+    harness: syntha_conformance::PostgresHarness,
+    #[cfg(feature = "audit")]
+    audited: &'static str,
+    #[cfg(feature = "encryption")]
+    sealed: &'static str,
+    #[cfg(feature = "encryption")]
+    values: &'static str,
+    #[cfg(all(feature = "encryption", feature = "audit"))]
+    both: &'static str,
+}
+
+#[cfg(feature = "postgres")]
+const SERVERS: [Server; 2] = {
+    use syntha_conformance::PostgresHarness;
+    use syntha_conformance::syntha_postgres::Mode as Walls;
+    [
+        Server {
+            harness: PostgresHarness { mode: Walls::Schema, fault: None },
+            #[cfg(feature = "audit")]
+            audited: "postgres-schema-audited",
+            #[cfg(feature = "encryption")]
+            sealed: "postgres-schema-sealed",
+            #[cfg(feature = "encryption")]
+            values: "postgres-schema-values",
+            #[cfg(all(feature = "encryption", feature = "audit"))]
+            both: "postgres-schema-both",
+        },
+        Server {
+            harness: PostgresHarness { mode: Walls::Rls, fault: None },
+            #[cfg(feature = "audit")]
+            audited: "postgres-rls-audited",
+            #[cfg(feature = "encryption")]
+            sealed: "postgres-rls-sealed",
+            #[cfg(feature = "encryption")]
+            values: "postgres-rls-values",
+            #[cfg(all(feature = "encryption", feature = "audit"))]
+            both: "postgres-rls-both",
+        },
+    ]
+};
+
+/// A check of stores or meshes on PostgreSQL.
 #[cfg(feature = "postgres")]
 fn postgres(table: &str, check: Check, trials: &mut Vec<Trial>) {
+    use syntha_conformance::PooledPostgresHarness;
     use syntha_conformance::syntha_postgres::Mode as Walls;
-    use syntha_conformance::{PooledPostgresHarness, PostgresHarness};
-    let harness = |mode| PostgresHarness { mode, fault: None };
-    let pooled = |mode| PooledPostgresHarness { mode };
-    let all = std::env::var_os(ALL_ON_POSTGRES).is_some();
+    let all = all_on_postgres();
     if all || table == "store" {
-        trials.push(trial(table, harness(Walls::Schema), check));
-        trials.push(trial(table, pooled(Walls::Rls), check));
+        trials.push(trial(table, PooledPostgresHarness { mode: Walls::Rls }, check));
     }
-    if table == "store" {
-        trials.push(trial(table, pooled(Walls::Schema), check));
+    if all {
+        trials.push(trial(table, PooledPostgresHarness { mode: Walls::Schema }, check));
     }
-    if !all {
-        return;
+    for (number, server) in SERVERS.iter().enumerate() {
+        if all || (table == "store" && number == 0) {
+            trials.push(trial(table, server.harness, check));
+        }
+        if !all {
+            continue;
+        }
+        #[cfg(feature = "encryption")]
+        trials.push(trial(table, encrypted(server.sealed, server.harness, Mode::Sealed), check));
+        #[cfg(feature = "audit")]
+        trials.push(trial(table, audited(server.audited, server.harness), check));
+        #[cfg(all(feature = "encryption", feature = "audit"))]
+        {
+            let audited = audited(server.audited, server.harness);
+            trials.push(trial(table, encrypted(server.both, audited, Mode::Sealed), check));
+        }
     }
-    trials.push(trial(table, harness(Walls::Rls), check));
-    #[cfg(feature = "encryption")]
-    trials.push(trial(table, encrypted("postgres-sealed", harness(Walls::Rls), Mode::Sealed), check));
-    #[cfg(feature = "audit")]
-    trials.push(trial(table, audited("postgres-audited", harness(Walls::Rls)), check));
-    #[cfg(all(feature = "encryption", feature = "audit"))]
-    {
-        let schema = audited("postgres-audited", harness(Walls::Schema));
-        trials.push(trial(table, encrypted("postgres-both", schema, Mode::Sealed), check));
+}
+
+/// A check of the trail on PostgreSQL, alone and sealed.
+#[cfg(all(feature = "postgres", feature = "audit"))]
+fn audited_postgres(check: Check, trials: &mut Vec<Trial>) {
+    for server in SERVERS.iter().filter(|_| all_on_postgres()) {
+        let audited = || audited(server.audited, server.harness);
+        trials.push(trial("audit", audited(), check));
+        #[cfg(feature = "encryption")]
+        trials.push(trial("audit", encrypted(server.both, audited(), Mode::Sealed), check));
+    }
+}
+
+/// A check of sealed data on PostgreSQL, with and without a trail.
+#[cfg(all(feature = "postgres", feature = "encryption"))]
+fn sealed_postgres(mode: Mode, check: Check, trials: &mut Vec<Trial>) {
+    for server in SERVERS.iter().filter(|_| all_on_postgres()) {
+        let name = if mode == Mode::Sealed { server.sealed } else { server.values };
+        trials.push(trial("sealed", encrypted(name, server.harness, mode), check));
+        #[cfg(feature = "audit")]
+        if mode == Mode::Sealed {
+            let audited = audited(server.audited, server.harness);
+            trials.push(trial("sealed", encrypted(server.both, audited, mode), check));
+        }
+    }
+}
+
+/// The checks of rotation on PostgreSQL; on other backends they are tests of their own.
+#[cfg(all(feature = "postgres", feature = "encryption"))]
+fn rotation_postgres(trials: &mut Vec<Trial>) {
+    use syntha_conformance::{rotation_checks, run_rotation};
+    for server in SERVERS.iter().filter(|_| all_on_postgres()) {
+        for check in rotation_checks() {
+            let name = format!("{}::rotation::{}", server.sealed, check.name);
+            let harness = server.harness;
+            trials.push(Trial::test(name, move || {
+                let run = async { run_rotation(&harness, Mode::Sealed, None, &[check]).await };
+                judged(runtime().block_on(run))
+            }));
+        }
     }
 }
 
@@ -151,12 +248,17 @@ fn audited<H: Harness>(name: &'static str, inner: H) -> syntha_conformance::Audi
 
 fn trial(table: &str, harness: impl Harness + 'static, check: Check) -> Trial {
     Trial::test(format!("{}::{table}::{}", harness.name(), check.name), move || {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let report = runtime.block_on(run(&harness, &[check]));
-        match report.rows.into_iter().find_map(|row| row.failure) {
-            Some(failure) => Err(Failed::from(failure)),
-            None => Ok(()),
-        }
+        judged(runtime().block_on(run(&harness, &[check])))
     })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn judged(report: syntha_conformance::Report) -> Result<(), Failed> {
+    match report.rows.into_iter().find_map(|row| row.failure) {
+        Some(failure) => Err(Failed::from(failure)),
+        None => Ok(()),
+    }
 }

@@ -101,14 +101,35 @@ impl Encryption {
         self.cache
     }
 
+    /// Whether there is a keystore of [placed](Self::placed) data, as far as its folder tells.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_keystore(&self) -> Result<bool> {
+        use syntha_sqlite::{KeyPlace, key_place};
+        match &self.keystore {
+            Place::Folder(folder) => Ok(key_place(folder)? != KeyPlace::Nowhere),
+            _ => Ok(true),
+        }
+    }
+
+    /// The keystore, which other processes of this machine open as well.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn open_shared_keystore(&self) -> Result<Keystore> {
+        self.keystore_as(syntha_sqlite::Mode::Shared).await
+    }
+
     /// Opens the keystore of [placed](Self::placed) data, and makes an empty one if there is none.
     #[cfg(feature = "sqlite")]
     pub(crate) async fn open_keystore(&self) -> Result<Keystore> {
+        self.keystore_as(syntha_sqlite::Mode::Exclusive).await
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn keystore_as(&self, mode: syntha_sqlite::Mode) -> Result<Keystore> {
         use syntha_sqlite::{SqliteConfig, SqliteStore};
         let store: Arc<dyn Store> = match &self.keystore {
             Place::Store(store) => Arc::clone(store),
             Place::Folder(folder) => {
-                Arc::new(SqliteStore::open(SqliteConfig::new(folder).connections(1)).await?)
+                Arc::new(SqliteStore::open(SqliteConfig::new(folder).mode(mode).connections(1)).await?)
             }
             Place::Beside => {
                 return Err(Error::new(ErrorKind::Invalid, "the keystore's folder is not named"));
@@ -161,7 +182,7 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
-    fn new(store: Arc<dyn Store>, keychain: Keychain) -> Result<Self> {
+    pub(crate) fn new(store: Arc<dyn Store>, keychain: Keychain) -> Result<Self> {
         let logins = crate::reserved::accounts(keychain.deployment_key()).map(|(_, tag)| tag);
         let store = Arc::new(EncryptedStore::new(store, &keychain)?.logins(logins));
         Ok(Self { store, keychain: Arc::new(keychain) })

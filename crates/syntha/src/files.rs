@@ -97,7 +97,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(path.canonicalize().unwrap_or(path))
 }
 
-fn sync_parent(path: &Path) -> Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     match File::open(parent) {
         Ok(parent) => parent.sync_all().map_err(failed),

@@ -10,6 +10,10 @@ mod audit_trail;
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 mod backup;
 mod context_mesh;
+#[cfg(feature = "postgres")]
+mod database;
+#[cfg(all(feature = "encryption", feature = "postgres"))]
+mod database_recovery;
 mod deployment;
 mod directory;
 #[cfg(feature = "encryption")]
@@ -17,7 +21,7 @@ mod encryption;
 mod erasure;
 mod error;
 mod fairness;
-#[cfg(any(feature = "encryption", feature = "audit"))]
+#[cfg(any(feature = "encryption", feature = "audit", feature = "postgres"))]
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "encryption")),
     allow(dead_code, reason = "a build without some layers needs some only")
@@ -51,6 +55,8 @@ mod sealed_export;
 mod session;
 mod shutdown;
 mod sweeper;
+#[cfg(feature = "postgres")]
+mod turn_lock;
 mod turns;
 
 #[cfg(feature = "identity")]
@@ -62,6 +68,10 @@ pub use audit_trail::{AuditEntry, AuditPage, AuditQuery, AuditReport, AuditScope
 #[cfg(all(feature = "encryption", feature = "sqlite"))]
 pub use backup::{BackupReport, SkipReason, SkippedUser, UserProgress};
 pub use context_mesh::ContextMesh;
+#[cfg(feature = "postgres")]
+pub use database::{Postgres, PostgresOwner};
+#[cfg(all(feature = "encryption", feature = "postgres"))]
+pub use database_recovery::{restore_all_postgres, seal_backup_into_postgres};
 pub use directory::UserEntry;
 #[cfg(feature = "encryption")]
 pub use encryption::Encryption;
@@ -135,6 +145,10 @@ pub use syntha_audit as trail;
 pub use syntha_encryption as keys;
 #[cfg(feature = "encryption")]
 pub use syntha_encryption::{Kek, KeyCache, Mode as SealingMode, SecretBytes, SecretKey};
+
+/// The PostgreSQL backend, to configure it.
+#[cfg(feature = "postgres")]
+pub use syntha_postgres as postgres;
 
 /// The SQLite backend, to configure it.
 #[cfg(feature = "sqlite")]

@@ -105,6 +105,8 @@ enum Backend {
     Store(std::sync::Arc<dyn Store>, DeploymentKey),
     #[cfg(feature = "sqlite")]
     Sqlite(syntha_sqlite::SqliteConfig),
+    #[cfg(feature = "postgres")]
+    Postgres(crate::Postgres),
 }
 
 impl Builder {
@@ -144,6 +146,36 @@ impl Builder {
     pub fn sqlite_with(mut self, config: syntha_sqlite::SqliteConfig) -> Self {
         self.backend = Backend::Sqlite(config);
         self
+    }
+
+    /// A PostgreSQL database, by its URL, and the folder of the deployment's keys: `postgres("postgres://syntha_app@db/syntha", "state")`. The
+    /// database was [installed](Self::install). Other processes may open it so as well.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(self, url: impl Into<String>, state: impl Into<std::path::PathBuf>) -> Self {
+        self.postgres_with(crate::Postgres::new(url, state))
+    }
+
+    /// A PostgreSQL database, configured.
+    #[cfg(feature = "postgres")]
+    pub fn postgres_with(mut self, postgres: crate::Postgres) -> Self {
+        self.backend = Backend::Postgres(postgres);
+        self
+    }
+
+    /// Prepares the PostgreSQL database that was named, or brings it to this version, and makes what is not there yet of the deployment's keys:
+    /// sealed with what [`encryption`](Self::encryption) says, or as [`plain`](Self::plain) data, or with a key file in the state folder. It
+    /// can be repeated. Nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if no PostgreSQL database was named; `Denied` for the state folder of another deployment, for a role that lacks rights, and for
+    /// keys that are sealed otherwise; `Storage` for another mode, a newer version, or a server that can't be reached.
+    #[cfg(feature = "postgres")]
+    pub async fn install(self, owner: &crate::PostgresOwner) -> Result<()> {
+        let Backend::Postgres(postgres) = &self.backend else {
+            return Err(Error::new(ErrorKind::Invalid, "no PostgreSQL database was named, call `postgres`"));
+        };
+        crate::database::install(postgres, owner, self.layers).await
     }
 
     /// At most so many users' files open at a time. Default 512.
@@ -231,7 +263,7 @@ impl Builder {
     }
 
     /// How often expired entries, retry records and what can't be undone any more are looked for and deleted, of users who are open and of those
-    /// who are not. Default every minute on SQLite files; data in memory, a store of one's own and what is opened beside another process are not
+    /// who are not. Default every minute on SQLite files and on PostgreSQL; data in memory, a store of one's own and what is opened beside another process are not
     /// swept by themselves. Nothing is deleted while the wall clock is off by more than a minute.
     pub const fn sweep_every(mut self, every: Duration) -> Self {
         self.sweep_every = Some(Some(every));
@@ -295,6 +327,8 @@ impl Builder {
             (None, Backend::Sqlite(config)) if config.chosen_mode() != syntha_sqlite::Mode::Beside => {
                 Some(SWEEP_EVERY)
             }
+            #[cfg(feature = "postgres")]
+            (None, Backend::Postgres(_)) => Some(SWEEP_EVERY),
             (None, _) => None,
         };
         let deployment = match self.backend {
@@ -316,6 +350,10 @@ impl Builder {
             #[cfg(feature = "sqlite")]
             Backend::Sqlite(config) => {
                 crate::registry::folders::open(config, mesh, self.layers, running).await?
+            }
+            #[cfg(feature = "postgres")]
+            Backend::Postgres(postgres) => {
+                crate::registry::databases::open(&postgres, mesh, self.layers, running).await?
             }
         };
         let mut tries = 0;
@@ -634,6 +672,8 @@ impl UserManager {
         let closed = self.deployment.close(within).await;
         #[cfg(feature = "sqlite")]
         crate::registry::folders::forget(&self.deployment).await;
+        #[cfg(feature = "postgres")]
+        crate::registry::databases::forget(&self.deployment).await;
         closed
     }
 

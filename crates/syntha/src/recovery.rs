@@ -12,6 +12,8 @@ use std::sync::Arc;
 use syntha_encryption::stream::Content;
 use syntha_encryption::{Kek, Keychain, Keystore, Row, RowReader, open_artefact};
 use syntha_sqlite::{KeyPlace, SqliteConfig, SqliteStore, key_place};
+#[cfg(feature = "postgres")]
+use syntha_store::DeploymentKey;
 use syntha_store::{Batch, ErrorKind as StoreErrorKind, ImportMode, Keyspace, Timestamp, UserStore, UserTag};
 
 use crate::backup::{
@@ -22,8 +24,8 @@ use crate::directory::{self, Standing};
 use crate::encryption::Encryption;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
-use crate::incoming::{Incoming, LOCAL_LIMIT};
-use crate::manager::UserManager;
+use crate::incoming::{Expected, Incoming, LOCAL_LIMIT};
+use crate::manager::{Builder, UserManager};
 use crate::old_trail;
 
 /// What a restore of everything did.
@@ -75,36 +77,11 @@ pub async fn restore_all(
     let marker = files::beside(&data, ".restoring.json");
     let building = files::beside(&data, ".restoring");
     let resumed = begin(&data, &marker, &name)?;
-    for file in &manifest.files {
-        if hash(backup.join(&file.name)).await? != (file.bytes, file.sha256.clone()) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "a file of the backup is not as it was written, use another copy",
-            ));
-        }
-    }
-    let rows = rows(&backup, encryption.as_ref()).await?;
-    if manifest.audited && !manifest.files.iter().any(|file| file.name == TRAIL) {
-        return Err(damaged());
-    }
-    if manifest.audited && !cfg!(feature = "audit") {
-        return Err(Error::new(
-            ErrorKind::Denied,
-            "the backup has an audit trail: restore it with a build that has the feature `audit`",
-        ));
-    }
+    let mut recovery = Recovery::of(backup, manifest, encryption.as_ref()).await?;
     if !resumed {
-        if manifest.audited {
-            let stamp = old_trail::now();
-            old_trail::keep(&backup.join(TRAIL), &old_trail::trail_file(&data, stamp))?;
-            old_trail::KeyFile::beside(&data, stamp).put_aside()?;
-        }
+        recovery.keep_trail(&data)?;
         files::write(&marker, name.as_bytes())?;
     }
-    let report = RestoreReport::default();
-    let mut recovery = Recovery { backup, manifest, rows, report, built: false };
-    recovery.report.sealed = encryption.is_some();
-    recovery.report.audited = recovery.manifest.audited;
     recovery.built = resumed && files::is_there(&data) && !files::is_there(&building);
     let place = if recovery.built { &data } else { &building };
     if !recovery.built {
@@ -117,7 +94,7 @@ pub async fn restore_all(
             None
         }
     };
-    recovery.users(place, encryption, &mut progress).await?;
+    recovery.users(UserManager::builder().sqlite(place), encryption, &mut progress).await?;
     if !recovery.built {
         files::rename(&building, &data)?;
     }
@@ -145,7 +122,7 @@ pub async fn restore_keys<R: Read + Send>(
 }
 
 /// The backup's list, and a name for exactly this backup.
-async fn manifest(backup: &Path, encryption: Option<&Encryption>) -> Result<(Manifest, String)> {
+pub(crate) async fn manifest(backup: &Path, encryption: Option<&Encryption>) -> Result<(Manifest, String)> {
     if files::is_there(&backup.join("unfinished")) {
         return Err(Error::new(ErrorKind::Invalid, "the backup was not finished, make it again"));
     }
@@ -248,18 +225,69 @@ async fn rows(backup: &Path, encryption: Option<&Encryption>) -> Result<Rows> {
     Ok(found)
 }
 
-struct Recovery {
+pub(crate) struct Recovery {
     backup: PathBuf,
     manifest: Manifest,
     rows: Rows,
-    report: RestoreReport,
+    pub(crate) report: RestoreReport,
     /// An earlier run has built everything and put it in its place: it is only counted.
     built: bool,
+    /// The backup is plain, and what is built of it is sealed.
+    seals: bool,
 }
 
 impl Recovery {
+    /// Compares every file of a backup with its list, and reads whose archives it has.
+    pub(crate) async fn of(
+        backup: PathBuf,
+        manifest: Manifest,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self> {
+        for file in &manifest.files {
+            if hash(backup.join(&file.name)).await? != (file.bytes, file.sha256.clone()) {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "a file of the backup is not as it was written, use another copy",
+                ));
+            }
+        }
+        let rows = rows(&backup, encryption).await?;
+        if manifest.audited && !manifest.files.iter().any(|file| file.name == TRAIL) {
+            return Err(damaged());
+        }
+        if manifest.audited && !cfg!(feature = "audit") {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "the backup has an audit trail: restore it with a build that has the feature `audit`",
+            ));
+        }
+        let report = RestoreReport {
+            sealed: encryption.is_some(),
+            audited: manifest.audited,
+            ..RestoreReport::default()
+        };
+        Ok(Self { backup, manifest, rows, report, built: false, seals: false })
+    }
+
+    /// What is built of a plain backup is to be sealed.
+    #[cfg(feature = "postgres")]
+    pub(crate) const fn sealing(mut self) -> Self {
+        (self.seals, self.report.sealed) = (true, true);
+        self
+    }
+
+    /// Puts what the trail was beside the place of the data, and aside the key that signed there.
+    pub(crate) fn keep_trail(&self, data: &Path) -> Result<()> {
+        if !self.manifest.audited {
+            return Ok(());
+        }
+        let stamp = old_trail::now();
+        old_trail::keep(&self.backup.join(TRAIL), &old_trail::trail_file(data, stamp))?;
+        old_trail::KeyFile::beside(data, stamp).put_aside()
+    }
+
     /// Builds the keystore: what archives need, of users who are there.
-    async fn keys(&self, encryption: Encryption, resumed: bool) -> Result<Encryption> {
+    pub(crate) async fn keys(&self, encryption: Encryption, resumed: bool) -> Result<Encryption> {
         let keystore = encryption.open_keystore().await?;
         let restored = self.keys_into(&keystore, &encryption, resumed).await;
         keystore.close().await?;
@@ -292,6 +320,12 @@ impl Recovery {
         Ok(opened.mode())
     }
 
+    /// The key of the tags, in a plain backup.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn plain_key(&self) -> Result<DeploymentKey> {
+        Ok(DeploymentKey::from_bytes(self.rows.key.ok_or_else(damaged)?))
+    }
+
     /// Puts the key of the tags into a plain folder.
     fn tags_key(&self, folder: &Path) -> Result<()> {
         let key = self.rows.key.ok_or_else(damaged)?;
@@ -301,13 +335,12 @@ impl Recovery {
         Ok(())
     }
 
-    async fn users(
+    pub(crate) async fn users(
         &mut self,
-        folder: &Path,
+        builder: Builder,
         encryption: Option<Encryption>,
         progress: &mut (dyn FnMut(UserProgress) + Send),
     ) -> Result<()> {
-        let builder = UserManager::builder().sqlite(folder);
         let builder = match encryption {
             Some(encryption) => builder.encryption(encryption),
             None => builder.plain(),
@@ -333,7 +366,7 @@ impl Recovery {
                 put_rows(deployment.directory.space(), rows).await?;
             }
         }
-        let sealed = self.report.sealed;
+        let sealed = self.manifest.sealed;
         let archives: Vec<_> = self.manifest.files.iter().map(|file| file.name.clone()).collect();
         let archives: Vec<_> = archives
             .iter()
@@ -378,7 +411,8 @@ impl Recovery {
             return Ok(());
         }
         let source = BufReader::new(files::open(&self.backup.join(name))?);
-        let archive = match Incoming::read(source, deployment.expected_of(tag).await, LOCAL_LIMIT).await {
+        let expected = if self.seals { Expected::Plain } else { deployment.expected_of(tag).await };
+        let archive = match Incoming::read(source, expected, LOCAL_LIMIT).await {
             Ok(archive) => archive,
             Err(error) if error.kind() == StoreErrorKind::KeyUnavailable => {
                 return match &deployment.sealed {

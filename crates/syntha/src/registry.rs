@@ -163,3 +163,68 @@ pub(crate) mod folders {
         folders.retain(|_, (deployment, _)| !std::ptr::eq(deployment.as_ptr(), Arc::as_ptr(closed)));
     }
 }
+
+/// Databases of this process by the folder of their keys, so that the same one opened twice is the same deployment.
+#[cfg(feature = "postgres")]
+pub(crate) mod databases {
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+    use std::sync::{Arc, LazyLock, Weak};
+
+    use syntha_mesh::MeshConfig;
+    use syntha_postgres::Mode;
+    use tokio::sync::Mutex;
+
+    use crate::database::{self, Postgres};
+    use crate::deployment::Deployment;
+    use crate::error::{Error, ErrorKind, Result};
+    use crate::fairness::Running;
+    use crate::layers::Layers;
+    use crate::turn_lock::TurnLock;
+    use crate::turns::Turns;
+
+    /// What a second opener must want as well.
+    type Access = (Arc<str>, Mode);
+
+    type Known = (Weak<Deployment>, Access);
+
+    static DATABASES: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
+
+    pub(crate) async fn open(
+        config: &Postgres,
+        mesh: MeshConfig,
+        layers: Layers,
+        running: Running,
+    ) -> Result<Arc<Deployment>> {
+        let mut databases = DATABASES.lock().await;
+        databases.retain(|_, (deployment, _)| deployment.strong_count() > 0);
+        let name = database::absolute(config.state())?;
+        let name = name.canonicalize().unwrap_or(name);
+        let wanted = (Arc::clone(config.url()), config.chosen_mode());
+        if let Some((deployment, opened)) =
+            databases.get(&name).and_then(|(deployment, opened)| Some((deployment.upgrade()?, opened)))
+        {
+            if *opened != wanted {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    "this process has the state folder's deployment open by another URL or in another mode, drop what is open",
+                ));
+            }
+            // INVARIANT: who has no key, or another one, gets nothing that is open already.
+            #[cfg(feature = "encryption")]
+            crate::encryption::sqlite::prove(&deployment.sealed, &name.join("data"), layers.sealing).await?;
+            return Ok(deployment);
+        }
+        let opened = database::open(config, layers).await?;
+        let turns = Turns::Database(TurnLock::new(Arc::clone(config.url())));
+        let deployment = Deployment::new(opened.base, opened.key, mesh, turns, running).await?.started();
+        databases.insert(name, (Arc::downgrade(&deployment), wanted));
+        Ok(deployment)
+    }
+
+    /// Forgets a deployment that was closed.
+    pub(crate) async fn forget(closed: &Arc<Deployment>) {
+        let mut databases = DATABASES.lock().await;
+        databases.retain(|_, (deployment, _)| !std::ptr::eq(deployment.as_ptr(), Arc::as_ptr(closed)));
+    }
+}

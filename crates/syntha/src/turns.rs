@@ -10,6 +10,9 @@ pub(crate) enum Turns {
     /// Others may be there.
     #[cfg(feature = "sqlite")]
     Shared(std::sync::Arc<syntha_sqlite::SqliteStore>),
+    /// Others may be there, on other machines too.
+    #[cfg(feature = "postgres")]
+    Database(crate::turn_lock::TurnLock),
 }
 
 /// The right to change which users there are, until it is dropped.
@@ -18,6 +21,8 @@ pub(crate) enum Turn {
     Alone,
     #[cfg(feature = "sqlite")]
     Shared(syntha_sqlite::Turn),
+    #[cfg(feature = "postgres")]
+    Database(crate::turn_lock::Held),
 }
 
 impl Turns {
@@ -28,6 +33,8 @@ impl Turns {
             Self::Alone => Ok(Turn::Alone),
             #[cfg(feature = "sqlite")]
             Self::Shared(store) => store.turn().await.map(Turn::Shared),
+            #[cfg(feature = "postgres")]
+            Self::Database(lock) => lock.take().await.map(Turn::Database),
         }
     }
 }

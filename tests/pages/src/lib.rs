@@ -30,6 +30,9 @@ mod observability {}
 #[doc = include_str!("../../../docs/permissions.md")]
 mod permissions {}
 
+#[doc = include_str!("../../../docs/postgres.md")]
+mod postgres {}
+
 #[doc = include_str!("../../../docs/user-isolation.md")]
 mod user_isolation {}
 

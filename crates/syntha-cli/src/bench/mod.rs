@@ -68,6 +68,9 @@ pub(crate) async fn run(bench: Bench, opening: &Opening) -> Result<(Answer, bool
     if bench.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e6)) {
         return Err("--rate is a number of calls above 0, at most 1000000".into());
     }
+    if opening.settings.database.is_some() {
+        return Err("bench drives data folders of its own: give it --data in the place of --postgres".into());
+    }
     let folder = Folder::new(bench.folder.as_deref(), &opening.settings.data)?;
     let (users, host) = Opening::new(settings(opening, &folder))?.passing().open(Access::Alone).await?;
     let all = bench.users.get();
@@ -101,6 +104,11 @@ fn settings(opening: &Opening, folder: &Folder) -> Settings {
     let own = &opening.settings;
     Settings {
         data: folder.data(),
+        database: None,
+        walls: own.walls,
+        state: folder.data(),
+        owner: None,
+        app_role: None,
         source: own.source.as_ref().filter(|source| matches!(source, Source::Plain)).map(|_| Source::Plain),
         keystore: None,
         values: own.values,

@@ -10,6 +10,7 @@ mod doctor;
 mod keys;
 mod limits;
 mod place;
+mod postgres;
 mod transfer;
 mod whole;
 

@@ -28,6 +28,8 @@ mod erasure;
 mod history_attacks;
 mod limits;
 mod migration;
+#[cfg(all(feature = "postgres", feature = "identity", feature = "audit", feature = "encryption"))]
+mod postgres;
 mod watch;
 
 use std::io::Cursor;
