@@ -31,13 +31,6 @@ pub fn postgres_faults() -> Vec<PostgresFault> {
         .map(|(name, mode, statements)| PostgresFault { name, mode: *mode, statements, connections: None })
         .collect();
     faults.extend([
-        // Whoever comes next works in somebody's transaction: what is acknowledged is gone with the connection.
-        PostgresFault {
-            name: "postgres-transaction-left",
-            mode: Mode::Schema,
-            statements: "",
-            connections: Some(Fault::TransactionLeft),
-        },
         // The user is set for the session, and a read goes by what is set.
         PostgresFault {
             name: "postgres-setting-lasts",
@@ -46,7 +39,7 @@ pub fn postgres_faults() -> Vec<PostgresFault> {
                 edit!("state", "encode(p_tag, 'hex'), true)", "encode(p_tag, 'hex'), false)"),
                 edit!("open_user", "encode(p_tag, 'hex'), true)", "encode(p_tag, 'hex'), false)"),
                 edit!("commit", "encode(p_tag, 'hex'), true)", "encode(p_tag, 'hex'), false)"),
-                edit!("read", "PERFORM set_config('syntha.user', encode(p_tag, 'hex'), true);", ""),
+                edit!("read", " || set_config('syntha.user', encode(p_tag, 'hex'), true)", ""),
                 edit!("read", "r.tenant = p_tag AND", ""),
                 "ALTER TABLE syntha_rows.user_state NO FORCE ROW LEVEL SECURITY;"
             ),
@@ -119,7 +112,7 @@ const IN_THE_DATABASE: &[InTheDatabase] = &[
         concat!(
             "ALTER POLICY tenant ON syntha_rows.user_record USING (coalesce(current_setting('syntha.user', true), '') = ''
                 OR tenant = decode(nullif(current_setting('syntha.user', true), ''), 'hex'));",
-            edit!("read", "PERFORM set_config('syntha.user', encode(p_tag, 'hex'), true);", ""),
+            edit!("read", " || set_config('syntha.user', encode(p_tag, 'hex'), true)", ""),
             edit!("read", "r.tenant = p_tag AND", ""),
             "ALTER TABLE syntha_rows.user_state NO FORCE ROW LEVEL SECURITY;"
         ),

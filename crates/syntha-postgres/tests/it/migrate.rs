@@ -72,7 +72,7 @@ fn old_commit(tag: &str, life: usize, kind: u8, name: &str) -> String {
     };
     format!(
         "SELECT syntha.commit(decode('{tag}', 'hex'), decode(repeat('0{life}', 16), 'hex'), NULL, NULL, 1,
-            decode(repeat('02', 16), 'hex'), NULL, NULL, NULL, 2, NULL,
+            decode(md5('{name} {kind}'), 'hex'), NULL, NULL, NULL, 2, NULL,
             ARRAY[{kind}]::bigint[], ARRAY[2]::bigint[], ARRAY['{name}']::bytea[], ARRAY[0]::bigint[], ARRAY[NULL]::bigint[], {data});"
     )
 }
