@@ -60,8 +60,9 @@ pub(crate) fn run(backend: Backend, form: Form, check: Option<&str>) -> Result {
         tools::check_postgres()?;
     }
     let filter = filter(&names, check)?;
-    let mut command =
-        cargo(&["nextest", "run", "--workspace", "--all-features", "--no-fail-fast", "-E", &filter]);
+    // With the workspace's features, so that nothing is built that CI's tests have not built.
+    let build = ["nextest", "run", "--workspace", "--all-features", "--test", "suite"];
+    let mut command = cargo(&[&build[..], &["--no-fail-fast", "-E", &filter]].concat());
     if on_server {
         command.env("SYNTHA_POSTGRES_ALL", "1");
     }
