@@ -161,7 +161,6 @@ fn check_kind(kind: ErrorKind, error: &dyn std::error::Error) {
 }
 
 /// The batch of a number: the same in two records.
-#[must_use]
 pub fn pair(name: &str, number: u64) -> Batch {
     let body = format!("{name}:{number}");
     let left = put("left", &body);
@@ -169,7 +168,6 @@ pub fn pair(name: &str, number: u64) -> Batch {
 }
 
 /// A batch of one record.
-#[must_use]
 pub fn put(name: &str, body: &str) -> Batch {
     Batch::new(Timestamp(1)).unwrap().put(Keyspace::Context, id(name), "head", body.as_bytes().to_vec())
 }
