@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use syntha_postgres::{Mode, PostgresStore, Statements};
-use syntha_store::{ErrorKind, Outcome, Store, UserStore};
+use syntha_store::{ErrorKind, Keyspace, Outcome, Store, UserStore};
 
-use super::{MODES, database, put, user, who};
+use super::{MODES, database, id, put, tag, user, who};
 
 const BACKENDS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'syntha_app'";
@@ -68,6 +68,34 @@ async fn callers_who_go_leave_nothing_behind() {
         store.close().await.unwrap();
         database.remove().await.unwrap();
     }
+}
+
+/// A connection that is given back inside a transaction takes the next commit into it, and that is gone when the connection is. So what is given
+/// back is looked at, and this is what a store does that does not look.
+#[cfg(feature = "faults")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_left_open_is_never_used_again() {
+    let database = database(Mode::Schema).await;
+    let other = PostgresStore::open(database.config()).await.unwrap();
+    for (name, fault) in [("alice", None), ("bob", Some(syntha_postgres::Fault::TransactionLeft))] {
+        let config = database.config().connections(1);
+        let config = match fault {
+            Some(fault) => config.unverified().fault(fault),
+            None => config,
+        };
+        let store = PostgresStore::open(config).await.unwrap();
+        let one = user(&store, name).await;
+        assert_eq!(who(&*one).await.as_deref(), Some(name));
+        one.commit(put("k", "acknowledged")).await.unwrap();
+        store.close().await.unwrap();
+        let kept = match other.open(tag(&other, name)).await {
+            Ok(one) => one.read(Keyspace::Context, &[id("k")]).await.unwrap().value[0].is_some(),
+            Err(_) => false,
+        };
+        assert_eq!(kept, fault.is_none(), "{fault:?}");
+    }
+    other.close().await.unwrap();
+    database.remove().await.unwrap();
 }
 
 /// Polls a future so often, and drops it if it is not ready then.
