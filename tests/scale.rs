@@ -65,7 +65,7 @@ async fn work(
         }
     }
     let mut done = 4;
-    if round % ROUNDS == 0 {
+    if round.is_multiple_of(ROUNDS) {
         let all = agent.all(&Filter::new()).await?;
         let foreign = all.iter().filter(|entry| !entry.json().contains(&canary)).count() as u64;
         rates.foreign.fetch_add(foreign, Ordering::Relaxed);
@@ -108,7 +108,7 @@ async fn run(
                 tokio::time::sleep_until(due.into()).await;
                 // Who is late does not catch up: that would be another load.
                 due = due.max(Instant::now() - every) + every;
-                if round % ROUNDS == 0 {
+                if round.is_multiple_of(ROUNDS) {
                     user = (worker + load.active * random.u64(..own)) % load.count;
                 }
                 if let Err(error) = work(&users, &host, user, round, &rates).await {

@@ -1,6 +1,12 @@
 //! What is PostgreSQL's own: the walls, what a store leaves behind, and servers that go away.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod catalog;
 mod connections;
