@@ -99,7 +99,7 @@ async fn run(
         let (users, host, rates) = (Arc::clone(users), Arc::clone(host), Arc::clone(rates));
         tasks.spawn(async move {
             let mut random = fastrand::Rng::with_seed(worker);
-            let mut round = 0;
+            let mut round = 0_u64;
             let mut due = Instant::now() + every.mul_f64(random.f64());
             // Each worker has users of its own, so that so many are active.
             let own = load.count.div_ceil(load.active).max(1);

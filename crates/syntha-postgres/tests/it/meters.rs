@@ -95,12 +95,18 @@ async fn metrics_are_of_closed_sets_and_right() {
     ] {
         assert_eq!(of(&found, name, label), expected, "{name} {label}");
     }
-    // Three want the two connections at once.
+    // Three want the two connections at once. On a busy machine the server may have answered before the next one asks.
     let ids = [id("CANARY-key")];
     let read = || alice.read(Keyspace::Context, &ids);
-    let all = tokio::join!(read(), read(), read());
-    assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
-    let found = looks.look();
+    let mut found = Found::new();
+    for _ in 0..1_000 {
+        let all = tokio::join!(read(), read(), read());
+        assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
+        found = looks.look();
+        if of(&found, "connection_waits_total", "") > 0.0 {
+            break;
+        }
+    }
     assert_eq!(of(&found, "connection_waits_total", ""), 1.0);
     assert_eq!(of(&found, "connection_wait_seconds", ""), 1.0);
     assert_eq!(of(&found, "connections", "idle"), 2.0);
