@@ -167,10 +167,11 @@ async fn scale_keeps_users_apart_and_memory_flat() {
                 while let Err(error) = work(&users, &host, user, 0, &rates).await {
                     tries += 1;
                     println!("a user could not be opened: {error:?}");
-                    if tries > 3 || !error.is_retryable() {
+                    if tries > 50 || !error.is_retryable() {
                         rates.errors.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         });
