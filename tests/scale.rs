@@ -162,11 +162,11 @@ async fn scale_keeps_users_apart_and_memory_flat() {
         let (users, host, rates) = (Arc::clone(&users), Arc::clone(&host), Arc::clone(&rates));
         making.spawn(async move {
             for user in (worker..count).step_by(16) {
-                // An opening beside a write of the same user's may be told to try again.
+                // Sixteen make users at once, which all write the deployment's own space: some are told to try again.
                 let mut tries = 0;
                 while let Err(error) = work(&users, &host, user, 0, &rates).await {
                     tries += 1;
-                    println!("a user could not be opened: {error:?}");
+                    println!("a user could not be made: {error:?}");
                     if tries > 50 || !error.is_retryable() {
                         rates.errors.fetch_add(1, Ordering::Relaxed);
                         break;
